@@ -1,0 +1,103 @@
+//! Commands: what the Raft log carries.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Revision, Timestamp};
+use super::resource::ResourceKey;
+
+/// One entry of the log. `store` puts it into a versioned envelope; a command or envelope that a node does not know stops it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The proposer's wall clock.
+    pub proposed_at: Timestamp,
+    /// Who asked for it, for history: a token's name, or `anonymous`.
+    pub actor: String,
+    /// What to do.
+    pub body: CommandBody,
+}
+
+/// What a command does. Variants are appended, never reordered: their position is their number on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandBody {
+    /// Change resources, all or nothing.
+    Transaction(Transaction),
+    /// Raise the feature level to this number; a lower one changes nothing.
+    RaiseFeatureLevel(u32),
+}
+
+/// Operations that take effect together, in one revision, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Transaction {
+    /// All must hold at the State before the first operation.
+    pub preconditions: Vec<Precondition>,
+    /// Done in order. Two operations must not name one resource.
+    pub operations: Vec<Operation>,
+    /// Remembered with the outcome, so that a retry does not apply twice.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// What must hold for a transaction to be applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precondition {
+    /// The resource stands at exactly this revision; [`Revision::ZERO`] means that it does not exist.
+    Revision {
+        /// Which resource.
+        key: ResourceKey,
+        /// Its revision.
+        revision: Revision,
+    },
+    /// The resource exists, at any revision.
+    Exists {
+        /// Which resource.
+        key: ResourceKey,
+    },
+    /// The whole State stands at exactly this revision (a write that was computed from it).
+    State {
+        /// State's revision.
+        revision: Revision,
+    },
+}
+
+/// One change of one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Make or replace the resource. A spec identical to the present one changes nothing.
+    Put {
+        /// Which resource.
+        key: ResourceKey,
+        /// Its spec as canonical JSON (RFC 8785).
+        spec: Bytes,
+    },
+    /// Remove the resource; refused where there is none.
+    Delete {
+        /// Which resource.
+        key: ResourceKey,
+    },
+}
+
+impl Operation {
+    /// The resource that it changes.
+    pub fn key(&self) -> &ResourceKey {
+        match self {
+            Operation::Put { key, .. } | Operation::Delete { key } => key,
+        }
+    }
+
+    /// Bytes that count against [`super::limits::TRANSACTION_BYTES_MAX`].
+    pub fn byte_count(&self) -> usize {
+        match self {
+            Operation::Put { key, spec } => key.name.as_str().len() + spec.len(),
+            Operation::Delete { key } => key.name.as_str().len(),
+        }
+    }
+}
+
+/// A client's idempotency key, scoped by caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdempotencyKey {
+    /// `caller` and `key` joined by a zero byte.
+    pub scoped_key: String,
+    /// SHA-256 of what the request asked for (method, target, preconditions and body).
+    pub request_sha256: [u8; 32],
+}

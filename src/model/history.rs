@@ -1,0 +1,112 @@
+//! History: who changed what, when, before and after. Bounded by count and bytes, independent of what the Raft log still holds.
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::ids::{Revision, Timestamp};
+use super::limits::{HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX};
+use super::resource::ResourceKey;
+
+/// One revision: the transaction that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The revision that it made.
+    pub revision: Revision,
+    /// The proposer's wall clock.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub actor: String,
+    /// The resources that it changed, in the order of the operations.
+    pub changes: Vec<Change>,
+    /// The digest of all resources after it.
+    pub digest: Digest,
+}
+
+/// What happened to one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which resource.
+    pub key: ResourceKey,
+    /// What it was; `None` where the change made it.
+    pub before: Option<Version>,
+    /// What it became; `None` where the change removed it.
+    pub after: Option<Version>,
+}
+
+/// A resource's content at some revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The revision that made the resource.
+    pub created_revision: Revision,
+    /// The revision that gave it this content.
+    pub revision: Revision,
+    /// The wall clock of that change's proposer.
+    pub updated_at: Timestamp,
+    /// The spec as canonical JSON.
+    pub spec: Bytes,
+}
+
+impl HistoryEntry {
+    /// Bytes that count against [`HISTORY_BYTES_MAX`].
+    pub fn byte_count(&self) -> usize {
+        let version = |version: &Option<Version>| version.as_ref().map_or(0, |v| v.spec.len() + 24);
+        let changes: usize =
+            self.changes.iter().map(|c| c.key.name.as_str().len() + version(&c.before) + version(&c.after) + 16).sum();
+        changes + self.actor.len() + 64
+    }
+
+    fn digest_of_entry(&self) -> Digest {
+        // The content of a revision is already in `digest` and the sequence of revisions; what else tells two histories apart is
+        // who, when and which resources.
+        let mut parts: Vec<Vec<u8>> = vec![
+            self.revision.0.to_le_bytes().to_vec(),
+            self.at.0.to_le_bytes().to_vec(),
+            self.actor.as_bytes().to_vec(),
+            self.digest.0.to_vec(),
+        ];
+        for change in &self.changes {
+            parts.push(u16::from(change.key.kind).to_le_bytes().to_vec());
+            parts.push(change.key.name.as_str().as_bytes().to_vec());
+            parts.push(change.before.as_ref().map_or(0, |v| v.revision.0).to_le_bytes().to_vec());
+            parts.push(change.after.as_ref().map_or(0, |v| v.revision.0).to_le_bytes().to_vec());
+        }
+        Digest::of_parts(parts.iter().map(Vec::as_slice))
+    }
+}
+
+/// The kept revisions, oldest first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    entries: OrdMap<Revision, std::sync::Arc<HistoryEntry>>,
+    byte_count: usize,
+    hash: super::digest::SetHash,
+}
+
+impl History {
+    /// Adds the newest revision and drops the oldest beyond the bounds.
+    pub(super) fn push(&mut self, entry: HistoryEntry) {
+        self.byte_count += entry.byte_count();
+        self.hash.insert(entry.digest_of_entry());
+        self.entries.insert(entry.revision, std::sync::Arc::new(entry));
+        while self.entries.len() > 1 && (self.entries.len() > HISTORY_REVISIONS_MAX || self.byte_count > HISTORY_BYTES_MAX) {
+            let Some((oldest, entry)) = self.entries.get_min().cloned() else { break };
+            self.entries.remove(&oldest);
+            self.byte_count -= entry.byte_count();
+            self.hash.remove(entry.digest_of_entry());
+        }
+    }
+
+    pub(super) fn get(&self, revision: Revision) -> Option<&HistoryEntry> {
+        self.entries.get(&revision).map(AsRef::as_ref)
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &HistoryEntry> {
+        self.entries.values().map(AsRef::as_ref)
+    }
+
+    pub(super) fn hash(&self) -> Digest {
+        self.hash.digest()
+    }
+}

@@ -1,0 +1,191 @@
+//! Resources: what a route table is made of.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::ids::{Revision, Timestamp};
+use super::limits::NAME_CHARS_MAX;
+
+/// What a resource is. In the log a kind is a number, so that a node passes on kinds that it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "u16", into = "u16")]
+pub enum Kind {
+    /// Which requests, and what happens to them (Gateway API `HTTPRoute`).
+    Route,
+    /// A backend and its endpoints.
+    Service,
+    /// A kind of a later version, kept and passed on.
+    Unknown(u16),
+}
+
+impl Kind {
+    /// The kinds that this version serves.
+    pub const SERVED: [Kind; 2] = [Kind::Route, Kind::Service];
+
+    /// The name in documents: `Route`, `Service`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Route => "Route",
+            Kind::Service => "Service",
+            Kind::Unknown(_) => "Unknown",
+        }
+    }
+
+    /// The path segment of the admin API: `routes`, `services`.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Route => "routes",
+            Kind::Service => "services",
+            Kind::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The kind with this path segment, if this version serves it.
+    pub fn from_plural(plural: &str) -> Option<Kind> {
+        Kind::SERVED.into_iter().find(|kind| kind.plural() == plural)
+    }
+}
+
+impl From<u16> for Kind {
+    fn from(code: u16) -> Kind {
+        match code {
+            1 => Kind::Route,
+            2 => Kind::Service,
+            other => Kind::Unknown(other),
+        }
+    }
+}
+
+impl From<Kind> for u16 {
+    fn from(kind: Kind) -> u16 {
+        match kind {
+            Kind::Route => 1,
+            Kind::Service => 2,
+            Kind::Unknown(code) => code,
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Kind, ()> {
+        Kind::SERVED.into_iter().find(|kind| kind.as_str() == name).ok_or(())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A resource's name: 1-253 characters of `a-z 0-9 - . _`, the first and the last a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Arc<str>);
+
+/// Why a text is not a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Nothing at all.
+    #[error("a name must not be empty")]
+    Empty,
+    /// Over [`NAME_CHARS_MAX`].
+    #[error("a name has at most {NAME_CHARS_MAX} characters, this one has {0}")]
+    TooLong(usize),
+    /// A character outside the alphabet.
+    #[error("a name has only the characters a-z 0-9 - . _, not {0:?}")]
+    Character(char),
+    /// `-`, `.` or `_` at an end.
+    #[error("a name starts and ends with a letter or digit")]
+    Edge,
+}
+
+impl Name {
+    /// Checks `text` and makes it a name.
+    pub fn new(text: &str) -> Result<Name, NameError> {
+        let chars = text.chars().count();
+        if chars == 0 {
+            return Err(NameError::Empty);
+        }
+        if chars > NAME_CHARS_MAX {
+            return Err(NameError::TooLong(chars));
+        }
+        let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if let Some(bad) = text.chars().find(|&c| !alphanumeric(c) && !matches!(c, '-' | '.' | '_')) {
+            return Err(NameError::Character(bad));
+        }
+        if !text.starts_with(alphanumeric) || !text.ends_with(alphanumeric) {
+            return Err(NameError::Edge);
+        }
+        Ok(Name(Arc::from(text)))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Name, NameError> {
+        Name::new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which resource: its kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ResourceKey {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name, unique within the kind.
+    pub name: Name,
+}
+
+impl ResourceKey {
+    /// The key of the resource `kind` `name`.
+    pub fn new(kind: Kind, name: Name) -> ResourceKey {
+        ResourceKey { kind, name }
+    }
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.kind, self.name.as_str())
+    }
+}
+
+/// One resource as State holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resource {
+    /// Kind and name.
+    pub key: ResourceKey,
+    /// The revision that made it (again, if it had been deleted).
+    pub created_revision: Revision,
+    /// The last revision that changed it; its entity tag.
+    pub revision: Revision,
+    /// The wall clock of the node that admitted that change. For people: nothing is decided by it.
+    pub updated_at: Timestamp,
+    /// The spec as canonical JSON (RFC 8785).
+    pub spec: Bytes,
+}

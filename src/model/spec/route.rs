@@ -1,0 +1,179 @@
+//! `Route`: field names and semantics of Gateway API `HTTPRoute` v1, plus `PathTemplate`.
+//!
+//! These are the *resolved* types: defaults filled in, names lower-cased where the standard compares them so, paths normalised.
+
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+
+use crate::model::Name;
+
+/// A route as it is served.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteSpec {
+    /// Host names in lower case, `*.` only as the first label; empty means every host.
+    pub hostnames: Vec<String>,
+    /// Names of the listeners that serve it; empty means all.
+    pub listeners: Vec<String>,
+    /// At least one.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule: matches (any of them), filters in order, and where the request goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rule {
+    /// Unique within the route.
+    pub name: Option<String>,
+    /// Never empty: without any in the document there is one `PathPrefix /`.
+    pub matches: Vec<RouteMatch>,
+    /// Run in list order.
+    pub filters: Vec<Filter>,
+    /// Shares are proportional to the weights.
+    pub backend_refs: Vec<BackendRef>,
+    /// Deadlines of this rule.
+    pub timeouts: Timeouts,
+}
+
+/// All conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// On the normalised path.
+    pub path: PathMatch,
+    /// Exact, case-sensitive (RFC 9110 9.1).
+    pub method: Option<Method>,
+    /// Names are unique: of repeated ones the first counted.
+    pub headers: Vec<HeaderMatch>,
+    /// Names are unique: of repeated ones the first counted.
+    pub query_params: Vec<QueryMatch>,
+}
+
+/// How a path is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PathMatchType {
+    /// The whole path.
+    Exact,
+    /// Element by element, with parameters (this project's addition).
+    PathTemplate,
+    /// Whole path elements from the left; a trailing `/` of the value is ignored.
+    PathPrefix,
+}
+
+/// A condition on the path. The value is normalised as request paths are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathMatch {
+    /// How it is compared.
+    pub match_type: PathMatchType,
+    /// Starts with `/`.
+    pub value: String,
+}
+
+/// An exact condition on a header; repeated fields are joined with a comma.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// Compared without case.
+    pub name: HeaderName,
+    /// Compared with case.
+    pub value: String,
+}
+
+/// An exact condition on a query parameter; of a repeated parameter the first counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// Compared with case, after percent-decoding the request's.
+    pub name: String,
+    /// Compared with case, after percent-decoding the request's.
+    pub value: String,
+}
+
+/// What is done to a request or its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// Before it is sent on.
+    RequestHeaderModifier(HeaderModifier),
+    /// Before it is answered.
+    ResponseHeaderModifier(HeaderModifier),
+    /// Answered at once; excludes backends and rewrites.
+    RequestRedirect(RequestRedirect),
+    /// Changes what the backend sees.
+    UrlRewrite(UrlRewrite),
+}
+
+/// Header changes, in the order set, add, remove; a name occurs in one of them at most.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderModifier {
+    /// Replace every value of the name.
+    pub set: Vec<HeaderValue>,
+    /// Append a value.
+    pub add: Vec<HeaderValue>,
+    /// Remove every value.
+    pub remove: Vec<HeaderName>,
+}
+
+/// A header field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderValue {
+    /// Its name.
+    pub name: HeaderName,
+    /// A valid field value (RFC 9110 5.5).
+    pub value: http::HeaderValue,
+}
+
+/// Scheme of a redirect's `Location`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedirectScheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+/// A redirect. What is not given stays as in the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRedirect {
+    /// Scheme of the `Location`.
+    pub scheme: Option<RedirectScheme>,
+    /// Host of the `Location`.
+    pub hostname: Option<String>,
+    /// Path of the `Location`.
+    pub path: Option<PathModifier>,
+    /// Port of the `Location`; without it the scheme's well-known port where `scheme` is set, else the listener's.
+    pub port: Option<u16>,
+    /// 301, 302 (default), 303, 307 or 308.
+    pub status_code: StatusCode,
+}
+
+/// A rewrite of what the backend sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UrlRewrite {
+    /// The new `Host`.
+    pub hostname: Option<String>,
+    /// The new path.
+    pub path: Option<PathModifier>,
+}
+
+/// How a path is changed. The query stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathModifier {
+    /// The whole path. `{name}` takes a parameter of the rule's `PathTemplate` matches.
+    ReplaceFullPath(String),
+    /// The matched prefix; the rule has exactly one match, of type `PathPrefix`.
+    ReplacePrefixMatch(String),
+}
+
+/// A share of the requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRef {
+    /// The `Service`; it need not exist yet.
+    pub name: Name,
+    /// 0 to 1,000,000, default 1; the share is weight by sum, 0 gets nothing.
+    pub weight: u32,
+}
+
+/// Deadlines; `None` is disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// From the arrival of the head to the end of the answer, over all tries.
+    pub request: Option<Duration>,
+    /// One try; at most `request`, where that is set.
+    pub backend_request: Option<Duration>,
+}

@@ -1,0 +1,337 @@
+//! State: a fold over commands.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use super::command::{Command, CommandBody, Operation, Precondition, Transaction};
+use super::digest::{Digest, SetHash};
+use super::history::{Change, History, HistoryEntry, Version};
+use super::idempotency::{IdempotencyMemory, Lookup, Remembered};
+use super::ids::{Revision, Timestamp};
+use super::limits::{
+    CLOCK_STEP_MAX, DOCUMENT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX,
+};
+use super::outcome::{Outcome, Refusal, ResultItem};
+use super::record::StateRecord;
+use super::resource::{Kind, Name, Resource, ResourceKey};
+
+/// Everything that the cluster agrees on.
+///
+/// Its maps are persistent (structurally shared): a clone costs O(1), and [`State::changes_since`] skips what two States share.
+///
+/// Invariants: `revision` counts the transactions that changed something; `hash` is the set hash of exactly `resources`.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    revision: Revision,
+    clock: Timestamp,
+    feature_level: u32,
+    resources: OrdMap<ResourceKey, Arc<Resource>>,
+    hash: SetHash,
+    history: History,
+    idempotency: IdempotencyMemory,
+}
+
+impl State {
+    /// The number of transactions that changed something.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The digest of all resources: kind, name, revisions, time and bytes. It moves only when the revision moves.
+    pub fn digest(&self) -> Digest {
+        self.hash.digest()
+    }
+
+    /// The digest of everything in State, compared between nodes at the same applied log id.
+    pub fn state_digest(&self) -> Digest {
+        Digest::of_parts([
+            self.revision.0.to_le_bytes().as_slice(),
+            self.clock.0.to_le_bytes().as_slice(),
+            self.feature_level.to_le_bytes().as_slice(),
+            self.hash.digest().0.as_slice(),
+            self.history.hash().0.as_slice(),
+            self.idempotency.next_sequence().to_le_bytes().as_slice(),
+            self.idempotency.hash().0.as_slice(),
+        ])
+    }
+
+    /// The level of features that every member understands.
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level
+    }
+
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// Whether there are no resources.
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+
+    /// The resource with this key.
+    pub fn get(&self, key: &ResourceKey) -> Option<&Arc<Resource>> {
+        self.resources.get(key)
+    }
+
+    /// All resources, by kind, then name.
+    pub fn resources(&self) -> impl DoubleEndedIterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    /// The resources of one kind whose names come after `after`, by name. Costs O(log n) to start.
+    pub fn resources_after(&self, kind: Kind, after: Option<&Name>) -> impl Iterator<Item = &Arc<Resource>> {
+        let start = match after {
+            Some(name) => Bound::Excluded(ResourceKey::new(kind, name.clone())),
+            None => first_key(kind).map_or(Bound::Unbounded, Bound::Included),
+        };
+        self.resources.range((start, Bound::Unbounded)).map(|(_, resource)| resource).take_while(move |r| r.key.kind == kind)
+    }
+
+    /// Kept revisions, oldest first.
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = &HistoryEntry> {
+        self.history.iter()
+    }
+
+    /// The transaction that made `revision`, if history still holds it.
+    pub fn history_at(&self, revision: Revision) -> Option<&HistoryEntry> {
+        self.history.get(revision)
+    }
+
+    /// What differs from `old` to `self`: pairs of before and after. Costs O(changes), not O(resources), where one State
+    /// came from the other.
+    pub fn changes_since<'a>(
+        &'a self,
+        old: &'a State,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Resource>>, Option<&'a Arc<Resource>>)> {
+        old.resources.diff(&self.resources).map(|item| match item {
+            DiffItem::Add(_, new) => (None, Some(new)),
+            DiffItem::Update { old: (_, old), new: (_, new) } => (Some(old), Some(new)),
+            DiffItem::Remove(_, old) => (Some(old), None),
+        })
+    }
+
+    /// Folds one command into State (Raft 5.3). Deterministic: what it answers and what it changes depend on State and command alone.
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        self.advance_clock(command.proposed_at);
+        self.idempotency.expire(self.clock);
+        match &command.body {
+            CommandBody::Transaction(transaction) => self.apply_once(command, transaction),
+            CommandBody::RaiseFeatureLevel(level) => {
+                self.feature_level = self.feature_level.max(*level);
+                self.unchanged(Vec::new())
+            }
+        }
+    }
+
+    /// What `transaction` would answer, and the State that it would leave. For `dryRun`.
+    pub fn preview(&self, command: &Command) -> (Outcome, State) {
+        let mut state = self.clone();
+        let outcome = state.apply(command);
+        (outcome, state)
+    }
+
+    /// State as records, header first, footer last. Read from an O(1) clone while the original goes on.
+    pub fn records(&self) -> impl Iterator<Item = StateRecord> + '_ {
+        let header = StateRecord::Header {
+            revision: self.revision,
+            clock: self.clock,
+            feature_level: self.feature_level,
+            idempotency_sequence: self.idempotency.next_sequence(),
+        };
+        let footer = StateRecord::Footer { digest: self.digest(), state_digest: self.state_digest() };
+        std::iter::once(header)
+            .chain(self.resources.values().map(|resource| StateRecord::Resource(resource.as_ref().clone())))
+            .chain(self.history.iter().map(|entry| StateRecord::History(entry.clone())))
+            .chain(self.idempotency.iter().map(|remembered| StateRecord::Remembered(remembered.clone())))
+            .chain(std::iter::once(footer))
+    }
+
+    /// The clock feeds nothing but expiry. One command moves it forward by [`CLOCK_STEP_MAX`] at most, so that one node whose clock
+    /// jumped does not expire what others still rely on; the first command sets it.
+    fn advance_clock(&mut self, proposed_at: Timestamp) {
+        let bound = self.clock.plus_millis(CLOCK_STEP_MAX.as_millis() as u64);
+        let proposed = if self.clock == Timestamp::default() { proposed_at } else { proposed_at.min(bound) };
+        self.clock = self.clock.max(proposed);
+    }
+
+    fn apply_once(&mut self, command: &Command, transaction: &Transaction) -> Outcome {
+        let Some(key) = &transaction.idempotency else { return self.apply_transaction(command, transaction) };
+        if key.scoped_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            let count = key.scoped_key.len();
+            return self.refused(too_large("bytes of the idempotency key", count, IDEMPOTENCY_KEY_BYTES_MAX));
+        }
+        match self.idempotency.look_up(key) {
+            Lookup::Same(outcome) => return outcome,
+            Lookup::Other => return self.refused(Refusal::IdempotencyKeyReused),
+            Lookup::New if !self.idempotency.has_room() => return self.refused(Refusal::IdempotencyMemoryFull),
+            Lookup::New => {}
+        }
+        let outcome = self.apply_transaction(command, transaction);
+        self.idempotency.remember(key.clone(), outcome.clone(), self.clock);
+        outcome
+    }
+
+    fn apply_transaction(&mut self, command: &Command, transaction: &Transaction) -> Outcome {
+        if let Some(refusal) = self.refusal(transaction) {
+            return self.refused(refusal);
+        }
+        let next = self.revision.next();
+        let mut results = Vec::with_capacity(transaction.operations.len());
+        let mut changes = Vec::new();
+        for operation in &transaction.operations {
+            let (result, change) = self.apply_operation(operation, next, command.proposed_at);
+            results.push(result);
+            changes.extend(change);
+        }
+        if changes.is_empty() {
+            return self.unchanged(results);
+        }
+        self.revision = next;
+        let actor = command.actor.clone();
+        self.history.push(HistoryEntry { revision: next, at: command.proposed_at, actor, changes, digest: self.digest() });
+        Outcome::Applied { revision: next, changed: true, results }
+    }
+
+    /// The first rule that `transaction` breaks. All are checked before anything is changed.
+    fn refusal(&self, transaction: &Transaction) -> Option<Refusal> {
+        let operations = transaction.operations.len();
+        if operations > TRANSACTION_OPERATIONS_MAX {
+            return Some(too_large("operations in the transaction", operations, TRANSACTION_OPERATIONS_MAX));
+        }
+        let bytes: usize = transaction.operations.iter().map(Operation::byte_count).sum();
+        if bytes > TRANSACTION_BYTES_MAX {
+            return Some(too_large("bytes of the transaction", bytes, TRANSACTION_BYTES_MAX));
+        }
+        let failed = transaction.preconditions.iter().enumerate().find_map(|(i, p)| self.broken_precondition(i, p));
+        if failed.is_some() {
+            return failed;
+        }
+        let mut seen = BTreeSet::new();
+        transaction.operations.iter().enumerate().find_map(|(index, operation)| {
+            let key = operation.key();
+            if !seen.insert(key) {
+                return Some(Refusal::DuplicateOperation { index: index as u32, key: key.clone() });
+            }
+            match operation {
+                Operation::Put { spec, .. } if spec.len() > DOCUMENT_BYTES_MAX => {
+                    Some(too_large("bytes of one document", spec.len(), DOCUMENT_BYTES_MAX))
+                }
+                Operation::Delete { key } if !self.resources.contains_key(key) => {
+                    Some(Refusal::NotFound { index: index as u32, key: key.clone() })
+                }
+                Operation::Put { .. } | Operation::Delete { .. } => None,
+            }
+        })
+    }
+
+    fn broken_precondition(&self, index: usize, precondition: &Precondition) -> Option<Refusal> {
+        let (key, holds) = match precondition {
+            Precondition::State { revision } => {
+                return (*revision != self.revision).then_some(Refusal::StateRevision { present: self.revision });
+            }
+            Precondition::Exists { key } => (key, self.resources.contains_key(key)),
+            Precondition::Revision { key, revision } => {
+                (key, self.resources.get(key).map_or(Revision::ZERO, |resource| resource.revision) == *revision)
+            }
+        };
+        let present = self.resources.get(key).map(|resource| resource.revision);
+        (!holds).then(|| Refusal::Precondition { index: index as u32, key: key.clone(), present })
+    }
+
+    fn apply_operation(&mut self, operation: &Operation, next: Revision, at: Timestamp) -> (ResultItem, Option<Change>) {
+        let key = operation.key();
+        let before = self.resources.get(key).cloned();
+        let after = match operation {
+            Operation::Delete { .. } => None,
+            Operation::Put { spec, .. } => match &before {
+                Some(present) if present.spec == *spec => {
+                    return (ResultItem { key: key.clone(), revision: present.revision, created: false }, None);
+                }
+                Some(present) => Some(self.put(key, spec, present.created_revision, next, at)),
+                None => Some(self.put(key, spec, next, next, at)),
+            },
+        };
+        if let Some(present) = &before {
+            self.hash.remove(digest_of_resource(present));
+        }
+        if after.is_none() {
+            self.resources.remove(key);
+        }
+        let result = ResultItem { key: key.clone(), revision: next, created: before.is_none() };
+        let version = |resource: Arc<Resource>| Version {
+            created_revision: resource.created_revision,
+            revision: resource.revision,
+            updated_at: resource.updated_at,
+            spec: resource.spec.clone(),
+        };
+        (result, Some(Change { key: key.clone(), before: before.map(version), after: after.map(version) }))
+    }
+
+    fn put(&mut self, key: &ResourceKey, spec: &Bytes, created: Revision, next: Revision, at: Timestamp) -> Arc<Resource> {
+        let resource = Arc::new(Resource {
+            key: key.clone(),
+            created_revision: created,
+            revision: next,
+            updated_at: at,
+            spec: spec.clone(),
+        });
+        self.hash.insert(digest_of_resource(&resource));
+        self.resources.insert(key.clone(), Arc::clone(&resource));
+        resource
+    }
+
+    fn unchanged(&self, results: Vec<ResultItem>) -> Outcome {
+        Outcome::Applied { revision: self.revision, changed: false, results }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Outcome {
+        Outcome::Refused { revision: self.revision, refusal }
+    }
+
+    pub(super) fn restore_header(&mut self, revision: Revision, clock: Timestamp, feature_level: u32, sequence: u64) {
+        self.revision = revision;
+        self.clock = clock;
+        self.feature_level = feature_level;
+        self.idempotency.set_next_sequence(sequence);
+    }
+
+    pub(super) fn restore_resource(&mut self, resource: Resource) {
+        self.hash.insert(digest_of_resource(&resource));
+        self.resources.insert(resource.key.clone(), Arc::new(resource));
+    }
+
+    pub(super) fn restore_history(&mut self, entry: HistoryEntry) {
+        self.history.push(entry);
+    }
+
+    pub(super) fn restore_remembered(&mut self, remembered: Remembered) {
+        self.idempotency.restore(remembered);
+    }
+}
+
+fn too_large(what: &str, count: usize, limit: usize) -> Refusal {
+    Refusal::TooLarge { what: what.to_owned(), count: count as u64, limit: limit as u64 }
+}
+
+fn first_key(kind: Kind) -> Option<ResourceKey> {
+    // "0" is the least name of all.
+    Name::new("0").ok().map(|name| ResourceKey::new(kind, name))
+}
+
+fn digest_of_resource(resource: &Resource) -> Digest {
+    Digest::of_parts([
+        u16::from(resource.key.kind).to_le_bytes().as_slice(),
+        resource.key.name.as_str().as_bytes(),
+        resource.created_revision.0.to_le_bytes().as_slice(),
+        resource.revision.0.to_le_bytes().as_slice(),
+        resource.updated_at.0.to_le_bytes().as_slice(),
+        resource.spec.as_ref(),
+    ])
+}

@@ -1,0 +1,171 @@
+//! Every metric family, in one list.
+//!
+//! Names start with `raftgate_`, base units stand last (`_seconds`, `_bytes`), counters end in `_total`. Label values are bounded by
+//! the configuration or are closed sets, never what a client sends.
+
+use std::sync::Arc;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+/// Only ever grows.
+pub type Counter = IntCounter;
+/// A [`Counter`] for each set of label values.
+pub type CounterVec = IntCounterVec;
+/// Goes up and down.
+pub type Gauge = IntGauge;
+/// A [`Gauge`] for each set of label values.
+pub type GaugeVec = IntGaugeVec;
+/// Counts observations by size.
+pub type Histogram = prometheus::Histogram;
+
+/// From 100 microseconds to 10 seconds.
+const SECONDS_BUCKETS: [f64; 16] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// A declared family: its constructor needs its name once.
+macro_rules! families {
+    ($( $(#[doc = $doc:literal])+ $field:ident : $type:ident = $name:literal $([$($label:literal),+])? ; )+) => {
+        /// Handles to every family of this node. Cloning shares them.
+        #[derive(Debug, Clone)]
+        pub struct Metrics {
+            registry: Arc<Registry>,
+            $( $(#[doc = $doc])+ pub $field: $type, )+
+        }
+
+        impl Metrics {
+            /// All families, at zero, in a registry of their own.
+            pub fn new() -> Metrics {
+                let registry = Arc::new(Registry::new());
+                $( let $field = make::$type(&registry, $name, concat!($($doc),+).trim(), &[$($($label),+)?]); )+
+                Metrics { registry, $($field),+ }
+            }
+        }
+    };
+}
+
+families! {
+    /// Requests that were answered. `code` is the status; `route` and `service` are empty where none was found.
+    requests: CounterVec = "raftgate_requests_total" ["route", "service", "method", "code"];
+    /// From a request's head to the end of its answer.
+    request_duration: Histogram = "raftgate_request_duration_seconds";
+    /// From sending a request to a backend to the head of its answer.
+    upstream_duration: Histogram = "raftgate_upstream_duration_seconds";
+    /// Requests that no route answers.
+    route_misses: Counter = "raftgate_route_misses_total";
+    /// Errors that the gateway answered itself, by the Proxy-Status error type (RFC 9209).
+    proxy_errors: CounterVec = "raftgate_proxy_errors_total" ["error"];
+    /// Open connections from clients.
+    downstream_connections: Gauge = "raftgate_downstream_connections";
+    /// Requests under way.
+    requests_active: Gauge = "raftgate_requests_active";
+    /// Connections to backends that were opened.
+    upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
+    /// The revision that is served.
+    table_revision: Gauge = "raftgate_table_revision";
+    /// Routes in the table.
+    table_routes: Gauge = "raftgate_table_routes";
+    /// Services in the table.
+    table_services: Gauge = "raftgate_table_services";
+    /// Resources that did not compile.
+    table_not_compiled: Gauge = "raftgate_table_not_compiled";
+    /// From a changed State to its table being served.
+    table_publish_duration: Histogram = "raftgate_table_publish_duration_seconds";
+    /// The present term.
+    raft_term: Gauge = "raftgate_raft_term";
+    /// 1 while this node leads.
+    raft_is_leader: Gauge = "raftgate_raft_is_leader";
+    /// 1 while this node knows of a leader that a quorum follows.
+    raft_has_quorum: Gauge = "raftgate_raft_has_quorum";
+    /// Proposals by what became of them: applied, refused, not_applied, unknown.
+    raft_proposals: CounterVec = "raftgate_raft_proposals_total" ["result"];
+    /// From a proposal to its outcome.
+    raft_commit_duration: Histogram = "raftgate_raft_commit_duration_seconds";
+    /// Log entries that stand on this node and are not applied.
+    raft_apply_lag_entries: Gauge = "raftgate_raft_apply_lag_entries";
+    /// The last applied log index.
+    raft_applied_index: Gauge = "raftgate_raft_applied_index";
+    /// Messages of peers that were refused, by reason.
+    raft_peer_refusals: CounterVec = "raftgate_raft_peer_refusals_total" ["reason"];
+    /// Snapshots that were built.
+    raft_snapshots_built: Counter = "raftgate_raft_snapshots_built_total";
+    /// Snapshots of a leader that were installed.
+    raft_snapshots_installed: Counter = "raftgate_raft_snapshots_installed_total";
+    /// Size of the newest snapshot.
+    raft_snapshot_bytes: Gauge = "raftgate_raft_snapshot_size_bytes";
+    /// From beginning a snapshot to its file being durable.
+    raft_snapshot_duration: Histogram = "raftgate_raft_snapshot_duration_seconds";
+    /// From handing a batch to the disk to its being durable.
+    log_sync_duration: Histogram = "raftgate_log_sync_duration_seconds";
+    /// Bytes of the log since the last snapshot.
+    log_bytes: Gauge = "raftgate_log_since_snapshot_bytes";
+    /// Bytes that the log's store takes on disk.
+    log_disk_bytes: Gauge = "raftgate_log_disk_bytes";
+    /// 1 after a storage error: the Raft side of this process has stopped for good.
+    storage_failed: Gauge = "raftgate_storage_failed";
+    /// Divergences from a peer at an equal revision or log id.
+    divergences: CounterVec = "raftgate_divergences_total" ["kind"];
+}
+
+impl Metrics {
+    /// The Prometheus text exposition of every family.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Encoding into memory fails only for a family without a name, and every name stands above.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics not encoded");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+/// One constructor a type. They panic on a name that is invalid or stands twice, which the test below rules out.
+#[expect(non_snake_case, reason = "named for the types that they make")]
+mod make {
+    use super::*;
+
+    const VALID: &str = "the list of families has valid and distinct names";
+
+    fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+        registry.register(Box::new(collector.clone())).expect(VALID);
+        collector
+    }
+
+    pub(super) fn Counter(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Counter {
+        register(registry, IntCounter::new(name, help).expect(VALID))
+    }
+
+    pub(super) fn CounterVec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        register(registry, IntCounterVec::new(Opts::new(name, help), labels).expect(VALID))
+    }
+
+    pub(super) fn Gauge(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Gauge {
+        register(registry, IntGauge::new(name, help).expect(VALID))
+    }
+
+    pub(super) fn Histogram(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS_BUCKETS.to_vec());
+        register(registry, HistogramVec::new(options, &[]).expect(VALID)).with_label_values::<&str>(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_is_valid_and_distinct() {
+        let metrics = Metrics::new();
+        metrics.proxy_errors.with_label_values(&["connection_refused"]).inc();
+        let text = metrics.render();
+        assert!(text.contains("raftgate_table_revision 0"), "{text}");
+        assert!(text.contains("raftgate_proxy_errors_total{error=\"connection_refused\"} 1"), "{text}");
+    }
+}

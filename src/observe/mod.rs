@@ -1,0 +1,5 @@
+//! What is seen from outside: metrics, structured logs, and the access log.
+
+mod metrics;
+
+pub use metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, Metrics};
