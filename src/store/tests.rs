@@ -317,6 +317,10 @@ async fn a_directory_has_one_owner() {
     let opened = open(options(directory.path())).unwrap();
     assert_eq!(opened.identity.get(), Some(&identity));
     close(opened).await;
+
+    fs::remove_file(directory.path().join("vote")).unwrap();
+    let error = open(options(directory.path())).unwrap_err().to_string();
+    assert!(error.contains("\"vote\" is missing") && error.contains("under a new id"), "{error}");
 }
 
 #[tokio::test]
