@@ -32,7 +32,6 @@ const PAST_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Report {
     pub(super) answered_at: Instant,
-    pub(super) term: u64,
     pub(super) leads: bool,
     pub(super) revision: Revision,
     pub(super) digest: Digest,
@@ -47,7 +46,6 @@ impl Report {
     fn read(message: pb::StatusResponse) -> Result<Report, WireError> {
         Ok(Report {
             answered_at: Instant::now(),
-            term: message.term,
             leads: message.leads,
             revision: Revision(message.revision),
             digest: wire::read_digest(&message.digest)?,

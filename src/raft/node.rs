@@ -60,8 +60,7 @@ impl Node {
             check_empty(options.node_id, opened.is_empty, &options.initial_members)?;
         }
         let incarnation = known.as_ref().map_or_else(Incarnation::random, |known| known.incarnation);
-        let identity =
-            Arc::new(Identity::new(options.node_id, incarnation, opened.applied.clone(), options.metrics.clone()));
+        let identity = Arc::new(Identity::new(options.node_id, incarnation, opened.applied.clone(), options.metrics.clone()));
         let (leader_rounds, leader_waiting) = Rounds::new();
         let (follower_rounds, follower_waiting) = Rounds::new();
         let shared = Arc::new(Shared {

@@ -29,20 +29,19 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// One other node.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) id: NodeId,
     address: String,
     control: PeerClient<Channel>,
     bulk: PeerClient<Channel>,
 }
 
 impl Peer {
-    fn new(id: NodeId, address: &str) -> Result<Peer, CallError> {
+    fn new(address: &str) -> Result<Peer, CallError> {
         let client = || {
             let channel = endpoint(address)?.connect_lazy();
             let client = PeerClient::new(channel);
             Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
         };
-        Ok(Peer { id, address: address.to_owned(), control: client()?, bulk: client()? })
+        Ok(Peer { address: address.to_owned(), control: client()?, bulk: client()? })
     }
 
     /// For small messages that must not wait.
@@ -82,7 +81,7 @@ impl Peers {
         if let Some(peer) = known.get(&id).filter(|peer| peer.address == address) {
             return Ok(Arc::clone(peer));
         }
-        let peer = Arc::new(Peer::new(id, address)?);
+        let peer = Arc::new(Peer::new(address)?);
         known.insert(id, Arc::clone(&peer));
         Ok(peer)
     }
@@ -106,10 +105,7 @@ pub(super) enum CallError {
 }
 
 /// Waits for a call at most `limit`, and tells its failures apart.
-pub(super) async fn call<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, CallError> {
+pub(super) async fn call<T>(limit: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CallError> {
     match tokio::time::timeout(limit, call).await {
         Err(_) => Err(CallError::Timeout(limit)),
         Ok(Ok(response)) => Ok(response.into_inner()),

@@ -107,10 +107,7 @@ impl Peer for PeerService {
         Ok(Response::new(wire::vote_response(&response)))
     }
 
-    async fn snapshot(
-        &self,
-        request: Request<Streaming<pb::SnapshotRequest>>,
-    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+    async fn snapshot(&self, request: Request<Streaming<pb::SnapshotRequest>>) -> Result<Response<pb::SnapshotResponse>, Status> {
         let mut parts = request.into_inner();
         let Some(Part::Head(head)) = next_part(&mut parts).await? else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));

@@ -12,7 +12,8 @@ use thiserror::Error;
 use crate::model::{Digest, NodeId};
 use crate::pb::peer as pb;
 use crate::store::{
-    ClusterId, Entry, Incarnation, LeaderId, LogId, Member, Membership, Proposal, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    ClusterId, Entry, Incarnation, LeaderId, LogId, Member, Membership, Proposal, SnapshotMeta, StoredMembership, TypeConfig,
+    Vote,
 };
 
 /// A message that does not say what it must.
@@ -152,9 +153,7 @@ pub(super) fn read_append_response(message: pb::AppendResponse) -> Result<Append
         Result::Success(_) => AppendEntriesResponse::Success,
         Result::Conflict(_) => AppendEntriesResponse::Conflict,
         Result::HigherVote(higher) => AppendEntriesResponse::HigherVote(read_vote(Some(&higher))?),
-        Result::Partial(partial) => {
-            AppendEntriesResponse::PartialSuccess(read_optional_log_id(partial.matched.as_ref())?)
-        }
+        Result::Partial(partial) => AppendEntriesResponse::PartialSuccess(read_optional_log_id(partial.matched.as_ref())?),
     })
 }
 
@@ -195,9 +194,7 @@ pub(super) fn transfer_request(header: pb::Header, request: &TransferLeaderReque
     }
 }
 
-pub(super) fn read_transfer_request(
-    message: &pb::TransferLeaderRequest,
-) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
+pub(super) fn read_transfer_request(message: &pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
     let last_log_id = read_optional_log_id(message.last_log_id.as_ref())?;
     Ok(TransferLeaderRequest::new(read_vote(message.from.as_ref())?, message.to, last_log_id))
 }
@@ -240,9 +237,11 @@ mod tests {
             admin_address: "10.0.0.1:9081".to_owned(),
             incarnation: Incarnation([7; 16]),
         };
-        let membership =
-            Membership::new(vec![BTreeSet::from([1]), BTreeSet::from([1, 2])], BTreeMap::from([(1, member.clone()), (2, member)]))
-                .unwrap();
+        let membership = Membership::new(
+            vec![BTreeSet::from([1]), BTreeSet::from([1, 2])],
+            BTreeMap::from([(1, member.clone()), (2, member)]),
+        )
+        .unwrap();
         let request = AppendEntriesRequest::<TypeConfig> {
             vote: Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: true },
             prev_log_id: Some(id(2, 1, 6)),

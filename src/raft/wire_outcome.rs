@@ -21,8 +21,7 @@ pub(super) fn outcome(outcome: Outcome) -> pb::Outcome {
     let revision = outcome.revision().0;
     let result = match outcome {
         Outcome::Applied { changed, results, .. } => {
-            let item =
-                |item: ResultItem| pb::ResultItem { key: key(item.key), revision: item.revision.0, created: item.created };
+            let item = |item: ResultItem| pb::ResultItem { key: key(item.key), revision: item.revision.0, created: item.created };
             Result::Applied(pb::Applied { changed, results: results.into_iter().map(item).collect() })
         }
         Outcome::Refused { refusal, .. } => Result::Refused(pb::Refused { refusal: Some(refusal_message(refusal)) }),
@@ -67,11 +66,9 @@ fn read_item(message: &pb::ResultItem) -> Result<ResultItem, WireError> {
 
 fn read_refusal(message: &Message) -> Result<Refusal, WireError> {
     Ok(match message {
-        Message::Precondition(at) => Refusal::Precondition {
-            index: at.index,
-            key: read_key(at.key.as_ref())?,
-            present: at.present.map(Revision),
-        },
+        Message::Precondition(at) => {
+            Refusal::Precondition { index: at.index, key: read_key(at.key.as_ref())?, present: at.present.map(Revision) }
+        }
         Message::StateRevision(present) => Refusal::StateRevision { present: Revision(*present) },
         Message::NotFound(at) => Refusal::NotFound { index: at.index, key: read_key(at.key.as_ref())? },
         Message::DuplicateOperation(at) => Refusal::DuplicateOperation { index: at.index, key: read_key(at.key.as_ref())? },
