@@ -306,6 +306,8 @@ async fn a_node_that_lags_past_the_purge_gets_a_snapshot() {
 async fn strangers_are_refused_and_counted() {
     let cluster = Cluster::start(1).await;
     let node = &cluster.running[&1];
+    // The membership counts once it is applied.
+    node.node.read(Instant::now() + SOON).await.unwrap();
     let mut client = PeerClient::connect(format!("http://{}", cluster.members[&1])).await.unwrap();
     let hello = client.hello(pb::HelloRequest::default()).await.unwrap().into_inner();
     assert!(hello.formed);
