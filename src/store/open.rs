@@ -168,6 +168,10 @@ fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
             let (found, configured) = (present.cluster_name.clone(), options.cluster_name.clone());
             return Err(OpenError::OtherCluster { path, found, configured });
         }
+        // They are made before the identity is written: without them the directory forgot what it promised.
+        if let Some(missing) = ["vote", "mark"].iter().find(|name| !path.join(name).exists()) {
+            return Err(OpenError::Log { path, reason: format!("the file {missing:?} is missing") });
+        }
     }
     Ok(identity)
 }

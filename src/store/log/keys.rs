@@ -33,7 +33,10 @@ const ENTRY_PREFIX: u8 = b'e';
 const COUNT_BYTES: usize = 4;
 
 /// The key of an entry's part.
-pub(crate) fn part_key(index: u64, part: u32) -> [u8; 13] {
+pub(crate) type PartKey = [u8; 13];
+
+/// The key of part `part` of the entry at `index`.
+pub(crate) fn part_key(index: u64, part: u32) -> PartKey {
     let mut key = [ENTRY_PREFIX; 13];
     key[1..9].copy_from_slice(&index.to_be_bytes());
     key[9..].copy_from_slice(&part.to_be_bytes());
@@ -41,7 +44,7 @@ pub(crate) fn part_key(index: u64, part: u32) -> [u8; 13] {
 }
 
 /// The keys of all parts of the entries `indexes`.
-pub(crate) fn part_keys(indexes: RangeInclusive<u64>) -> RangeInclusive<[u8; 13]> {
+pub(crate) fn part_keys(indexes: RangeInclusive<u64>) -> RangeInclusive<PartKey> {
     part_key(*indexes.start(), 0)..=part_key(*indexes.end(), u32::MAX)
 }
 
@@ -51,7 +54,7 @@ pub(crate) fn index_of(key: &[u8]) -> Option<u64> {
 }
 
 /// An entry as keys and values.
-pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<([u8; 13], Vec<u8>)>, CodecError> {
+pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<(PartKey, Vec<u8>)>, CodecError> {
     let mut bytes = Vec::new();
     encode_into(&DiskEntry::from(entry), &mut bytes)?;
     let index = entry.log_id.index;

@@ -81,8 +81,10 @@ impl LogShared {
         io::Error::other(reason)
     }
 
+    /// Queues a job, unless the log is closed or anything of this store has failed.
     fn push(&self, job: Job) -> io::Result<()> {
-        self.queue.push(job).map_err(|job| {
+        let refused = if self.failure.reason().is_some() { Err(job) } else { self.queue.push(job) };
+        refused.map_err(|job| {
             let error = self.stopped();
             job.fail(&error.to_string());
             error

@@ -3,7 +3,7 @@
 //! Two slots, each on a page of its own, written in turn with a counter and a checksum. A write that is torn leaves the other slot,
 //! which holds the value before it: and that one was not acknowledged yet.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::sync_directory;
 use crate::store::codec::{SEAL_BYTES, seal, unseal};
 
 const VERSION: u8 = 1;
@@ -29,12 +30,14 @@ pub(crate) struct Slots<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Slots<T> {
-    /// Opens or makes the file and gives the newest value in it. `context` tells one file's values from another's. A file with
-    /// content of which neither slot is good is an error. The caller syncs the directory. Blocks.
+    /// Opens the file, or makes it, durably, without a value; gives the newest value in it. `context` tells one file's values from
+    /// another's. A file of which neither slot is good is an error. Blocks.
     pub(crate) fn open(path: &Path, context: &'static [u8]) -> io::Result<(Slots<T>, Option<T>)> {
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
-        let is_new = file.metadata()?.len() == 0;
-        let mut newest: Option<(u64, T)> = None;
+        if !path.exists() {
+            create::<T>(path, context)?;
+        }
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut newest: Option<(u64, Option<T>)> = None;
         for slot in 0..2 {
             if let Some((sequence, value)) = read(&file, slot, context)?
                 && newest.as_ref().is_none_or(|(present, _)| *present < sequence)
@@ -42,22 +45,15 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
                 newest = Some((sequence, value));
             }
         }
-        if newest.is_none() && !is_new {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: both slots are damaged", path.display())));
-        }
-        let (sequence, value) = newest.map_or((0, None), |(sequence, value)| (sequence, Some(value)));
+        let (sequence, value) = newest
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{}: both slots are damaged", path.display())))?;
         Ok((Slots { file, context, sequence, value: PhantomData }, value))
     }
 
     /// Overwrites the older slot. Survives the process, and a power cut only after [`Slots::sync`]. Blocks.
     pub(crate) fn write(&mut self, value: &T) -> io::Result<()> {
         let sequence = self.sequence + 1;
-        let sealed = seal(VERSION, self.context, &(sequence, value))?;
-        let length = u16::try_from(sealed.len()).ok().filter(|&length| usize::from(length) + LENGTH_BYTES <= SLOT_BYTES);
-        let length = length.ok_or_else(|| io::Error::other("a value larger than its slot"))?;
-        let mut page = vec![0; SLOT_BYTES];
-        page[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-        page[LENGTH_BYTES..LENGTH_BYTES + sealed.len()].copy_from_slice(&sealed);
+        let page = encode(self.context, sequence, Some(value))?;
         self.file.write_all_at(&page, sequence % 2 * SLOT_BYTES as u64)?;
         self.sequence = sequence;
         Ok(())
@@ -69,8 +65,30 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     }
 }
 
+/// Makes the file under another name first, so that a crash in between leaves none, and no doubt whether a vote was lost.
+fn create<T: Serialize>(path: &Path, context: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let file = File::create(&temporary)?;
+    file.write_all_at(&encode::<T>(context, 0, None)?, 0)?;
+    file.set_len(2 * SLOT_BYTES as u64)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// A whole slot.
+fn encode<T: Serialize>(context: &[u8], sequence: u64, value: Option<&T>) -> io::Result<Vec<u8>> {
+    let sealed = seal(VERSION, context, &(sequence, value))?;
+    let length = u16::try_from(sealed.len()).ok().filter(|&length| usize::from(length) + LENGTH_BYTES <= SLOT_BYTES);
+    let length = length.ok_or_else(|| io::Error::other("a value larger than its slot"))?;
+    let mut page = length.to_le_bytes().to_vec();
+    page.extend_from_slice(&sealed);
+    page.resize(SLOT_BYTES, 0);
+    Ok(page)
+}
+
 /// The value in a slot; `None` where it is empty, torn or damaged.
-fn read<T: DeserializeOwned>(file: &File, slot: u64, context: &[u8]) -> io::Result<Option<(u64, T)>> {
+fn read<T: DeserializeOwned>(file: &File, slot: u64, context: &[u8]) -> io::Result<Option<(u64, Option<T>)>> {
     let mut page = Vec::with_capacity(SLOT_BYTES);
     let mut buffer = [0; SLOT_BYTES];
     let start = slot * SLOT_BYTES as u64;
