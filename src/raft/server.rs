@@ -47,8 +47,8 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(service)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    if let Some(Err(error)) = shared.stopping.run_until_cancelled(served).await {
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shared.stopping.cancelled());
+    if let Err(error) = served.await {
         tracing::error!(address, %error, "peers are not served any more");
     }
 }
@@ -118,7 +118,6 @@ impl Peer for PeerService {
         let _turn = self.shared.receiving.try_acquire().map_err(|_| refused("another snapshot is arriving"))?;
         let snapshot = self.receive(parts, head.byte_count, head.crc32c).await?;
         let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(core_failed)?;
-        self.shared.metrics.raft_snapshots_installed.inc();
         Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote(&installed.vote)) }))
     }
 
