@@ -75,7 +75,8 @@ pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
 
 /// Reads the terms of a call and waits until the live table has the revision that it needs.
 pub(crate) async fn begin(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    match terms(&shared, &request).await {
+    let caller = request.extensions().get::<Caller>().cloned();
+    match terms(&shared, Terms::read(request.headers()), caller).await {
         Ok(call) => {
             request.extensions_mut().insert(call);
             next.run(request).await
@@ -84,16 +85,15 @@ pub(crate) async fn begin(State(shared): State<Arc<Shared>>, mut request: Reques
     }
 }
 
-async fn terms(shared: &Shared, request: &Request) -> Result<Call, Problem> {
+async fn terms(shared: &Shared, terms: Result<Terms, Problem>, caller: Option<Caller>) -> Result<Call, Problem> {
     let arrived = Instant::now();
-    let terms = Terms::read(request.headers())?;
+    let terms = terms?;
     check_cluster(shared, terms.cluster.as_deref())?;
     let deadline = arrived + terms.timeout;
     if let Some(revision) = terms.min_revision {
         wait_published(shared, revision, deadline).await?;
     }
-    let caller = request.extensions().get::<Caller>();
-    let actor = caller.map(|caller| Arc::clone(&caller.0)).ok_or_else(|| Problem::internal("a call without a caller"))?;
+    let Caller(actor) = caller.ok_or_else(|| Problem::internal("a call without a caller"))?;
     Ok(Call { actor, deadline })
 }
 

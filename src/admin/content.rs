@@ -95,7 +95,8 @@ impl Draft {
             Ok(document) => {
                 if document.bytes.len() > DOCUMENT_BYTES_MAX {
                     let bytes = document.bytes.len();
-                    self.too_large.get_or_insert(format!("the spec of {key} has {bytes} bytes, the limit is {DOCUMENT_BYTES_MAX}"));
+                    self.too_large
+                        .get_or_insert(format!("the spec of {key} has {bytes} bytes, the limit is {DOCUMENT_BYTES_MAX}"));
                 }
                 self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
                 let references = document.references.into_iter();
@@ -193,7 +194,8 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The object at `pointer`; every field must be in `known`.
     pub(crate) fn read(value: &'a Value, pointer: &str, known: &[&str]) -> Result<Fields<'a>, Vec<FieldError>> {
-        let object = value.as_object().ok_or_else(|| vec![at(pointer, format!("expected an object, found {}", type_of(value)))])?;
+        let object =
+            value.as_object().ok_or_else(|| vec![at(pointer, format!("expected an object, found {}", type_of(value)))])?;
         let unknown: Vec<FieldError> = object
             .keys()
             .filter(|key| !known.contains(&key.as_str()))
@@ -269,7 +271,8 @@ mod tests {
     #[test]
     fn envelopes_name_every_fault() {
         let value = json!({"kind": "Certificate", "name": "-x"});
-        let fields = Fields::read(&value, "/operations/3", &["kind", "name"]).map_err(|errors| format!("{errors:?}")).expect("fields");
+        let fields =
+            Fields::read(&value, "/operations/3", &["kind", "name"]).map_err(|errors| format!("{errors:?}")).expect("fields");
         let errors = fields.key().expect_err("two faults");
         assert_eq!(errors[0], at("/operations/3/kind", "kind \"Certificate\" is not supported yet"));
         assert_eq!(errors[1].path, "/operations/3/name");

@@ -113,7 +113,10 @@ mod tests {
             (json!({"operations": {}}), "/operations: expected a list"),
             (json!({"operations": [1]}), "/operations/0: expected an object"),
             (json!({"operations": [{"kind": "Route", "name": "a"}]}), "/operations/0/op: this field is required"),
-            (json!({"operations": [{"op": "put", "kind": "Rout", "name": "a"}]}), "/operations/0/kind: kind \"Rout\" is not known"),
+            (
+                json!({"operations": [{"op": "put", "kind": "Rout", "name": "a"}]}),
+                "/operations/0/kind: kind \"Rout\" is not known",
+            ),
             (json!({"operations": [{"op": "put", "kind": "Route", "name": "A"}]}), "/operations/0/name: a name has only"),
             (json!({"operations": [{"op": "put", "kind": "Route", "name": "a"}]}), "/operations/0/spec: this field is required"),
             (json!({"operations": [{"op": "move", "kind": "Route", "name": "a"}]}), "/operations/0/op: expected"),

@@ -149,12 +149,15 @@ pub(crate) async fn perform(
         let state = shared.admin.cluster.read(call.deadline).await.map_err(|error| unreadable(&error))?;
         return rehearse(call, transaction, state, shape).await;
     }
-    match propose(shared, call, transaction).await? {
+    let done = done_of(propose(shared, call, transaction).await?, shape)?;
+    Ok(await_live(shared, call, wishes, done).await)
+}
+
+/// What was done, or the problem that tells why not.
+pub(crate) fn done_of(outcome: Outcome, shape: Shape) -> Result<Done, Problem> {
+    match outcome {
         Outcome::Refused { revision, refusal } => Err(refused(revision, &refusal, shape)),
-        Outcome::Applied { revision, changed, results } => {
-            let done = Done { revision, changed, results, difference: None, live: None };
-            Ok(await_live(shared, call, wishes, done).await)
-        }
+        Outcome::Applied { revision, changed, results } => Ok(Done { revision, changed, results, difference: None, live: None }),
     }
 }
 
@@ -222,7 +225,7 @@ fn not_proposed(error: &ProposeError) -> Problem {
 }
 
 /// The problem that tells of a refusal at `revision`.
-pub(crate) fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
+fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
     let place = |list: &str, index: u32| match shape {
         Shape::Single => String::new(),
         Shape::Transaction => format!("/{list}/{index}"),
