@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_repeated_is_refused() {
-        for (query, part) in [("dryrun=true", "dryrun"), ("limit=1&limit=2", "twice"), ("%ff=1", "\\u{fffd}")] {
+        for (query, part) in [("dryrun=true", "dryrun"), ("limit=1&limit=2", "twice"), ("%ff=1", "\u{fffd}")] {
             let problem = format!("{:?}", read(query).expect_err(query));
             assert!(problem.contains(part), "{problem}");
         }

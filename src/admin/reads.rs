@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State as Shares};
+use axum::extract::{Request, State as Shares};
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use super::call::Call;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::render::{json_at, key_value, resource_text, system_time, text_at};
-use super::resources::kind_of;
+use super::resources::TargetKind;
 use crate::model::limits::NAME_CHARS_MAX;
 use crate::model::{Kind, Name, Resource, ResourceKey, State};
 use crate::raft::{MemberStatus, ReadError};
@@ -46,10 +46,9 @@ pub(crate) fn unreadable(error: &ReadError) -> Problem {
 pub(crate) async fn list(
     Shares(shared): Shares<Arc<Shared>>,
     Extension(call): Extension<Call>,
-    Path(plural): Path<String>,
+    TargetKind(kind): TargetKind,
     request: Request,
 ) -> Result<Response, Problem> {
-    let kind = kind_of(&plural)?;
     let mut known = vec!["limit", "continue", "prefix", "consistency"];
     known.extend((kind == Kind::Route).then_some("hostname"));
     let parameters = Parameters::read(request.uri(), &known)?;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{StatusCode, header};
 
 use super::Shared;
@@ -21,27 +22,48 @@ use super::writes::{Shape, WRITE_PARAMETERS, Wishes, perform};
 use crate::model::{Kind, Name, Operation, ResourceKey, Transaction};
 
 /// The kind whose path segment this is.
-pub(crate) fn kind_of(plural: &str) -> Result<Kind, Problem> {
+fn kind_of(plural: &str) -> Result<Kind, Problem> {
     Kind::from_plural(plural).ok_or_else(|| match KINDS_NOT_SERVED.iter().find(|(_, known)| *known == plural) {
         Some((kind, _)) => Problem::not_supported(&format!("kind {kind}")),
         None => Problem::not_found(format!("there is no /v1/{plural}")),
     })
 }
 
-fn key_of(plural: &str, name: &str) -> Result<ResourceKey, Problem> {
-    let kind = kind_of(plural)?;
-    let name = Name::new(name).map_err(|error| Problem::invalid(vec![at("/name", error.to_string())]))?;
-    Ok(ResourceKey::new(kind, name))
+/// The resource that a path names.
+pub(crate) struct Target(ResourceKey);
+
+impl FromRequestParts<Arc<Shared>> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Target, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, shared).await;
+        let Path((plural, name)) = path.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+        let kind = kind_of(&plural)?;
+        let name = Name::new(&name).map_err(|error| Problem::invalid(vec![at("/name", error.to_string())]))?;
+        Ok(Target(ResourceKey::new(kind, name)))
+    }
+}
+
+/// The kind that a path names.
+pub(crate) struct TargetKind(pub(crate) Kind);
+
+impl FromRequestParts<Arc<Shared>> for TargetKind {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<TargetKind, Problem> {
+        let path = Path::<String>::from_request_parts(parts, shared).await;
+        let Path(plural) = path.map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+        kind_of(&plural).map(TargetKind)
+    }
 }
 
 /// `GET /v1/{kind-plural}/{name}`
 pub(crate) async fn get(
     State(shared): State<Arc<Shared>>,
     Extension(call): Extension<Call>,
-    Path((plural, name)): Path<(String, String)>,
+    Target(key): Target,
     request: Request,
 ) -> Result<Response, Problem> {
-    let key = key_of(&plural, &name)?;
     let parameters = Parameters::read(request.uri(), &["consistency"])?;
     let state = state_for(&shared, &call, &parameters).await?;
     let Some(resource) = state.get(&key) else {
@@ -61,10 +83,9 @@ pub(crate) async fn get(
 pub(crate) async fn put(
     State(shared): State<Arc<Shared>>,
     Extension(call): Extension<Call>,
-    Path((plural, name)): Path<(String, String)>,
+    Target(key): Target,
     request: Request,
 ) -> Result<Response, Problem> {
-    let key = key_of(&plural, &name)?;
     let (parts, body) = request.into_parts();
     let parameters = Parameters::read(&parts.uri, &WRITE_PARAMETERS)?;
     let preconditions = conditions(&parts.headers, &key)?.into_iter().collect();
@@ -88,10 +109,9 @@ pub(crate) async fn put(
 pub(crate) async fn delete(
     State(shared): State<Arc<Shared>>,
     Extension(call): Extension<Call>,
-    Path((plural, name)): Path<(String, String)>,
+    Target(key): Target,
     request: Request,
 ) -> Result<Response, Problem> {
-    let key = key_of(&plural, &name)?;
     let (parts, _) = request.into_parts();
     let parameters = Parameters::read(&parts.uri, &WRITE_PARAMETERS)?;
     let preconditions = conditions(&parts.headers, &key)?.into_iter().collect();
