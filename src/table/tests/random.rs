@@ -8,6 +8,8 @@ use http::{HeaderMap, Method};
 use super::reference;
 use super::{PathMatchType, RouteMatch, RouteSpec, Snapshot, TestRequest, TestRoute};
 use super::{add, answer, header_match, key_of, path_match, query_match, rule_of, snapshot_of};
+use crate::model::template::{Segment, Template};
+use crate::table::shard::{captures, literal_prefix};
 
 const HOSTS: [&str; 6] = ["com", "a.com", "b.a.com", "c.b.a.com", "d.com", "x.y.a.com"];
 const PATTERNS: [&str; 7] = ["a.com", "b.a.com", "*.a.com", "*.b.a.com", "*.com", "d.com", "c.b.a.com"];
@@ -217,4 +219,47 @@ fn many_candidates_of_one_pattern_keep_their_order() {
         snapshot.remove(&key_of(&gone.name));
     }
     assert!(snapshot.index.is_empty());
+}
+
+/// `matchit` refuses many sets that are legal here and gives one winner; where it answers the same question, it answers the same.
+#[test]
+fn the_first_template_is_the_one_that_matchit_finds() {
+    let mut compared = 0;
+    for seed in 0..300 {
+        let mut rng = Rng::with_seed(5000 + seed);
+        let mut router = matchit::Router::new();
+        let mut routes = Vec::new();
+        for index in 0..rng.usize(1..12) {
+            let (name, template) = (format!("r{index}"), random_template(&mut rng));
+            if router.insert(template.clone(), format!("{name}/0/0")).is_ok() {
+                let rules = vec![rule_of(vec![path_match(PathMatchType::PathTemplate, &template)])];
+                routes.push(TestRoute { name, created: 1, spec: RouteSpec { rules, ..RouteSpec::default() } });
+            }
+        }
+        let snapshot = snapshot_of(&routes);
+        for _ in 0..40 {
+            let mut request = random_request(&mut rng);
+            let count = rng.usize(1..5);
+            request.path = random_literals(&mut rng, count);
+            let expected = router.at(&request.path).map_or_else(|_| "404".to_owned(), |found| found.value.clone());
+            compared += usize::from(expected != "404");
+            assert_eq!(answer(&snapshot, &request), expected, "seed {seed}: {} in {routes:?}", request.path);
+        }
+    }
+    assert!(compared > 1000, "only {compared} requests had an answer");
+}
+
+/// The table splits the normal text of a template by itself; it must see the elements that the model sees.
+#[test]
+fn captures_have_the_names_that_the_model_reads() {
+    let mut rng = Rng::with_seed(11);
+    for _ in 0..300 {
+        let text = random_template(&mut rng);
+        let template = Template::parse(&text).unwrap();
+        let names: Vec<&str> = template.parameters().collect();
+        let found: Vec<&str> = captures(&text, "/1/2/3/4/5/6").map(|(name, _)| name).collect();
+        assert_eq!(found, names, "{text}");
+        let literals = template.segments().iter().take_while(|segment| matches!(segment, Segment::Literal(_)));
+        assert_eq!(literals.map(|_| '/').count(), literal_prefix(&text).matches('/').count(), "{text}");
+    }
 }
