@@ -68,7 +68,9 @@ impl Cluster for FakeCluster {
                 self.intrude(left);
             }
             match self.fault() {
-                Fault::NoLeader => Err(ProposeError::NotApplied { kind: NotAppliedKind::NoLeader, reason: "no leader".to_owned() }),
+                Fault::NoLeader => {
+                    Err(ProposeError::NotApplied { kind: NotAppliedKind::NoLeader, reason: "no leader".to_owned() })
+                }
                 Fault::AnswerLost => {
                     self.apply(&command);
                     Err(ProposeError::Unknown { reason: "the leader did not answer".to_owned() })
@@ -114,7 +116,6 @@ struct Api {
     service: TowerToHyperService<Router>,
     router: Router,
     cluster: Arc<FakeCluster>,
-    live: Arc<Live>,
     phase: watch::Sender<Phase>,
 }
 
@@ -144,13 +145,13 @@ impl Api {
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let router = router(AdminState {
             cluster: Arc::clone(&cluster) as Arc<dyn Cluster>,
-            live: Arc::clone(&live),
+            live,
             metrics: Metrics::new(),
             tokens,
             listeners: vec![Listener { name: "public".to_owned(), escaped_slashes: EscapedSlashes::Refuse }],
             phase: phase_receiver,
         });
-        Api { service: TowerToHyperService::new(router.clone()), router, cluster, live, phase }
+        Api { service: TowerToHyperService::new(router.clone()), router, cluster, phase }
     }
 
     fn open() -> Api {
@@ -215,7 +216,10 @@ async fn a_resource_is_made_read_changed_and_removed() {
     let read = api.get("/v1/services/orders").await;
     assert_eq!((read.status, read.header("etag"), read.header("raftgate-revision")), (200, Some("\"2\""), Some("2")));
     assert_eq!((&read.body["createdRevision"], &read.body["revision"]), (&json!(1), &json!(2)));
-    assert_eq!((&read.body["kind"], &read.body["name"], &read.body["spec"]), (&json!("Service"), &json!("orders"), &service(9002)));
+    assert_eq!(
+        (&read.body["kind"], &read.body["name"], &read.body["spec"]),
+        (&json!("Service"), &json!("orders"), &service(9002))
+    );
     assert!(read.body["updatedAt"].as_str().is_some_and(|time| time.ends_with('Z')));
     let known = api.send("GET /v1/services/orders", &[("if-none-match", "\"2\"")], "").await;
     assert_eq!((known.status, known.text.as_str()), (304, ""));
@@ -249,7 +253,8 @@ async fn bad_input_is_named_and_changes_nothing() {
     let bulky: Vec<Value> = (0..30).map(|n| put_operation("Route", &format!("r{n}"), &bulky_route())).collect();
     let bulky = json!({"operations": bulky}).to_string();
     let huge = "x".repeat(super::body::BODY_BYTES_MAX + 1);
-    let duplicate = json!({"operations": [put_operation("Service", "b", &service(1)), put_operation("Service", "b", &service(2))]});
+    let duplicate =
+        json!({"operations": [put_operation("Service", "b", &service(1)), put_operation("Service", "b", &service(2))]});
     let unknown = json!({"operations": [
         put_operation("Service", "b", &service(1)),
         put_operation("Route", "c", &json!({"rules": [{"matchs": []}]})),
