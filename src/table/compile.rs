@@ -51,8 +51,9 @@ pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
 /// A route whose spec was read.
 pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRoute {
     let scope = scope(spec.hostnames, spec.listeners);
-    let rules = spec.rules.into_iter().enumerate();
-    let rules = rules.map(|(index, rule)| compiled_rule(resource, index, rule, &scope, None, false));
+    let rules = spec.rules.iter().enumerate();
+    // Clones are as long as what they hold; a parsed list has room for four, which at a million routes is most of the memory.
+    let rules = rules.map(|(index, rule)| compiled_rule(resource, index, rule.clone(), &scope, None, false));
     CompiledRoute { rules: rules.collect() }
 }
 
@@ -92,6 +93,7 @@ fn scope(mut hostnames: Vec<String>, mut listeners: Vec<String>) -> Arc<Scope> {
     }
     hostnames.sort();
     hostnames.dedup();
+    hostnames.iter_mut().chain(&mut listeners).for_each(String::shrink_to_fit);
     hostnames.shrink_to_fit();
     listeners.shrink_to_fit();
     Arc::new(Scope { hostnames, listeners })
