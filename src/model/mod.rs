@@ -15,11 +15,13 @@ mod idempotency;
 mod ids;
 pub mod limits;
 mod outcome;
+pub mod path;
 mod published;
 mod record;
 mod resource;
 pub mod spec;
 mod state;
+pub mod template;
 
 pub use command::{Command, CommandBody, IdempotencyKey, Operation, Precondition, Transaction};
 pub use digest::{Digest, SetHash};
