@@ -27,6 +27,8 @@ use thiserror::Error;
 
 pub use source::Overrides;
 
+pub use crate::model::path::EscapedSlashes;
+
 /// Everything that a node is told. Keys of the file have the fields' names, but for `listeners`, which is `[[listener]]` there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -133,16 +135,6 @@ pub struct ListenerConfig {
     pub body_bytes_max: Option<u64>,
     /// Connections open at once, at most. Default 16,384.
     pub connections_max: usize,
-}
-
-/// What the proxy does with an escaped slash or backslash in a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EscapedSlashes {
-    /// The request is answered with 400.
-    #[default]
-    Refuse,
-    /// It stays escaped and is a part of its path element.
-    Keep,
 }
 
 /// One JSON object a request, off by default.
