@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::model::{NodeId, Published};
 use crate::observe::Metrics;
+use crate::store::Opened;
 
 /// Raft's timing. All nodes of a cluster should have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct NodeOptions {
     pub initial_members: BTreeMap<NodeId, String>,
     /// Raft's timing.
     pub settings: RaftSettings,
+    /// The data directory, open.
+    pub opened: Opened,
     /// Where clients reach this node's admin API; told to the other members.
     pub admin_address: String,
     /// What this node's table serves.

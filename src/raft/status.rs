@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use openraft::async_runtime::WatchReceiver;
+
+use super::board::Report;
+use super::server::VERSION;
+use super::shared::Shared;
 use crate::model::{Digest, NodeId, Revision};
 
 /// A picture of the cluster as this node sees it.
@@ -94,4 +99,71 @@ pub struct MemberLive {
     pub live: bool,
     /// Why not, where it is not live.
     pub reason: Option<String>,
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> ClusterStatus {
+        let applied = self.applied.borrow().clone();
+        let mut status = ClusterStatus {
+            cluster_id: self.identity.cluster_text(),
+            cluster_name: Arc::clone(&self.cluster_name),
+            node_id: self.node_id(),
+            quorum: self.has_quorum(),
+            storage_failed: self.storage_failure(),
+            bootstrap_failed: self.bootstrap_failed.borrow().clone(),
+            diverged: self.board.diverged(),
+            applied_index: applied.log_id.map_or(0, |id| id.index),
+            ..ClusterStatus::default()
+        };
+        let Some(raft) = self.raft() else { return status };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        status.leader = metrics.current_leader;
+        status.term = metrics.current_term;
+        status.last_log_index = metrics.last_log_index.unwrap_or(0);
+        status.committed_index = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);
+        status.snapshot_index = metrics.snapshot.map_or(0, |id| id.index);
+        status.purged_index = metrics.purged.map_or(0, |id| id.index);
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        let reports = self.board.reports();
+        for (&id, member) in metrics.membership_config.nodes() {
+            let mut shown = MemberStatus {
+                id,
+                role: if voters.contains(&id) { Role::Voter } else { Role::Learner },
+                peer_address: member.peer_address.clone(),
+                admin_address: member.admin_address.clone(),
+                version: String::new(),
+                revision: Revision::ZERO,
+                digest: Digest::default(),
+                published: Revision::ZERO,
+                lag_entries: status.last_log_index,
+                reachable: false,
+            };
+            if id == self.node_id() {
+                shown.version = VERSION.to_owned();
+                shown.admin_address = self.admin_address.clone();
+                shown.revision = applied.state.revision();
+                shown.digest = applied.state.digest();
+                shown.published = self.published.borrow().revision;
+                shown.lag_entries = status.last_log_index.saturating_sub(status.applied_index);
+                shown.reachable = true;
+            } else if let Some(report) = reports.get(&id) {
+                shown.fill(report, status.last_log_index);
+            }
+            status.members.push(shown);
+        }
+        status
+    }
+}
+
+impl MemberStatus {
+    fn fill(&mut self, report: &Report, last_log_index: u64) {
+        self.version.clone_from(&report.version);
+        self.admin_address.clone_from(&report.admin_address);
+        self.revision = report.revision;
+        self.digest = report.digest;
+        self.published = report.published;
+        self.lag_entries = last_log_index.saturating_sub(report.applied.map_or(0, |id| id.index));
+        self.reachable = report.is_fresh();
+    }
 }
