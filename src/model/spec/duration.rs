@@ -10,7 +10,8 @@ const DIGITS_MAX: usize = 5;
 
 /// Reads a duration. Errors: a sentence that names the fault.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let fault = || "a duration is one to four parts of at most five digits and h, m, s or ms, as in \"1h30m\" or \"250ms\"".to_owned();
+    let fault =
+        || "a duration is one to four parts of at most five digits and h, m, s or ms, as in \"1h30m\" or \"250ms\"".to_owned();
     let mut rest = text;
     let mut milliseconds = 0;
     for _ in 0..PARTS_MAX {
