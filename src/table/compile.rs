@@ -1,0 +1,122 @@
+//! From resources to rules and services.
+//!
+//! A document that this node cannot read (it is of a later version, say) is never dropped in silence. It is reported, and a route's share
+//! of the requests is answered with 500, as far as that share can be known:
+//!
+//! - its hostnames and listeners, if they can be read; else nothing is known and it is only reported;
+//! - of each rule the matches, if they can be read; else every path of its hostnames, behind all candidates for `PathPrefix /` there.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::key::ANY_HOST;
+use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
+use crate::model::spec::{FieldError, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_route, parse_service};
+use crate::model::{Kind, Resource};
+
+/// A document in the form that serves.
+#[derive(Debug)]
+pub(super) enum Compiled {
+    Route(CompiledRoute),
+    Service(Service),
+    Nothing,
+}
+
+/// Compiles a resource; beside it the reason why it does not compile, or not wholly.
+pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
+    if let Kind::Unknown(code) = resource.key.kind {
+        return (Compiled::Nothing, Some(format!("kind {code} is not known to this version")));
+    }
+    let document: Value = match serde_json::from_slice(&resource.spec) {
+        Ok(document) => document,
+        Err(error) => return (Compiled::Nothing, Some(format!("the document is not JSON: {error}"))),
+    };
+    match resource.key.kind {
+        Kind::Route => match parse_route(&document) {
+            Ok(parsed) => (Compiled::Route(compile_route(resource, parsed.spec)), None),
+            Err(errors) => unreadable_route(resource, &document, reason(&errors)),
+        },
+        Kind::Service => match parse_service(&document) {
+            Ok(parsed) => {
+                let id = ServiceId { name: resource.key.name.clone(), created_revision: resource.created_revision };
+                (Compiled::Service(Service { id, spec: parsed.spec }), None)
+            }
+            Err(errors) => (Compiled::Nothing, Some(reason(&errors))),
+        },
+        Kind::Unknown(_) => (Compiled::Nothing, None),
+    }
+}
+
+/// A route whose spec was read.
+pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRoute {
+    let scope = scope(spec.hostnames, spec.listeners);
+    let rules = spec.rules.into_iter().enumerate();
+    let rules = rules.map(|(index, rule)| compiled_rule(resource, index, rule, &scope, None, false));
+    CompiledRoute { rules: rules.collect() }
+}
+
+fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> (Compiled, Option<String>) {
+    let outline = json!({
+        "hostnames": document.get("hostnames").unwrap_or(&json!([])),
+        "listeners": document.get("listeners").unwrap_or(&json!([])),
+        "rules": [{}],
+    });
+    let Ok(outline) = parse_route(&outline) else { return (Compiled::Nothing, Some(reason)) };
+    let scope = scope(outline.spec.hostnames, outline.spec.listeners);
+    let empty = Vec::new();
+    let rules = document.get("rules").and_then(Value::as_array).unwrap_or(&empty);
+    let rules = rules.iter().enumerate().map(|(index, rule)| {
+        let known = readable_matches(rule);
+        let guessed = known.is_none();
+        let rule = Rule { matches: known.unwrap_or_else(|| vec![every_path()]), ..Rule::default() };
+        compiled_rule(resource, index, rule, &scope, Some(reason.clone()), guessed)
+    });
+    (Compiled::Route(CompiledRoute { rules: rules.collect() }), Some(reason))
+}
+
+fn readable_matches(rule: &Value) -> Option<Vec<RouteMatch>> {
+    let matches = rule.get("matches").cloned().unwrap_or_else(|| json!([]));
+    let parsed = parse_route(&json!({ "rules": [{ "matches": matches }] })).ok()?;
+    parsed.spec.rules.into_iter().next().map(|rule| rule.matches)
+}
+
+fn every_path() -> RouteMatch {
+    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned() };
+    RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
+}
+
+fn scope(mut hostnames: Vec<String>, mut listeners: Vec<String>) -> Arc<Scope> {
+    if hostnames.is_empty() {
+        hostnames.push(ANY_HOST.to_owned());
+    }
+    hostnames.sort();
+    hostnames.dedup();
+    hostnames.shrink_to_fit();
+    listeners.shrink_to_fit();
+    Arc::new(Scope { hostnames, listeners })
+}
+
+fn compiled_rule(
+    resource: &Resource,
+    rule_index: usize,
+    rule: Rule,
+    scope: &Arc<Scope>,
+    unservable: Option<String>,
+    guessed: bool,
+) -> Arc<CompiledRule> {
+    Arc::new(CompiledRule {
+        route: resource.key.name.clone(),
+        created_revision: resource.created_revision,
+        rule_index,
+        rule,
+        unservable,
+        guessed,
+        scope: Arc::clone(scope),
+    })
+}
+
+fn reason(errors: &[FieldError]) -> String {
+    let list: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
+    list.join("; ")
+}

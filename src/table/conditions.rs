@@ -1,0 +1,66 @@
+//! The conditions of a candidate beside host and path.
+
+use percent_encoding::percent_decode_str;
+
+use super::explain::Condition;
+use super::request::RequestView;
+use super::rule::Candidate;
+use crate::model::spec::{HeaderMatch, QueryMatch};
+
+/// A condition that does not hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Failure<'t> {
+    Listener(&'t [String]),
+    Method(&'t http::Method),
+    Header(&'t HeaderMatch),
+    Query(&'t QueryMatch),
+}
+
+impl Failure<'_> {
+    pub(super) fn condition(self) -> Condition {
+        match self {
+            Failure::Listener(_) => Condition::Listener,
+            Failure::Method(_) => Condition::Method,
+            Failure::Header(_) => Condition::Header,
+            Failure::Query(_) => Condition::Query,
+        }
+    }
+}
+
+/// The first condition that fails, in the order listener, method, headers, query. Allocates nothing.
+pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
+    let listeners = &candidate.rule.scope.listeners;
+    if !listeners.is_empty() && !listeners.iter().any(|name| name == request.listener) {
+        return Some(Failure::Listener(listeners));
+    }
+    let conditions = candidate.route_match();
+    if let Some(method) = conditions.method.as_ref().filter(|method| *method != request.method) {
+        return Some(Failure::Method(method));
+    }
+    if let Some(header) = conditions.headers.iter().find(|header| !header_holds(header, request.headers)) {
+        return Some(Failure::Header(header));
+    }
+    conditions.query_params.iter().find(|query| !query_holds(query, request.query)).map(Failure::Query)
+}
+
+/// Compares the values joined with commas (RFC 9110 5.3), without joining them.
+fn header_holds(expected: &HeaderMatch, headers: &http::HeaderMap) -> bool {
+    let mut rest = expected.value.as_bytes();
+    let mut values = headers.get_all(&expected.name).iter();
+    let Some(first) = values.next() else { return false };
+    let Some(after) = rest.strip_prefix(first.as_bytes()) else { return false };
+    rest = after;
+    for value in values {
+        let Some(after) = rest.strip_prefix(b",").and_then(|rest| rest.strip_prefix(value.as_bytes())) else { return false };
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+/// The first parameter of that name decides. `+` stands for itself: only forms make it a space.
+fn query_holds(expected: &QueryMatch, query: Option<&str>) -> bool {
+    let parameters = query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty());
+    let mut pairs = parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
+    let first = pairs.find(|(name, _)| percent_decode_str(name).eq(expected.name.bytes()));
+    first.is_some_and(|(_, value)| percent_decode_str(value).eq(expected.value.bytes()))
+}

@@ -1,0 +1,186 @@
+//! Why a request is answered by the rule that answers it, or by none.
+
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::conditions::{Failure, first_failure};
+use super::key::{ANY_HOST, HostPattern};
+use super::request::RequestView;
+use super::rule::Candidate;
+use super::snapshot::Snapshot;
+use crate::model::Revision;
+use crate::model::spec::PathMatchType;
+
+/// What [`Snapshot::explain`](super::Snapshot::explain) tells. Serialised in camelCase for `POST /v1/explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The revision that was asked.
+    pub revision: Revision,
+    /// The candidate that answers; null means 404.
+    pub outcome: Option<CandidateReport>,
+    /// Candidates whose host and path match, in order of precedence, at most [`CANDIDATES_MAX`]; the outcome is among them. Where none
+    /// matches, the rules of the host levels whose path differs, at most [`CLOSEST_MAX`].
+    pub candidates: Vec<CandidateReport>,
+    /// Whether there were more.
+    pub truncated: bool,
+    /// Host patterns that the host matches and that have rules, best first; `*` stands for routes without hostnames.
+    pub host_levels: Vec<String>,
+}
+
+/// [`Explanation::candidates`] are cut here.
+pub const CANDIDATES_MAX: usize = 200;
+
+/// Candidates with another path are cut here.
+pub const CLOSEST_MAX: usize = 20;
+
+/// Routes that are looked at for candidates with another path.
+const CLOSEST_SCANNED_MAX: usize = 100_000;
+
+/// One match of one rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidateReport {
+    /// The route's name.
+    pub route: String,
+    /// The rule's place in the route, from 0.
+    pub rule: usize,
+    /// The rule's name.
+    pub rule_name: Option<String>,
+    /// The match's place in the rule, from 0.
+    pub match_index: usize,
+    /// The host pattern that it stands under; `*` for a route without hostnames.
+    pub host: String,
+    /// `Exact /orders`, `PathPrefix /`.
+    pub path: String,
+    /// Why this node answers 500 for it.
+    pub unservable: Option<String>,
+    /// Why it does not answer; null for the one that does.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// The first condition that fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PassedOver {
+    /// Which condition.
+    pub condition: Condition,
+    /// For people: what was asked for and what was found.
+    pub detail: String,
+}
+
+/// What a candidate can fail on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Condition {
+    /// The route is bound to other listeners.
+    Listener,
+    /// The path differs.
+    Path,
+    /// The method differs.
+    Method,
+    /// A header is missing or differs.
+    Header,
+    /// A query parameter is missing or differs.
+    Query,
+    /// All conditions hold, and a better candidate answers.
+    Precedence,
+}
+
+impl Snapshot {
+    /// Tells what [`Snapshot::find`] does with this request, by the same enumerator. For people: it allocates as it likes, within
+    /// [`CANDIDATES_MAX`].
+    pub fn explain(&self, request: &RequestView<'_>) -> Explanation {
+        let mut candidates = Vec::new();
+        let mut outcome = None;
+        let walked = self.index.walk(request.host, request.path, &mut |candidate| {
+            if candidates.len() == CANDIDATES_MAX && outcome.is_some() {
+                return ControlFlow::Break(());
+            }
+            let passed_over = passed_over(candidate, request, outcome.is_some());
+            let answers = passed_over.is_none();
+            let report = report(candidate, passed_over);
+            if answers {
+                outcome = Some(report.clone());
+            }
+            if candidates.len() < CANDIDATES_MAX {
+                candidates.push(report);
+            }
+            ControlFlow::Continue(())
+        });
+        let patterns = self.host_levels(request.host);
+        if candidates.is_empty() {
+            candidates = self.closest(&patterns, request.path);
+        }
+        let host_levels = patterns.into_iter().map(host_text).collect();
+        Explanation { revision: self.revision, outcome, candidates, truncated: walked.is_break(), host_levels }
+    }
+
+    fn host_levels<'r>(&self, host: &'r str) -> Vec<HostPattern<'r>> {
+        let mut patterns = Vec::new();
+        let _: ControlFlow<()> = self.index.levels(host, &mut |level| {
+            patterns.push(level.pattern);
+            ControlFlow::Continue(())
+        });
+        patterns
+    }
+
+    /// Rules of these hosts, which all have another path. Looks at no more than [`CLOSEST_SCANNED_MAX`] routes.
+    fn closest(&self, patterns: &[HostPattern<'_>], path: &str) -> Vec<CandidateReport> {
+        let routes = self.routes.values().take(if patterns.is_empty() { 0 } else { CLOSEST_SCANNED_MAX });
+        let candidates = routes.flat_map(|route| route.candidates());
+        let same_host = candidates.filter(|candidate| patterns.contains(&HostPattern::parse(candidate.host())));
+        let reports = same_host.take(CLOSEST_MAX).map(|candidate| {
+            let detail = format!("path {path:?} does not match {}", path_text(&candidate));
+            report(&candidate, Some(PassedOver { condition: Condition::Path, detail }))
+        });
+        reports.collect()
+    }
+}
+
+fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool) -> Option<PassedOver> {
+    let Some(failure) = first_failure(candidate, request) else {
+        let detail = "a candidate before it answers".to_owned();
+        return answered.then_some(PassedOver { condition: Condition::Precedence, detail });
+    };
+    let detail = match failure {
+        Failure::Listener(names) => format!("bound to {}, the request came by {:?}", names.join(", "), request.listener),
+        Failure::Method(method) => format!("asks for {method}, the request has {}", request.method),
+        Failure::Header(header) => format!("asks for header {}: {}", header.name, header.value),
+        Failure::Query(query) => format!("asks for query parameter {}={}", query.name, query.value),
+    };
+    Some(PassedOver { condition: failure.condition(), detail })
+}
+
+fn report(candidate: &Candidate, passed_over: Option<PassedOver>) -> CandidateReport {
+    let rule = &candidate.rule;
+    CandidateReport {
+        route: rule.route.as_str().to_owned(),
+        rule: rule.rule_index,
+        rule_name: rule.rule.name.clone(),
+        match_index: usize::from(candidate.match_index),
+        host: candidate.host().to_owned(),
+        path: path_text(candidate),
+        unservable: rule.unservable.clone(),
+        passed_over,
+    }
+}
+
+fn path_text(candidate: &Candidate) -> String {
+    let path = &candidate.route_match().path;
+    let kind = match path.match_type {
+        PathMatchType::Exact => "Exact",
+        PathMatchType::PathTemplate => "PathTemplate",
+        PathMatchType::PathPrefix => "PathPrefix",
+    };
+    format!("{kind} {}", path.value)
+}
+
+fn host_text(pattern: HostPattern<'_>) -> String {
+    match pattern {
+        HostPattern::Exact(host) => host.to_owned(),
+        HostPattern::Wildcard(suffix) => format!("*.{suffix}"),
+        HostPattern::Any => ANY_HOST.to_owned(),
+    }
+}

@@ -1,0 +1,71 @@
+//! What matching takes and what it gives.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use super::rule::CompiledRule;
+use super::snapshot::Snapshot;
+use crate::model::spec::RouteMatch;
+
+/// The parts of a request that rules look at.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    /// The name of the listener that took it.
+    pub listener: &'a str,
+    /// The authority's host in lower case, without the port.
+    pub host: &'a str,
+    /// The path as `model::path::normalize` gives it.
+    pub path: &'a str,
+    /// The query without its `?`, as sent.
+    pub query: Option<&'a str>,
+    /// The method.
+    pub method: &'a Method,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// The rule that answers a request. Revision, rule and services come from one snapshot, which it keeps alive.
+#[derive(Debug, Clone)]
+pub struct Matched {
+    /// What it was matched by; retry and mirror look services up here.
+    pub snapshot: Arc<Snapshot>,
+    /// The rule.
+    pub rule: Arc<CompiledRule>,
+    /// Which of the rule's matches held.
+    pub match_index: usize,
+    /// The parameters of a `PathTemplate`.
+    pub captures: Captures,
+}
+
+impl Matched {
+    /// The match that held.
+    pub fn route_match(&self) -> &RouteMatch {
+        &self.rule.rule.matches[self.match_index]
+    }
+}
+
+/// The values of a template's parameters, in the order of the template. Empty (and not allocated) for other paths.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Captures(Vec<(Box<str>, Box<str>)>);
+
+impl Captures {
+    /// The value of the parameter `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(parameter, _)| *parameter == name).map(|(_, value)| value)
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn push(&mut self, name: &str, value: &str) {
+        self.0.push((name.into(), value.into()));
+    }
+}

@@ -1,0 +1,140 @@
+//! Rules, routes and services as a snapshot holds them, and the order of candidates.
+
+use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
+
+use crate::model::spec::{PathMatchType, RouteMatch, Rule, ServiceSpec};
+use crate::model::{Name, Revision};
+
+/// One rule of a route, ready to answer requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompiledRule {
+    /// The route that it belongs to.
+    pub route: Name,
+    /// The revision that made the route; the older of two equal candidates wins.
+    pub created_revision: Revision,
+    /// Its place in the route, from 0.
+    pub rule_index: usize,
+    /// The rule.
+    pub rule: Rule,
+    /// Why this node cannot serve it: the route's document does not compile here. Such a rule has no filters and no backends and is
+    /// answered with 500.
+    pub unservable: Option<String>,
+    /// Its matches could not be read either, so it stands for every path, behind all others that do.
+    pub(super) guessed: bool,
+    pub(super) scope: Arc<Scope>,
+}
+
+/// What the rules of one route share.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// Each once; [`ANY_HOST`](super::key::ANY_HOST) for a route without hostnames.
+    pub(super) hostnames: Vec<String>,
+    /// Empty means all.
+    pub(super) listeners: Vec<String>,
+}
+
+/// A route: its rules, kept by name so that it can be taken out again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CompiledRoute {
+    pub(super) rules: Vec<Arc<CompiledRule>>,
+}
+
+impl CompiledRoute {
+    /// One candidate for each hostname and match.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate> {
+        self.rules.iter().flat_map(|rule| {
+            (0..rule.scope.hostnames.len()).flat_map(move |host| {
+                (0..rule.rule.matches.len()).map(move |index| Candidate {
+                    rule: Arc::clone(rule),
+                    match_index: index as u16,
+                    host_index: host as u16,
+                })
+            })
+        })
+    }
+}
+
+/// Which service: a name that was deleted and made again is another service, so that runtime state never passes from one to the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId {
+    /// Its name.
+    pub name: Name,
+    /// The revision that made it.
+    pub created_revision: Revision,
+}
+
+/// A backend of one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Which service.
+    pub id: ServiceId,
+    /// Its spec.
+    pub spec: ServiceSpec,
+}
+
+/// One match of one rule under one of its route's hostnames.
+///
+/// Its order is the precedence among candidates of one pattern (host, path type and path): less comes first. It is Gateway API's
+/// (HTTPRouteRule `matches`), with the oldest route told by its revision and the last ties by place.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) rule: Arc<CompiledRule>,
+    pub(super) match_index: u16,
+    pub(super) host_index: u16,
+}
+
+impl Candidate {
+    pub(super) fn route_match(&self) -> &RouteMatch {
+        &self.rule.rule.matches[usize::from(self.match_index)]
+    }
+
+    /// The host pattern that it stands under.
+    pub(super) fn host(&self) -> &str {
+        &self.rule.scope.hostnames[usize::from(self.host_index)]
+    }
+
+    /// Type and path that it stands under. A prefix without its trailing slash: `/` becomes the empty prefix of every path.
+    pub(super) fn pattern(&self) -> (PathMatchType, &str) {
+        let path = &self.route_match().path;
+        match path.match_type {
+            PathMatchType::PathPrefix => (path.match_type, path.value.strip_suffix('/').unwrap_or(&path.value)),
+            other => (other, &path.value),
+        }
+    }
+
+    fn rank(&self) -> impl Ord + '_ {
+        let conditions = self.route_match();
+        (
+            self.rule.guessed,
+            Reverse(conditions.method.is_some()),
+            Reverse(conditions.headers.len()),
+            Reverse(conditions.query_params.len()),
+            self.rule.created_revision,
+            &self.rule.route,
+            self.rule.rule_index,
+            self.match_index,
+            self.host_index,
+        )
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Candidate) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Candidate) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate {}

@@ -1,0 +1,194 @@
+//! One revision as it is served.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use imbl::OrdMap;
+
+use super::compile::{Compiled, compile};
+use super::conditions::first_failure;
+use super::index::Index;
+use super::key::{TextMap, text_map};
+use super::request::{Captures, Matched, RequestView};
+use super::rule::{Candidate, CompiledRoute, Service};
+use super::shard::captures;
+use crate::model::spec::{PathMatchType, RouteSpec};
+use crate::model::{Digest, Kind, Name, Published, Resource, ResourceKey, Revision, State};
+
+/// Rules and services of one revision. Immutable once shared; a clone costs O(1).
+///
+/// Invariant: it depends on the State that it was made of and on nothing else: made by changes or from scratch, it answers the same.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The revision of the State that it was made of.
+    pub revision: Revision,
+    /// The digest of that State.
+    pub digest: Digest,
+    pub(super) index: Index,
+    /// By name, so that a route's candidates can be found when it goes.
+    pub(super) routes: TextMap<Name, Arc<CompiledRoute>>,
+    services: TextMap<Name, Arc<Service>>,
+    not_compiled: OrdMap<ResourceKey, Arc<str>>,
+    published_at: OnceLock<SystemTime>,
+}
+
+/// How much a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Routes that are served, with those that are answered with 500 because they do not compile.
+    pub routes: usize,
+    /// Services.
+    pub services: usize,
+    /// Resources that do not compile.
+    pub not_compiled: usize,
+}
+
+impl Snapshot {
+    /// The table of revision 0: every request is a 404.
+    pub fn empty() -> Snapshot {
+        Snapshot {
+            revision: Revision::ZERO,
+            digest: State::default().digest(),
+            index: Index::default(),
+            routes: text_map(),
+            services: text_map(),
+            not_compiled: OrdMap::new(),
+            published_at: OnceLock::new(),
+        }
+    }
+
+    /// Compiles `state` from scratch. Nothing is shared yet, so the maps are filled in place.
+    pub fn build(state: &State) -> Snapshot {
+        let mut snapshot = Snapshot::empty();
+        state.resources().for_each(|resource| snapshot.add(resource));
+        snapshot.stamp(state)
+    }
+
+    /// The snapshot of `new`, where `self` is that of `old`. Costs O(changes) where one State came from the other.
+    pub fn updated(&self, old: &State, new: &State) -> Snapshot {
+        let mut snapshot = self.clone();
+        for (before, after) in new.changes_since(old) {
+            if let Some(resource) = before {
+                snapshot.remove(&resource.key);
+            }
+            if let Some(resource) = after {
+                snapshot.add(resource);
+            }
+        }
+        snapshot.stamp(new)
+    }
+
+    /// The rule that answers `request`. One synchronous call: what it gives comes from this snapshot alone.
+    pub fn find(self: &Arc<Self>, request: &RequestView<'_>) -> Option<Matched> {
+        let candidate = self.winner(request)?;
+        Some(Matched {
+            snapshot: Arc::clone(self),
+            rule: Arc::clone(&candidate.rule),
+            match_index: usize::from(candidate.match_index),
+            captures: captures_of(candidate, request.path),
+        })
+    }
+
+    /// The service of that name.
+    pub fn service(&self, name: &Name) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Services that `spec` names and that do not exist, each once, by name.
+    pub fn dangling(&self, spec: &RouteSpec) -> Vec<Name> {
+        let references = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        let missing = references.map(|reference| &reference.name).filter(|name| !self.services.contains_key(*name));
+        missing.collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect()
+    }
+
+    /// What this node cannot compile, and why.
+    pub fn not_compiled(&self) -> impl Iterator<Item = (&ResourceKey, &str)> {
+        self.not_compiled.iter().map(|(key, reason)| (key, reason.as_ref()))
+    }
+
+    /// Why the resource does not compile, if it does not.
+    pub fn reason_not_compiled(&self, key: &ResourceKey) -> Option<&str> {
+        self.not_compiled.get(key).map(AsRef::as_ref)
+    }
+
+    /// How much there is.
+    pub fn counts(&self) -> Counts {
+        Counts { routes: self.routes.len(), services: self.services.len(), not_compiled: self.not_compiled.len() }
+    }
+
+    /// When it went live first; `None` before.
+    pub fn published_at(&self) -> Option<SystemTime> {
+        self.published_at.get().copied()
+    }
+
+    /// Revision and digest.
+    pub fn identity(&self) -> Published {
+        Published { revision: self.revision, digest: self.digest }
+    }
+
+    pub(super) fn note_published(&self) {
+        self.published_at.get_or_init(SystemTime::now);
+    }
+
+    fn winner(&self, request: &RequestView<'_>) -> Option<&Candidate> {
+        let found = self.index.walk(request.host, request.path, &mut |candidate| match first_failure(candidate, request) {
+            None => ControlFlow::Break(candidate),
+            Some(_) => ControlFlow::Continue(()),
+        });
+        found.break_value()
+    }
+
+    fn stamp(mut self, state: &State) -> Snapshot {
+        self.revision = state.revision();
+        self.digest = state.digest();
+        self.published_at = OnceLock::new();
+        self
+    }
+
+    fn add(&mut self, resource: &Resource) {
+        let (compiled, reason) = compile(resource);
+        match compiled {
+            Compiled::Route(route) => self.add_route(resource.key.name.clone(), route),
+            Compiled::Service(service) => {
+                self.services.insert(resource.key.name.clone(), Arc::new(service));
+            }
+            Compiled::Nothing => {}
+        }
+        if let Some(reason) = reason {
+            self.not_compiled.insert(resource.key.clone(), Arc::from(reason));
+        }
+    }
+
+    pub(super) fn add_route(&mut self, name: Name, route: CompiledRoute) {
+        route.candidates().for_each(|candidate| self.index.insert(candidate));
+        self.routes.insert(name, Arc::new(route));
+    }
+
+    pub(super) fn remove(&mut self, key: &ResourceKey) {
+        self.not_compiled.remove(key);
+        match key.kind {
+            Kind::Route => {
+                let route = self.routes.remove(&key.name);
+                route.iter().flat_map(|route| route.candidates()).for_each(|candidate| self.index.remove(&candidate));
+            }
+            Kind::Service => {
+                self.services.remove(&key.name);
+            }
+            Kind::Unknown(_) => {}
+        }
+    }
+}
+
+fn captures_of(candidate: &Candidate, path: &str) -> Captures {
+    let mut found = Captures::default();
+    if let (PathMatchType::PathTemplate, template) = candidate.pattern() {
+        captures(template, path).for_each(|(name, value)| found.push(name, value));
+    }
+    found
+}
