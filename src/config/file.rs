@@ -82,6 +82,7 @@ pub(super) struct ListenerFile {
     pub(super) header_bytes_max: Option<Size>,
     pub(super) header_read_timeout: Option<Span>,
     pub(super) idle_timeout: Option<Span>,
+    pub(super) stream_idle_timeout: Option<Span>,
     pub(super) body_bytes_max: Option<Size>,
     pub(super) connections_max: Option<usize>,
     pub(super) hostname: Option<Value>,
@@ -94,7 +95,6 @@ pub(super) struct ListenerFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct AccessLogFile {
     pub(super) path: Option<PathBuf>,
-    pub(super) queue_lines_max: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -131,6 +131,8 @@ pub struct ListenerConfig {
     pub header_read_timeout: Duration,
     /// How long a connection may stand without a request. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long an exchange may stand still, without a byte either way. Default 300 s.
+    pub stream_idle_timeout: Duration,
     /// Bytes of a request's body at most. Default: no limit, for bodies are streamed.
     pub body_bytes_max: Option<u64>,
     /// Connections open at once, at most. Default 16,384.
@@ -142,8 +144,6 @@ pub struct ListenerConfig {
 pub struct AccessLogConfig {
     /// The file that lines are appended to; `-` is the standard output. `None`: no access log.
     pub path: Option<PathBuf>,
-    /// Lines that wait for the writer at most; further ones are dropped and counted. Default 8,192.
-    pub queue_lines_max: usize,
 }
 
 /// What a node does when its disk failed it.

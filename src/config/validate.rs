@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use toml::Value;
 
 use super::file::{
-    AccessLogFile, AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile,
+    AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile,
 };
 use super::{
     AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
@@ -38,7 +38,7 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
         insecure: file.insecure,
         workers,
         cold_start_wait,
-        access_log: access_log(file.access_log)?,
+        access_log: AccessLogConfig { path: file.access_log.path },
         on_storage_failure: match file.on_storage_failure {
             Some(StorageFailureChoice::Exit) => OnStorageFailure::Exit,
             Some(StorageFailureChoice::Serve) | None => OnStorageFailure::Serve,
@@ -173,16 +173,11 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
         header_bytes_max,
         header_read_timeout: timeout("header_read_timeout", file.header_read_timeout.map(|s| s.0), 10)?,
         idle_timeout: timeout("idle_timeout", file.idle_timeout.map(|s| s.0), 60)?,
+        stream_idle_timeout: timeout("stream_idle_timeout", file.stream_idle_timeout.map(|s| s.0), 300)?,
         body_bytes_max: file.body_bytes_max.map(|size| size.0),
         connections_max,
         name,
     })
-}
-
-fn access_log(file: AccessLogFile) -> Checked<AccessLogConfig> {
-    let queue_lines_max = file.queue_lines_max.unwrap_or(8192);
-    within("access_log.queue_lines_max", queue_lines_max, 1, 1 << 20)?;
-    Ok(AccessLogConfig { path: file.path, queue_lines_max })
 }
 
 /// Peers in clear text, and an admin API that asks nobody who they are, stay on loopback.
