@@ -15,11 +15,18 @@ mod idempotency;
 mod ids;
 pub mod limits;
 mod outcome;
+<<<<<<< HEAD
+=======
+pub mod path;
+>>>>>>> spec
 mod published;
 mod record;
 mod resource;
 pub mod spec;
 mod state;
+pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, CommandBody, IdempotencyKey, Operation, Precondition, Transaction};
 pub use digest::{Digest, SetHash};

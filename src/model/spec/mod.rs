@@ -13,7 +13,7 @@ mod service;
 pub use duration::*;
 pub use parse::{FieldError, Parsed, canonical, parse_route, parse_service};
 pub use route::{
-    BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch, RedirectScheme,
-    RequestRedirect, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite,
+    BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
+    RedirectScheme, RequestRedirect, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};

@@ -1,0 +1,162 @@
+//! A place in a JSON document: a value, and the pointer that leads to it.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::report::{Report, shown, suggestion};
+
+/// A value and its JSON pointer.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor<'a> {
+    value: &'a Value,
+    path: String,
+}
+
+/// An object whose field names were checked.
+#[derive(Debug)]
+pub(super) struct Object<'a> {
+    map: &'a Map<String, Value>,
+    path: String,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn root(value: &'a Value) -> Cursor<'a> {
+        Cursor { value, path: String::new() }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Notes a fault of this value.
+    pub(super) fn fail(&self, report: &mut Report, message: impl Into<String>) {
+        report.error(&self.path, message);
+    }
+
+    /// The good value, or a note of what is wrong with it.
+    pub(super) fn check<T>(&self, report: &mut Report, result: Result<T, impl ToString>) -> Option<T> {
+        result.map_err(|error| self.fail(report, error.to_string())).ok()
+    }
+
+    /// An object with no fields but `served` ones. Fields of `not_yet` are known, but refused.
+    pub(super) fn object(&self, served: &[&str], not_yet: &[&str], report: &mut Report) -> Option<Object<'a>> {
+        let Value::Object(map) = self.value else { return self.wrong_type("an object", report) };
+        for name in map.keys().filter(|name| !served.contains(&name.as_str())) {
+            if report.is_full() {
+                break;
+            }
+            let message = if not_yet.contains(&name.as_str()) {
+                format!("field {name:?} is not supported yet")
+            } else {
+                let nearest = suggestion(name, served.iter().chain(not_yet).copied());
+                format!("unknown field {}{nearest}", shown(name))
+            };
+            report.error(&child(&self.path, name), message);
+        }
+        Some(Object { map, path: self.path.clone() })
+    }
+
+    /// The elements of an array of at most `max`; of a longer one the first `max`, after a note.
+    pub(super) fn list(&self, max: usize, report: &mut Report) -> Option<Vec<Cursor<'a>>> {
+        let Value::Array(values) = self.value else { return self.wrong_type("an array", report) };
+        if values.len() > max {
+            self.fail(report, format!("at most {max} elements, found {}", values.len()));
+        }
+        let at = |(index, value)| Cursor { value, path: format!("{}/{index}", self.path) };
+        Some(values.iter().take(max).enumerate().map(at).collect())
+    }
+
+    /// A string with a number of bytes in `range`.
+    pub(super) fn string(&self, range: RangeInclusive<usize>, report: &mut Report) -> Option<&'a str> {
+        let Value::String(text) = self.value else { return self.wrong_type("a string", report) };
+        if text.len() < *range.start() {
+            self.fail(report, "must not be empty");
+            return None;
+        }
+        if text.len() > *range.end() {
+            self.fail(report, format!("at most {} bytes, found {}", range.end(), text.len()));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// What `read` makes of a string with a number of bytes in `range`.
+    pub(super) fn read<T, E: ToString>(
+        &self,
+        range: RangeInclusive<usize>,
+        read: impl FnOnce(&str) -> Result<T, E>,
+        report: &mut Report,
+    ) -> Option<T> {
+        let text = self.string(range, report)?;
+        self.check(report, read(text))
+    }
+
+    /// An integer in `range`.
+    pub(super) fn integer(&self, range: RangeInclusive<u32>, report: &mut Report) -> Option<u32> {
+        if !self.value.is_number() {
+            return self.wrong_type("an integer", report);
+        }
+        let number = self.value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number));
+        if number.is_none() {
+            let (least, greatest) = range.into_inner();
+            self.fail(report, format!("must be an integer from {least} to {greatest}, found {}", self.value));
+        }
+        number
+    }
+
+    /// One of the `served` names. Names of `not_yet` are known, but refused.
+    pub(super) fn choice<T: Copy>(&self, served: &[(&str, T)], not_yet: &[&str], report: &mut Report) -> Option<T> {
+        let text = self.string(0..=usize::MAX, report)?;
+        let found = served.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if found.is_none() && not_yet.contains(&text) {
+            self.fail(report, format!("{text:?} is not supported yet"));
+        } else if found.is_none() {
+            let known: Vec<&str> = served.iter().map(|(name, _)| *name).chain(not_yet.iter().copied()).collect();
+            self.fail(report, format!("unknown value {}; known are {}", shown(text), known.join(", ")));
+        }
+        found
+    }
+
+    fn wrong_type<T>(&self, expected: &str, report: &mut Report) -> Option<T> {
+        let found = match self.value {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        };
+        self.fail(report, format!("expected {expected}, found {found}"));
+        None
+    }
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The field, if it is there.
+    pub(super) fn get(&self, name: &str) -> Option<Cursor<'a>> {
+        self.map.get(name).map(|value| Cursor { value, path: child(&self.path, name) })
+    }
+
+    /// The field, or a note that it is missing.
+    pub(super) fn require(&self, name: &str, report: &mut Report) -> Option<Cursor<'a>> {
+        let field = self.get(name);
+        if field.is_none() {
+            report.error(&child(&self.path, name), "is required");
+        }
+        field
+    }
+
+    /// The elements of an array field; none where it is missing.
+    pub(super) fn list(&self, name: &str, max: usize, report: &mut Report) -> Vec<Cursor<'a>> {
+        self.get(name).and_then(|field| field.list(max, report)).unwrap_or_default()
+    }
+}
+
+fn child(path: &str, name: &str) -> String {
+    format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"))
+}

@@ -1,0 +1,63 @@
+//! From JSON to specs.
+//!
+//! Documents are read with a [`cursor`], which knows where it stands, instead of by derived deserialisation, which stops at the
+//! first fault: somebody who writes a table by hand wants all faults at once. Each reader answers `None` for what it could not read
+//! after it told the [`report`], and its caller goes on with the rest. Rules between fields are checked where all sides were read.
+
+mod cursor;
+mod filters;
+mod host;
+mod matches;
+mod report;
+mod rewrite;
+mod route;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use self::cursor::Cursor;
+use self::report::Report;
+use super::route::RouteSpec;
+use super::service::ServiceSpec;
+
+/// One fault of a document.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) from the spec's root: `/rules/0/matches/1/path/value`.
+    pub path: String,
+    /// What is wrong, and the fix.
+    pub message: String,
+}
+
+/// A good spec, and what its author should know all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed<T> {
+    /// The spec.
+    pub spec: T,
+    /// Warnings for the write's answer.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a `Route` spec. Errors: every fault that was found, 64 at most.
+pub fn parse_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
+    let mut report = Report::default();
+    let spec = route::route(&Cursor::root(document), &mut report);
+    report.finish(spec)
+}
+
+/// Reads a `Service` spec. Errors: every fault that was found, 64 at most.
+pub fn parse_service(document: &Value) -> Result<Parsed<ServiceSpec>, Vec<FieldError>> {
+    let mut report = Report::default();
+    let spec = service::service(&Cursor::root(document), &mut report);
+    report.finish(spec)
+}
+
+/// The canonical form (RFC 8785) of a document.
+pub fn canonical(document: &Value) -> Result<Bytes, FieldError> {
+    serde_json_canonicalizer::to_vec(document)
+        .map(Bytes::from)
+        .map_err(|error| FieldError { path: String::new(), message: format!("the document has no canonical form: {error}") })
+}

@@ -1,0 +1,150 @@
+//! Routes and their rules.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::cursor::{Cursor, Object};
+use super::report::Report;
+use super::{filters, host, matches};
+use crate::model::Name;
+use crate::model::spec::duration::parse_duration;
+use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, Timeouts};
+
+const HOSTNAMES_MAX: usize = 16;
+const LISTENERS_MAX: usize = 32;
+const RULES_MAX: usize = 16;
+const RULE_MATCHES_MAX: usize = 64;
+const ROUTE_MATCHES_MAX: usize = 128;
+const BACKEND_REFS_MAX: usize = 16;
+
+/// The greatest weight of a backend or endpoint.
+pub(super) const WEIGHT_MAX: u32 = 1_000_000;
+
+/// The matches of a route so far, and names of its rules: what must not occur twice.
+#[derive(Default)]
+struct Seen {
+    match_count: usize,
+    matches: BTreeMap<String, String>,
+    names: BTreeMap<Name, String>,
+}
+
+/// The whole spec.
+pub(super) fn route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
+    let object = cursor.object(&["hostnames", "listeners", "rules"], &[], report)?;
+    let hostnames = distinct(object.list("hostnames", HOSTNAMES_MAX, report), report, host::hostname_or_wildcard);
+    let listeners = distinct(object.list("listeners", LISTENERS_MAX, report), report, |text| {
+        Name::new(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
+    });
+    let field = object.require("rules", report)?;
+    let rule_fields = field.list(RULES_MAX, report)?;
+    if rule_fields.is_empty() {
+        field.fail(report, "a route has at least one rule");
+    }
+    let mut seen = Seen::default();
+    let rules = rule_fields.iter().filter_map(|field| rule(field, &mut seen, report)).collect();
+    if seen.match_count > ROUTE_MATCHES_MAX {
+        field.fail(report, format!("at most {ROUTE_MATCHES_MAX} matches in all rules together, found {}", seen.match_count));
+    }
+    Some(RouteSpec { hostnames, listeners, rules })
+}
+
+/// Checked texts without repetitions, which are worth a warning.
+fn distinct(fields: Vec<Cursor<'_>>, report: &mut Report, read: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
+    let mut texts = Vec::with_capacity(fields.len());
+    for field in fields {
+        match field.read(1..=usize::MAX, &read, report) {
+            Some(text) if texts.contains(&text) => report.warn(field.path(), "occurs twice in the list"),
+            text => texts.extend(text),
+        }
+    }
+    texts
+}
+
+fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rule> {
+    let served = ["name", "matches", "filters", "backendRefs", "timeouts"];
+    let object = cursor.object(&served, &["retry", "sessionPersistence"], report)?;
+    let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
+    let matches = rule_matches(&object, seen, report);
+    let filters = filters::filters(&object, matches.as_deref(), report);
+    let backends = object.list("backendRefs", BACKEND_REFS_MAX, report);
+    let is_redirect = filters.iter().any(|filter| matches!(filter, Filter::RequestRedirect(_)));
+    if let (true, Some(_), Some(field)) = (is_redirect, backends.first(), object.get("backendRefs")) {
+        field.fail(report, "a rule with a RequestRedirect has no backendRefs");
+    }
+    if backends.is_empty() && !is_redirect {
+        report.warn(cursor.path(), "the rule has neither backendRefs nor a redirect: it answers 500");
+    }
+    let backend_refs: Vec<BackendRef> = backends.iter().filter_map(|field| backend_ref(field, report)).collect();
+    if !backend_refs.is_empty() && backend_refs.iter().all(|backend| backend.weight == 0) {
+        report.warn(cursor.path(), "every backendRef has weight 0: the rule answers 500");
+    }
+    let timeouts = object.get("timeouts").map_or_else(|| Some(Timeouts::default()), |field| timeouts(&field, report));
+    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts? })
+}
+
+fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<String> {
+    let name = cursor.read(0..=usize::MAX, Name::new, report)?;
+    if let Some(other) = seen.names.get(&name) {
+        cursor.fail(report, format!("rule names are unique within a route; {other} has this name"));
+        return None;
+    }
+    seen.names.insert(name.clone(), cursor.path().to_owned());
+    Some(name.as_str().to_owned())
+}
+
+/// The matches of a rule, or nothing where one could not be read.
+fn rule_matches(rule: &Object<'_>, seen: &mut Seen, report: &mut Report) -> Option<Vec<RouteMatch>> {
+    let field = rule.get("matches");
+    let fields = field.as_ref().map_or_else(|| Some(Vec::new()), |field| field.list(RULE_MATCHES_MAX, report))?;
+    seen.match_count += fields.len().max(1);
+    let mut all: Vec<RouteMatch> = Vec::with_capacity(fields.len());
+    for field in &fields {
+        if let Some(found) = matches::route_match(field, report) {
+            refuse_duplicate(&found, field.path(), seen, report);
+            all.push(found);
+        }
+    }
+    if fields.is_empty() {
+        let found = RouteMatch { path: matches::every_path(), method: None, headers: Vec::new(), query_params: Vec::new() };
+        refuse_duplicate(&found, rule.path(), seen, report);
+        return Some(vec![found]);
+    }
+    (all.len() == fields.len()).then_some(all)
+}
+
+/// The second of two equal matches could never answer: one of them is a slip.
+fn refuse_duplicate(found: &RouteMatch, path: &str, seen: &mut Seen, report: &mut Report) {
+    let identity = matches::identity(found);
+    match seen.matches.get(&identity) {
+        Some(other) => report.error(path, format!("matches exactly what {other} matches, and would never answer")),
+        None => {
+            seen.matches.insert(identity, path.to_owned());
+        }
+    }
+}
+
+fn backend_ref(cursor: &Cursor<'_>, report: &mut Report) -> Option<BackendRef> {
+    let object = cursor.object(&["name", "weight"], &["filters"], report)?;
+    let weight = object.get("weight").map_or(Some(1), |field| field.integer(0..=WEIGHT_MAX, report));
+    let field = object.require("name", report)?;
+    let name = field.read(0..=usize::MAX, Name::new, report)?;
+    Some(BackendRef { name, weight: weight? })
+}
+
+fn timeouts(cursor: &Cursor<'_>, report: &mut Report) -> Option<Timeouts> {
+    let object = cursor.object(&["request", "backendRequest"], &[], report)?;
+    let request = object.get("request").and_then(|field| duration(&field, report)).filter(|limit| !limit.is_zero());
+    let field = object.get("backendRequest");
+    let backend_request = field.as_ref().and_then(|field| duration(field, report)).filter(|limit| !limit.is_zero());
+    if let (Some(field), Some(whole), Some(part)) = (field, request, backend_request)
+        && part > whole
+    {
+        field.fail(report, "must not be longer than `request`, unless that is \"0s\"");
+    }
+    Some(Timeouts { request, backend_request })
+}
+
+/// A duration field.
+pub(super) fn duration(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
+    cursor.read(0..=usize::MAX, parse_duration, report)
+}
