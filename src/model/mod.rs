@@ -15,10 +15,7 @@ mod idempotency;
 mod ids;
 pub mod limits;
 mod outcome;
-<<<<<<< HEAD
-=======
 pub mod path;
->>>>>>> spec
 mod published;
 mod record;
 mod resource;
