@@ -1,1 +1,136 @@
-//! admin
+//! The admin API: REST of the contract, on axum.
+//!
+//! Every node answers every call. A read is answered from a State that [`crate::raft::Node::read`] proved up to date (or, where the
+//! client says so, from this node's own); a write is checked here, whole, and becomes one transaction that
+//! [`crate::raft::Node::propose`] takes to the leader. So there are two sorts of errors: what is found here is told before anything is
+//! proposed (a list of faults, each with its place), and what `apply` refuses is an outcome that all nodes agree on.
+//!
+//! How a call passes: [`call`] (headers of every answer, token, terms, minimal revision), the handler ([`resources`], [`transaction`],
+//! [`config_document`], [`reads`], [`explain`], [`health`]), [`body`] and [`document`] (bytes to values, bounded and strict),
+//! [`content`] (values to operations), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the answer).
+//!
+//! What the contract lists and this version does not serve answers 501 and its name, never 404: a client can tell "not yet" from a
+//! wrong address. Absent on purpose: redirects to the leader (a client never needs to know who leads), and any cache of answers.
+
+mod auth;
+mod body;
+mod call;
+mod cluster;
+mod config_document;
+mod content;
+mod document;
+mod explain;
+mod headers;
+mod health;
+mod problem;
+mod query;
+mod reads;
+mod render;
+mod resources;
+mod serve;
+mod transaction;
+mod writes;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
+use tokio::sync::{Semaphore, watch};
+
+use crate::observe::Metrics;
+use crate::table::Live;
+
+pub use auth::Tokens;
+pub use cluster::Cluster;
+pub use explain::Listener;
+pub use health::Phase;
+pub use serve::serve;
+
+use problem::Problem;
+
+/// What the admin API stands on.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The node; [`crate::raft::Node`] outside tests.
+    pub cluster: Arc<dyn Cluster>,
+    /// The table that this node serves.
+    pub live: Arc<Live>,
+    /// This node's metrics.
+    pub metrics: Metrics,
+    /// Who may call. None: everybody.
+    pub tokens: Tokens,
+    /// This node's listeners, for `/v1/explain`.
+    pub listeners: Vec<Listener>,
+    /// Whether the proxy takes requests.
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// Calls under way. The rest is told to come again.
+const CALLS_MAX: usize = 1024;
+
+/// What all handlers share.
+struct Shared {
+    admin: AdminState,
+    /// One permit a call under way.
+    calls: Semaphore,
+    /// One permit a byte of a body that is held.
+    bodies: Arc<Semaphore>,
+}
+
+/// The admin API as a service.
+pub fn router(admin: AdminState) -> Router {
+    let bodies = Arc::new(Semaphore::new(body::BODIES_BYTES_MAX));
+    let shared = Arc::new(Shared { admin, calls: Semaphore::new(CALLS_MAX), bodies });
+    let calls = Router::new()
+        .route("/v1/transactions", post(transaction::post))
+        .route("/v1/config", get(config_document::get).put(config_document::put))
+        .route("/v1/table", get(reads::table))
+        .route("/v1/cluster", get(reads::cluster))
+        .route("/v1/explain", post(explain::post))
+        .route("/v1/{plural}", get(reads::list))
+        .route("/v1/{plural}/{name}", get(resources::get).put(resources::put).delete(resources::delete))
+        .layer(from_fn_with_state(Arc::clone(&shared), call::begin));
+    let not_served = NOT_SERVED.iter().fold(Router::new(), |router, &(path, what)| {
+        router.route(path, any(move || async move { Problem::not_supported(what) }))
+    });
+    let guarded = calls
+        .merge(not_served)
+        .route("/metrics", get(health::metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&shared), call::admit));
+    let open = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/readyz/control", get(health::readyz_control))
+        .method_not_allowed_fallback(wrong_method);
+    open.merge(guarded).layer(from_fn_with_state(Arc::clone(&shared), call::finish)).with_state(shared)
+}
+
+/// Calls of the contract that this version does not serve.
+const NOT_SERVED: [(&str, &str); 11] = [
+    ("/", "the console"),
+    ("/openapi.json", "/openapi.json"),
+    ("/v1/revisions", "/v1/revisions"),
+    ("/v1/revisions/{range}", "/v1/revisions"),
+    ("/v1/rollback", "/v1/rollback"),
+    ("/v1/watch", "/v1/watch"),
+    ("/v1/backup", "/v1/backup"),
+    ("/v1/cluster/members", "changes of members"),
+    ("/v1/cluster/members/{id}", "changes of members"),
+    ("/v1/cluster/leader", "handing leadership over"),
+    ("/v1/services/{service}/endpoints/{id}", "registration of endpoints"),
+];
+
+async fn unknown_path(request: Request) -> Problem {
+    Problem::not_found(format!("there is no {}", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    Problem::method_not_allowed(format!("{} {}", request.method(), request.uri().path()))
+}

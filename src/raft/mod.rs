@@ -1,1 +1,42 @@
-//! raft
+//! The Raft node: propose, read, and what peers say to each other.
+//!
+//! ```text
+//!  propose --> proposals --+--> raft core (openraft) --> store: log, sync, apply --> State
+//!  read -----> reads ------+        |      ^
+//!                                network  server
+//!                                   |      ^
+//!                                   +-> peers (gRPC, proto/peer.proto)
+//! ```
+//!
+//! - [`Node`] is the handle. Everything behind it lives in one `Shared` value and in tasks that end with the node.
+//! - `bootstrap` forms a new cluster; `identity` says who speaks in every message and refuses whom this node must not hear.
+//! - `proposals` keeps "not applied" and "unknown" apart; `reads` shares ReadIndex rounds; `live` waits for published tables.
+//! - `board` knows how the peers are and compares digests; `compaction` makes snapshots and purges the log.
+//!
+//! openraft's API still moves: outside of here and of `store` nobody knows it. Its own formats never reach the wire or the disk (`wire`).
+//! Left out on purpose: leases for reads (they trust clocks), and more than one hop (a forwarded call never travels on).
+
+mod board;
+mod bootstrap;
+mod compaction;
+mod error;
+mod identity;
+mod live;
+mod network;
+mod node;
+mod options;
+mod peers;
+mod proposals;
+mod reads;
+mod server;
+mod shared;
+mod status;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod wire_outcome;
+
+pub use error::{NotAppliedKind, ProposeError, ReadError, StartError};
+pub use node::Node;
+pub use options::{NodeOptions, RaftSettings};
+pub use status::{ClusterStatus, MemberLive, MemberStatus, Role};

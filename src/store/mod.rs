@@ -1,1 +1,39 @@
-//! store
+//! What survives a crash: log, vote, identity and snapshots of one node, in one data directory.
+//!
+//! | path | content | owner |
+//! |---|---|---|
+//! | `lock`, `identity`, `vote`, `mark` | small files of our own | [`sidecar`] |
+//! | `log/` | the Raft log and the committed log id, in sled | [`log`], keys on one page in `log/keys.rs` |
+//! | `snapshots/` | the newest snapshot and the one before it | [`snapshot`] |
+//!
+//! A write passes like this: openraft calls `append`, the entries stand in memory, one thread writes and syncs all that waits, the
+//! low-water mark follows, openraft hears that they are durable. Once committed they reach [`StateMachine`], which publishes State.
+//! On any storage error the Raft side of the process stops for good ([`Opened::failed`]) and everybody else goes on.
+//!
+//! Left out on purpose: repair. A directory that lost what it once promised is refused with the steps to replace the member, for a
+//! voter that forgets can split the cluster (Raft 5.4, and the sidecar's essay).
+
+mod advisor;
+mod codec;
+mod failure;
+mod format;
+mod log;
+mod open;
+mod sidecar;
+mod snapshot;
+mod state_machine;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use advisor::{Advice, SnapshotAdvisor};
+pub use codec::{CodecError, decode_command, encode_command};
+pub use log::{LogCloser, LogReader, LogStore};
+pub use open::{OpenError, Opened, StoreOptions, open};
+pub use sidecar::{Identity, IdentityFile};
+pub use snapshot::{IncomingSnapshot, ReceiveError, SnapshotDirectory, SnapshotFile};
+pub use state_machine::{AppliedState, SnapshotBuilder, StateMachine};
+pub use types::{
+    Answer, ClusterId, Entry, Incarnation, LeaderId, LogId, Member, Membership, Payload, Proposal, Snapshot, SnapshotMeta,
+    StoredMembership, TypeConfig, Vote,
+};

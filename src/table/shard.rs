@@ -2,6 +2,11 @@
 //!
 //! The walk is depth first, at each element the literal before the parameter before the rest, which gives every template that matches
 //! in order of precedence. A dead end costs a step back; the steps are bounded by the nodes of the shard that agree with the path.
+//!
+//! Templates are read from their normal text, as `model::template::Template` displays them: an element is a literal, `{name}` or
+//! `{*name}`, and nothing else in it has braces. `matchit` is not used for serving: it refuses many sets that are legal here (`/{a}`
+//! beside `/{b}`, under other methods), gives one winner where the next best is needed too, and must be rebuilt by every change. It is
+//! the oracle of a test.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

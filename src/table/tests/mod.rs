@@ -1,1 +1,105 @@
-//! Tests of matching.
+//! Tests of matching: cases as scripts, and random tables against a reference.
+
+mod documents;
+mod precedence;
+mod random;
+mod reference;
+mod script;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::compile::compile_route;
+use super::request::RequestView;
+use super::snapshot::Snapshot;
+use crate::model::spec::{HeaderMatch, PathMatch, PathMatchType, QueryMatch, RouteMatch, RouteSpec, Rule};
+use crate::model::{Kind, Name, Resource, ResourceKey, Revision, Timestamp};
+
+/// A route of a test, before it is compiled.
+#[derive(Debug, Clone)]
+struct TestRoute {
+    name: String,
+    created: u64,
+    spec: RouteSpec,
+}
+
+/// A request that owns its parts.
+#[derive(Debug, Clone)]
+struct TestRequest {
+    listener: String,
+    host: String,
+    path: String,
+    query: Option<String>,
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl TestRequest {
+    fn view(&self) -> RequestView<'_> {
+        RequestView {
+            listener: &self.listener,
+            host: &self.host,
+            path: &self.path,
+            query: self.query.as_deref(),
+            method: &self.method,
+            headers: &self.headers,
+        }
+    }
+
+    fn add_header(&mut self, name: &str, value: &str) {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        self.headers.append(name, HeaderValue::from_str(value).unwrap());
+    }
+}
+
+fn key_of(name: &str) -> ResourceKey {
+    ResourceKey::new(Kind::Route, Name::new(name).unwrap())
+}
+
+fn resource(name: &str, created: u64, spec: &str) -> Resource {
+    Resource {
+        key: key_of(name),
+        created_revision: Revision(created),
+        revision: Revision(created),
+        updated_at: Timestamp(0),
+        spec: Bytes::copy_from_slice(spec.as_bytes()),
+    }
+}
+
+fn add(snapshot: &mut Snapshot, route: &TestRoute) {
+    let resource = resource(&route.name, route.created, "{}");
+    snapshot.add_route(resource.key.name.clone(), compile_route(&resource, route.spec.clone()));
+}
+
+fn snapshot_of(routes: &[TestRoute]) -> Arc<Snapshot> {
+    let mut snapshot = Snapshot::empty();
+    routes.iter().for_each(|route| add(&mut snapshot, route));
+    Arc::new(snapshot)
+}
+
+/// `route/rule/match`, or `404`.
+fn answer(snapshot: &Arc<Snapshot>, request: &TestRequest) -> String {
+    match snapshot.find(&request.view()) {
+        Some(found) => format!("{}/{}/{}", found.rule.route, found.rule.rule_index, found.match_index),
+        None => "404".to_owned(),
+    }
+}
+
+fn path_match(match_type: PathMatchType, value: &str) -> RouteMatch {
+    let path = PathMatch { match_type, value: value.to_owned() };
+    RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
+}
+
+fn header_match(name: &str, value: &str) -> HeaderMatch {
+    HeaderMatch { name: HeaderName::from_bytes(name.as_bytes()).unwrap(), value: value.to_owned() }
+}
+
+fn query_match(name: &str, value: &str) -> QueryMatch {
+    QueryMatch { name: name.to_owned(), value: value.to_owned() }
+}
+
+fn rule_of(matches: Vec<RouteMatch>) -> Rule {
+    Rule { matches, ..Rule::default() }
+}

@@ -1,0 +1,293 @@
+//! From documents to operations: everything that a write's content is checked for before it is proposed.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
+use crate::model::spec::{FieldError, canonical, parse_route, parse_service};
+use crate::model::{Kind, Name, Operation, ResourceKey, State};
+
+/// Kinds of the contract that this version does not serve.
+pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 5] = [
+    ("GRPCRoute", "grpcroutes"),
+    ("Certificate", "certificates"),
+    ("Consumer", "consumers"),
+    ("Policy", "policies"),
+    ("Discovery", "discoveries"),
+];
+
+/// A spec that may be proposed.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// Its canonical form.
+    pub(crate) bytes: Bytes,
+    /// What its author should know all the same.
+    warnings: Vec<String>,
+    /// The services that it refers to, and from where.
+    references: Vec<(String, Name)>,
+}
+
+/// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
+pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
+    let (warnings, references) = match kind {
+        Kind::Route => {
+            let parsed = parse_route(spec).map_err(|errors| under(pointer, errors))?;
+            let references = parsed.spec.rules.iter().enumerate().flat_map(|(rule, content)| {
+                let places = content.backend_refs.iter().enumerate();
+                places.map(move |(place, backend)| (format!("{pointer}/rules/{rule}/backendRefs/{place}"), backend.name.clone()))
+            });
+            (parsed.warnings, references.collect())
+        }
+        Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new()),
+        Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
+    };
+    let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
+    Ok(Document { bytes, warnings, references })
+}
+
+fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
+    errors.into_iter().map(|error| FieldError { path: format!("{pointer}{}", error.path), message: error.message }).collect()
+}
+
+/// An error at `path`.
+pub(crate) fn at(path: impl Into<String>, message: impl Into<String>) -> FieldError {
+    FieldError { path: path.into(), message: message.into() }
+}
+
+/// Operations in the making: they are checked one by one, all faults are collected.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    operations: Vec<Operation>,
+    errors: Vec<FieldError>,
+    warnings: Vec<String>,
+    references: Vec<(String, Name)>,
+    too_large: Option<String>,
+    /// Whether messages begin with the resource, because its place in the request says little.
+    naming: bool,
+}
+
+/// What a draft became.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// In the order of the request.
+    pub(crate) operations: Vec<Operation>,
+    /// Of the documents themselves.
+    warnings: Vec<String>,
+    references: Vec<(String, Name)>,
+}
+
+impl Draft {
+    /// A draft whose messages name the resource.
+    pub(crate) fn naming() -> Draft {
+        Draft { naming: true, ..Draft::default() }
+    }
+
+    /// Adds "make or replace".
+    pub(crate) fn put(&mut self, key: ResourceKey, spec: &Value, pointer: &str) {
+        match document(key.kind, spec, pointer) {
+            Err(errors) if self.naming => {
+                self.errors.extend(errors.into_iter().map(|error| at(error.path, format!("{key}: {}", error.message))));
+            }
+            Err(errors) => self.errors.extend(errors),
+            Ok(document) => {
+                if document.bytes.len() > DOCUMENT_BYTES_MAX {
+                    let bytes = document.bytes.len();
+                    self.too_large
+                        .get_or_insert(format!("the spec of {key} has {bytes} bytes, the limit is {DOCUMENT_BYTES_MAX}"));
+                }
+                self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
+                let references = document.references.into_iter();
+                self.references.extend(references.map(|(path, service)| (format!("{key}: {path}"), service)));
+                self.operations.push(Operation::Put { key, spec: document.bytes });
+            }
+        }
+    }
+
+    /// Adds "remove".
+    pub(crate) fn delete(&mut self, key: ResourceKey) {
+        self.operations.push(Operation::Delete { key });
+    }
+
+    /// Adds faults.
+    pub(crate) fn errors(&mut self, errors: impl IntoIterator<Item = FieldError>) {
+        self.errors.extend(errors);
+    }
+
+    /// All operations, if there was no fault.
+    pub(crate) fn finish(self) -> Result<Content, Problem> {
+        if !self.errors.is_empty() {
+            return Err(Problem::invalid(self.errors));
+        }
+        if let Some(detail) = self.too_large {
+            return Err(Problem::too_large(detail));
+        }
+        Ok(Content { operations: self.operations, warnings: self.warnings, references: self.references })
+    }
+}
+
+impl Content {
+    /// Warnings for the answer: the documents' own, and references to services that stand neither in `state` nor in this content, or that
+    /// `operations` remove.
+    pub(crate) fn warnings(&self, state: &State, operations: &[Operation]) -> Vec<String> {
+        let put = |operation: &Operation| match operation {
+            Operation::Put { key, .. } if key.kind == Kind::Service => Some(key.name.clone()),
+            Operation::Put { .. } | Operation::Delete { .. } => None,
+        };
+        let removed = |operation: &Operation| match operation {
+            Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
+            Operation::Put { .. } | Operation::Delete { .. } => None,
+        };
+        let made: BTreeSet<Name> = self.operations.iter().filter_map(put).collect();
+        let gone: BTreeSet<Name> = operations.iter().filter_map(removed).collect();
+        let exists = |name: &Name| {
+            let key = ResourceKey::new(Kind::Service, name.clone());
+            made.contains(name) || (state.get(&key).is_some() && !gone.contains(name))
+        };
+        let dangling = self.references.iter().filter(|(_, name)| !exists(name));
+        let dangling = dangling.map(|(place, name)| {
+            format!("{place}: service {:?} does not exist; its share is answered with 500 until it does", name.as_str())
+        });
+        self.warnings.iter().cloned().chain(dangling).take(WARNINGS_MAX).collect()
+    }
+}
+
+/// Warnings that one answer lists at most.
+const WARNINGS_MAX: usize = 100;
+
+/// Refuses what every node would refuse, before it is sent to the leader.
+pub(crate) fn check_limits(operations: &[Operation], hint: &str) -> Result<(), Problem> {
+    let count = operations.len();
+    if count > TRANSACTION_OPERATIONS_MAX {
+        return Err(Problem::too_large(format!(
+            "the transaction has {count} operations, the limit is {TRANSACTION_OPERATIONS_MAX}{hint}"
+        )));
+    }
+    let bytes: usize = operations.iter().map(Operation::byte_count).sum();
+    if bytes > TRANSACTION_BYTES_MAX {
+        return Err(Problem::too_large(format!("the transaction has {bytes} bytes, the limit is {TRANSACTION_BYTES_MAX}{hint}")));
+    }
+    Ok(())
+}
+
+/// Reads `kind`, which stands at `path`.
+pub(crate) fn kind_at(text: &str, path: &str) -> Result<Kind, FieldError> {
+    text.parse().map_err(|()| match KINDS_NOT_SERVED.iter().any(|(kind, _)| *kind == text) {
+        true => at(path, format!("kind {text:?} is not supported yet")),
+        false => at(path, format!("kind {text:?} is not known; known are Route and Service")),
+    })
+}
+
+/// Reads `name`, which stands at `path`.
+pub(crate) fn name_at(text: &str, path: &str) -> Result<Name, FieldError> {
+    Name::new(text).map_err(|error| at(path, error.to_string()))
+}
+
+/// The members of an object of the request, for the envelopes around specs.
+pub(crate) struct Fields<'a> {
+    object: &'a serde_json::Map<String, Value>,
+    pointer: String,
+}
+
+impl<'a> Fields<'a> {
+    /// The object at `pointer`; every field must be in `known`.
+    pub(crate) fn read(value: &'a Value, pointer: &str, known: &[&str]) -> Result<Fields<'a>, Vec<FieldError>> {
+        let object =
+            value.as_object().ok_or_else(|| vec![at(pointer, format!("expected an object, found {}", type_of(value)))])?;
+        let unknown: Vec<FieldError> = object
+            .keys()
+            .filter(|key| !known.contains(&key.as_str()))
+            .map(|key| at(format!("{pointer}/{}", escape(key)), format!("unknown field; known are {}", known.join(", "))))
+            .collect();
+        if unknown.is_empty() { Ok(Fields { object, pointer: pointer.to_owned() }) } else { Err(unknown) }
+    }
+
+    /// Where a field stands.
+    pub(crate) fn path(&self, field: &str) -> String {
+        format!("{}/{field}", self.pointer)
+    }
+
+    /// A field, if it is there.
+    pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
+        self.object.get(field)
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required(&self, field: &str) -> Result<&'a Value, FieldError> {
+        self.get(field).ok_or_else(|| at(self.path(field), "this field is required"))
+    }
+
+    /// A string that must be there.
+    pub(crate) fn string(&self, field: &str) -> Result<&'a str, FieldError> {
+        let value = self.required(field)?;
+        value.as_str().ok_or_else(|| at(self.path(field), format!("expected a string, found {}", type_of(value))))
+    }
+
+    /// A list; empty where it is not there.
+    pub(crate) fn list(&self, field: &str) -> Result<&'a [Value], FieldError> {
+        match self.get(field) {
+            None => Ok(&[]),
+            Some(Value::Array(items)) => Ok(items),
+            Some(other) => Err(at(self.path(field), format!("expected a list, found {}", type_of(other)))),
+        }
+    }
+
+    /// `kind` and `name`.
+    pub(crate) fn key(&self) -> Result<ResourceKey, Vec<FieldError>> {
+        let kind = self.string("kind").and_then(|text| kind_at(text, &self.path("kind")));
+        let name = self.string("name").and_then(|text| name_at(text, &self.path("name")));
+        match (kind, name) {
+            (Ok(kind), Ok(name)) => Ok(ResourceKey::new(kind, name)),
+            (kind, name) => Err(kind.err().into_iter().chain(name.err()).collect()),
+        }
+    }
+}
+
+/// The JSON type of a value, for messages.
+pub(crate) fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A key as a JSON pointer token (RFC 6901 3).
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn envelopes_name_every_fault() {
+        let value = json!({"kind": "Certificate", "name": "-x"});
+        let fields =
+            Fields::read(&value, "/operations/3", &["kind", "name"]).map_err(|errors| format!("{errors:?}")).expect("fields");
+        let errors = fields.key().expect_err("two faults");
+        assert_eq!(errors[0], at("/operations/3/kind", "kind \"Certificate\" is not supported yet"));
+        assert_eq!(errors[1].path, "/operations/3/name");
+        let unknown = json!({"kind": "Route", "na/me": 1});
+        let errors = Fields::read(&unknown, "/items/0", &["kind"]).err().expect("unknown");
+        assert_eq!(errors[0].path, "/items/0/na~1me");
+    }
+
+    #[test]
+    fn limits_are_checked_before_proposing() {
+        let key = |n: usize| ResourceKey::new(Kind::Route, Name::new(&format!("r{n}")).expect("a name"));
+        let many: Vec<Operation> = (0..=TRANSACTION_OPERATIONS_MAX).map(|n| Operation::Delete { key: key(n) }).collect();
+        assert!(check_limits(&many, "").expect_err("too many").detail().contains("10001 operations"));
+        assert!(check_limits(&many[1..], "").is_ok());
+        let large = Operation::Put { key: key(0), spec: Bytes::from(vec![b'x'; TRANSACTION_BYTES_MAX]) };
+        assert!(check_limits(&[large], "").expect_err("too large").detail().contains("bytes"));
+    }
+}

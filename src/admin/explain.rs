@@ -1,0 +1,196 @@
+//! `POST /v1/explain`: which rule of the live table answers a request, and why the others do not.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::body::Received;
+use super::call::Call;
+use super::content::{Fields, at, type_of};
+use super::document::Format;
+use super::problem::Problem;
+use super::query::Parameters;
+use super::render::json_at;
+use crate::model::path::{EscapedSlashes, normalize};
+use crate::model::spec::FieldError;
+use crate::table::{Matched, RequestView, Snapshot};
+
+/// A listener, as far as it matters for matching.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// What it does with `%2f` in a path.
+    pub escaped_slashes: EscapedSlashes,
+}
+
+/// Fields of the contract that this version does not serve.
+const NOT_SERVED: [&str; 2] = ["sourceAddress", "revision"];
+
+/// `POST /v1/explain`
+pub(crate) async fn post(
+    State(shared): State<Arc<Shared>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    Parameters::read(&parts.uri, &[])?;
+    let received = Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?;
+    let question = Question::read(&received.json().await?, &shared.admin.listeners).map_err(Problem::invalid)?;
+    let snapshot = shared.admin.live.load();
+    let view = question.view();
+    let mut answer = serde_json::to_value(snapshot.explain(&view))
+        .map_err(|error| Problem::internal(format!("the explanation cannot be written: {error}")))?;
+    answer["request"] = json!({"listener": view.listener, "host": view.host, "path": view.path, "method": view.method.as_str()});
+    answer["backends"] = snapshot.find(&view).map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
+    Ok(json_at(StatusCode::OK, snapshot.revision, &answer))
+}
+
+/// Where the answering rule sends the request.
+fn backends(snapshot: &Snapshot, matched: &Matched) -> Value {
+    let references = matched.rule.rule.backend_refs.iter().map(|reference| {
+        let service = snapshot.service(&reference.name);
+        let endpoints = service.map(|service| {
+            let endpoints = service.spec.endpoints.iter();
+            endpoints.map(|endpoint| json!({"address": endpoint.address, "weight": endpoint.weight})).collect::<Vec<_>>()
+        });
+        json!({"service": reference.name.as_str(), "weight": reference.weight, "exists": service.is_some(), "endpoints": endpoints})
+    });
+    references.collect()
+}
+
+/// The request that is asked about.
+#[derive(Debug)]
+struct Question {
+    listener: String,
+    host: String,
+    path: String,
+    query: Option<String>,
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Question {
+    fn read(body: &Value, listeners: &[Listener]) -> Result<Question, Vec<FieldError>> {
+        let fields = Fields::read(body, "", &["method", "url", "headers", "listener", "sourceAddress", "revision"])?;
+        if let Some(field) = NOT_SERVED.into_iter().find(|field| fields.get(field).is_some()) {
+            return Err(vec![at(fields.path(field), "not supported yet")]);
+        }
+        Question::of(&fields, listeners).map_err(|error| vec![error])
+    }
+
+    fn of(fields: &Fields<'_>, listeners: &[Listener]) -> Result<Question, FieldError> {
+        let method = fields.get("method").map_or(Ok("GET"), |_| fields.string("method"))?;
+        let method = method.parse().map_err(|_| at("/method", format!("{method:?} is not a method")))?;
+        let listener = listener(fields, listeners)?;
+        let headers = headers(fields.get("headers"))?;
+        let url = fields.string("url")?;
+        let uri: Uri = url.parse().map_err(|error| at("/url", format!("{url:?} is not a URL: {error}")))?;
+        let path = normalize(uri.path(), listener.escaped_slashes).map_err(|error| at("/url", error.to_string()))?;
+        Ok(Question {
+            listener: listener.name.clone(),
+            host: host(&uri, &headers)?,
+            path: path.into_owned(),
+            query: uri.query().map(str::to_owned),
+            method,
+            headers,
+        })
+    }
+
+    fn view(&self) -> RequestView<'_> {
+        RequestView {
+            listener: &self.listener,
+            host: &self.host,
+            path: &self.path,
+            query: self.query.as_deref(),
+            method: &self.method,
+            headers: &self.headers,
+        }
+    }
+}
+
+/// The listener that is named, or the first.
+fn listener<'a>(fields: &Fields<'_>, listeners: &'a [Listener]) -> Result<&'a Listener, FieldError> {
+    let given = fields.get("listener").map(|_| fields.string("listener")).transpose()?;
+    let found = listeners.iter().find(|listener| given.is_none_or(|name| listener.name == name));
+    found.ok_or_else(|| {
+        let known: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+        at("/listener", format!("this node has no such listener; it has {}", known.join(", ")))
+    })
+}
+
+/// The URL's host, else that of the `Host` header, in lower case and without the port.
+fn host(uri: &Uri, headers: &HeaderMap) -> Result<String, FieldError> {
+    if let Some(host) = uri.host() {
+        return Ok(host.to_ascii_lowercase());
+    }
+    let Some(given) = headers.get(header::HOST) else { return Ok(String::new()) };
+    let authority = Authority::try_from(given.as_bytes()).map_err(|error| at("/headers/host", format!("not a host: {error}")))?;
+    Ok(authority.host().to_ascii_lowercase())
+}
+
+/// An object of names, each with a value or a list of values.
+fn headers(value: Option<&Value>) -> Result<HeaderMap, FieldError> {
+    let mut headers = HeaderMap::new();
+    let Some(value) = value else { return Ok(headers) };
+    let object = value.as_object().ok_or_else(|| at("/headers", format!("expected an object, found {}", type_of(value))))?;
+    for (text, values) in object {
+        let path = format!("/headers/{text}");
+        let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| at(&path, "not a header name"))?;
+        let values = values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice);
+        for value in values {
+            let text = value.as_str().ok_or_else(|| at(&path, format!("expected a string, found {}", type_of(value))))?;
+            let value = HeaderValue::from_str(text).map_err(|_| at(&path, "not a header value"))?;
+            let appended = headers.try_append(name.clone(), value);
+            appended.map_err(|_| at("/headers", "too many headers"))?;
+        }
+    }
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: Value) -> Result<Question, Vec<FieldError>> {
+        let listener = |name: &str| Listener { name: name.to_owned(), escaped_slashes: EscapedSlashes::Refuse };
+        Question::read(&body, &[listener("public"), listener("inner")])
+    }
+
+    #[test]
+    fn a_question_is_read_as_the_proxy_reads_a_request() {
+        let question =
+            read(json!({"url": "http://Shop.Example:8080/a/../b?x=1", "headers": {"x-a": ["1", "2"]}})).expect("a question");
+        assert_eq!(
+            (question.host.as_str(), question.path.as_str(), question.query.as_deref()),
+            ("shop.example", "/b", Some("x=1"))
+        );
+        assert_eq!((question.listener.as_str(), question.method), ("public", Method::GET));
+        assert_eq!(question.headers.get_all("x-a").iter().count(), 2);
+        let question = read(json!({"url": "/b", "headers": {"Host": "A:1"}, "listener": "inner"})).expect("a question");
+        assert_eq!((question.host.as_str(), question.listener.as_str()), ("a", "inner"));
+    }
+
+    #[test]
+    fn faults_are_named_by_their_field() {
+        for (body, path) in [
+            (json!({}), "/url"),
+            (json!({"url": "http://"}), "/url"),
+            (json!({"url": "/a%2fb"}), "/url"),
+            (json!({"url": "/", "method": "GET IT"}), "/method"),
+            (json!({"url": "/", "listener": "outer"}), "/listener"),
+            (json!({"url": "/", "headers": {"x": 1}}), "/headers/x"),
+            (json!({"url": "/", "headers": {"x y": "1"}}), "/headers/x y"),
+            (json!({"url": "/", "revision": 3}), "/revision"),
+            (json!({"url": "/", "uri": "/"}), "/uri"),
+        ] {
+            assert_eq!(read(body).expect_err(path)[0].path, path);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Health and metrics.
+//!
+//! `/readyz` speaks of the proxy: it stays ready without a quorum, for the last table is served; what is wrong with the control plane
+//! is a warning there. `/readyz/control` speaks of the control plane alone. `/livez` only says that the process answers.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use super::Shared;
+use super::render::json_at;
+use crate::raft::ClusterStatus;
+
+/// Whether this node's proxy takes requests. `server` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// No committed table is served yet.
+    #[default]
+    Starting,
+    /// A committed table is served.
+    Serving,
+    /// The node is stopping: requests under way are finished, new ones should go elsewhere.
+    Draining,
+}
+
+/// Committed entries that wait to be applied, above which a node counts as lagging.
+const LAG_ENTRIES_MAX: u64 = 1000;
+
+/// `GET /livez`
+pub(crate) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`
+pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let reasons = match *shared.admin.phase.borrow() {
+        Phase::Serving => Vec::new(),
+        Phase::Starting => vec!["starting: no committed table is served yet".to_owned()],
+        Phase::Draining => vec!["draining: this node is stopping".to_owned()],
+    };
+    let warnings = control_reasons(&shared.admin.cluster.status());
+    report(&shared, &reasons, &warnings)
+}
+
+/// `GET /readyz/control`
+pub(crate) async fn readyz_control(State(shared): State<Arc<Shared>>) -> Response {
+    let mut reasons = control_reasons(&shared.admin.cluster.status());
+    if *shared.admin.phase.borrow() == Phase::Draining {
+        reasons.push("draining: this node is stopping".to_owned());
+    }
+    report(&shared, &reasons, &[])
+}
+
+fn report(shared: &Shared, reasons: &[String], warnings: &[String]) -> Response {
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let revision = shared.admin.live.published().borrow().revision;
+    let body = json!({"ready": ready, "reasons": reasons, "warnings": warnings, "revision": revision});
+    json_at(status, revision, &body)
+}
+
+/// What is wrong with the control plane as this node sees it.
+fn control_reasons(status: &ClusterStatus) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(reason) = &status.storage_failed {
+        reasons.push(format!("storage failed: {reason}"));
+    }
+    if let Some(reason) = &status.bootstrap_failed {
+        reasons.push(format!("no cluster: {reason}"));
+    } else if status.cluster_id.is_none() {
+        reasons.push("no cluster: this node does not belong to one yet".to_owned());
+    }
+    if status.leader.is_none() {
+        reasons.push("no leader".to_owned());
+    }
+    if !status.quorum {
+        reasons.push("no quorum".to_owned());
+    }
+    if let Some(reason) = &status.diverged {
+        reasons.push(format!("diverged: {reason}"));
+    }
+    let lag = status.committed_index.saturating_sub(status.applied_index);
+    if lag > LAG_ENTRIES_MAX {
+        reasons.push(format!("lagging: {lag} committed entries are not applied"));
+    }
+    reasons
+}
+
+/// `GET /metrics`: the Prometheus text format.
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut response = shared.admin.metrics.render().into_response();
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_of_the_control_plane_is_a_reason() {
+        let good = ClusterStatus {
+            cluster_id: Some(Arc::from("c1")),
+            leader: Some(1),
+            quorum: true,
+            committed_index: LAG_ENTRIES_MAX,
+            ..ClusterStatus::default()
+        };
+        assert!(control_reasons(&good).is_empty());
+        let bad = ClusterStatus {
+            storage_failed: Some("disk".to_owned()),
+            diverged: Some("node 2".to_owned()),
+            committed_index: LAG_ENTRIES_MAX + 1,
+            ..ClusterStatus::default()
+        };
+        let reasons = control_reasons(&bad).join("; ");
+        for part in ["storage failed: disk", "no cluster", "no leader", "no quorum", "diverged: node 2", "lagging: 1001"] {
+            assert!(reasons.contains(part), "{part} in {reasons}");
+        }
+    }
+}

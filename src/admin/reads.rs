@@ -1,0 +1,264 @@
+//! Reads: pages of resources, the live table, the cluster.
+//!
+//! Reads of resources are linearizable unless the client says `?consistency=local`; table and cluster are this node's own view.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State as Shares};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::body::offload;
+use super::call::Call;
+use super::problem::Problem;
+use super::query::Parameters;
+use super::render::{json_at, key_value, resource_text, system_time, text_at};
+use super::resources::TargetKind;
+use crate::model::limits::NAME_CHARS_MAX;
+use crate::model::{Kind, Name, Resource, ResourceKey, State};
+use crate::raft::{MemberStatus, ReadError};
+
+const PAGE_ITEMS_DEFAULT: usize = 100;
+const PAGE_ITEMS_MAX: usize = 1000;
+/// Resources that one page looks at: with `hostname` a page may be shorter than asked for, even empty, and still go on.
+const PAGE_SCANNED_MAX: usize = 20_000;
+/// Bytes after which a page ends.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The State to answer from: up to date, or this node's own with `?consistency=local`.
+pub(crate) async fn state_for(shared: &Shared, call: &Call, parameters: &Parameters) -> Result<State, Problem> {
+    if parameters.choice("consistency", "local", "linearizable")? {
+        return Ok(shared.admin.cluster.state());
+    }
+    shared.admin.cluster.read(call.deadline).await.map_err(|error| unreadable(&error))
+}
+
+/// The problem of a read that could not be made linearizable.
+pub(crate) fn unreadable(error: &ReadError) -> Problem {
+    Problem::unavailable(format!("no linearizable read (?consistency=local reads what this node has): {error}"))
+}
+
+/// `GET /v1/{kind-plural}?limit=&continue=&prefix=&hostname=`
+pub(crate) async fn list(
+    Shares(shared): Shares<Arc<Shared>>,
+    Extension(call): Extension<Call>,
+    TargetKind(kind): TargetKind,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut known = vec!["limit", "continue", "prefix", "consistency"];
+    known.extend((kind == Kind::Route).then_some("hostname"));
+    let parameters = Parameters::read(request.uri(), &known)?;
+    let wanted = Wanted::read(kind, &parameters)?;
+    let state = state_for(&shared, &call, &parameters).await?;
+    let revision = state.revision();
+    // Reading hostnames out of documents takes long enough to leave the async workers.
+    let cost = if wanted.hostname.is_some() { usize::MAX } else { 0 };
+    let body = offload(cost, move || Ok(wanted.page(&state))).await?;
+    Ok(text_at(StatusCode::OK, revision, body))
+}
+
+/// What a page shall hold.
+#[derive(Debug)]
+struct Wanted {
+    kind: Kind,
+    limit: usize,
+    /// Whether this is the first page.
+    first: bool,
+    /// Names come after this one.
+    after: Option<Name>,
+    prefix: String,
+    hostname: Option<String>,
+}
+
+impl Wanted {
+    fn read(kind: Kind, parameters: &Parameters) -> Result<Wanted, Problem> {
+        let after = parameters.get("continue").map(|token| {
+            Name::new(token).map_err(|_| Problem::malformed("query parameter \"continue\" is not what the page before answered"))
+        });
+        let prefix = parameters.get("prefix").unwrap_or_default().to_owned();
+        let after = after.transpose()?;
+        Ok(Wanted {
+            kind,
+            first: after.is_none(),
+            after: after.or_else(|| first_with(&prefix)),
+            prefix,
+            limit: parameters.number("limit", PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX)?,
+            hostname: parameters.get("hostname").map(str::to_ascii_lowercase),
+        })
+    }
+
+    fn page(&self, state: &State) -> String {
+        let mut items = String::new();
+        let mut last = None;
+        let mut count = 0;
+        let mut candidates = self.candidates(state).enumerate().peekable();
+        while let Some((scanned, resource)) = candidates.next() {
+            if self.wants(resource) {
+                let separator = if count == 0 { "" } else { "," };
+                items.push_str(separator);
+                items.push_str(&resource_text(resource));
+                count += 1;
+            }
+            let full = count == self.limit || scanned + 1 == PAGE_SCANNED_MAX || items.len() >= PAGE_BYTES_MAX;
+            if full && candidates.peek().is_some() {
+                last = Some(&resource.key.name);
+                break;
+            }
+        }
+        match last {
+            Some(name) => format!(r#"{{"items":[{items}],"continue":"{name}"}}"#),
+            None => format!(r#"{{"items":[{items}]}}"#),
+        }
+    }
+
+    /// Resources with the prefix after the last one of the page before, by name.
+    fn candidates<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a Arc<Resource>> {
+        // On the first page the prefix itself and the bound, which is not part of the range that comes after it.
+        let bounds = [Name::new(&self.prefix).ok(), self.after.clone()].into_iter().flatten().filter(|_| self.first);
+        let exact = bounds.filter_map(|name| state.get(&ResourceKey::new(self.kind, name)));
+        let rest = state.resources_after(self.kind, self.after.as_ref());
+        exact.chain(rest.take_while(|resource| resource.key.name.as_str().starts_with(&self.prefix)))
+    }
+
+    fn wants(&self, resource: &Resource) -> bool {
+        let Some(hostname) = &self.hostname else { return true };
+        let hosts = serde_json::from_slice::<Hosts>(&resource.spec).unwrap_or_default();
+        hosts.hostnames.iter().any(|known| known.eq_ignore_ascii_case(hostname))
+    }
+}
+
+/// The one field that `hostname` looks at.
+#[derive(Debug, Default, Deserialize)]
+struct Hosts {
+    #[serde(default)]
+    hostnames: Vec<String>,
+}
+
+/// The least name that is longer than `prefix` and begins with it: `-` is the least character, but not the last of a name. `None` where
+/// there is no prefix.
+fn first_with(prefix: &str) -> Option<Name> {
+    if prefix.is_empty() {
+        return None;
+    }
+    // A prefix that no name can have finds nothing, wherever the range begins.
+    Name::new(&format!("{prefix:-<width$}0", width = NAME_CHARS_MAX - 1)).ok()
+}
+
+/// `GET /v1/table`: what this node serves.
+pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    Parameters::read(request.uri(), &[])?;
+    let snapshot = shared.admin.live.load();
+    let counts = snapshot.counts();
+    let not_compiled = snapshot.not_compiled().take(PAGE_ITEMS_MAX).map(|(key, reason)| {
+        let mut value = key_value(key);
+        value["reason"] = json!(reason);
+        value
+    });
+    let body = json!({
+        "revision": snapshot.revision,
+        "digest": snapshot.digest.to_string(),
+        "routes": counts.routes,
+        "services": counts.services,
+        "publishedAt": snapshot.published_at().map(system_time),
+        "notCompiledCount": counts.not_compiled,
+        "notCompiled": not_compiled.collect::<Vec<Value>>(),
+    });
+    Ok(json_at(StatusCode::OK, snapshot.revision, &body))
+}
+
+/// `GET /v1/cluster`: the cluster as this node sees it.
+pub(crate) async fn cluster(Shares(shared): Shares<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    Parameters::read(request.uri(), &[])?;
+    let status = shared.admin.cluster.status();
+    let state = shared.admin.cluster.state();
+    let body = json!({
+        "clusterId": status.cluster_id,
+        "clusterName": status.cluster_name,
+        "nodeId": status.node_id,
+        "leader": status.leader,
+        "term": status.term,
+        "quorum": status.quorum,
+        "members": status.members.iter().map(member).collect::<Vec<Value>>(),
+        "revision": state.revision(),
+        "digest": state.digest().to_string(),
+        "stateDigest": state.state_digest().to_string(),
+        "lastLogIndex": status.last_log_index,
+        "committedIndex": status.committed_index,
+        "appliedIndex": status.applied_index,
+        "snapshotIndex": status.snapshot_index,
+        "purgedIndex": status.purged_index,
+        "storageFailed": status.storage_failed,
+        "bootstrapFailed": status.bootstrap_failed,
+        "diverged": status.diverged,
+    });
+    Ok(json_at(StatusCode::OK, state.revision(), &body))
+}
+
+fn member(member: &MemberStatus) -> Value {
+    json!({
+        "id": member.id,
+        "role": member.role.as_str(),
+        "peerAddress": member.peer_address,
+        "adminAddress": member.admin_address,
+        "version": member.version,
+        "revision": member.revision,
+        "digest": member.digest.to_string(),
+        "published": member.published,
+        "lagEntries": member.lag_entries,
+        "reachable": member.reachable,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::{Command, CommandBody, Operation, Timestamp, Transaction};
+
+    fn state(names: &[&str]) -> State {
+        let operations = names.iter().map(|name| Operation::Put {
+            key: ResourceKey::new(Kind::Route, Name::new(name).expect("a name")),
+            spec: Bytes::from(format!("{{\"hostnames\":[\"{}.example\"]}}", &name[..1])),
+        });
+        let transaction = Transaction { operations: operations.collect(), ..Transaction::default() };
+        let body = CommandBody::Transaction(transaction);
+        State::default().preview(&Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body }).1
+    }
+
+    fn pages(state: &State, query: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut token = String::new();
+        loop {
+            let uri = format!("/v1/routes?{query}{token}").parse().expect("a URI");
+            let parameters = Parameters::read(&uri, &["limit", "prefix", "hostname", "continue"]).expect("parameters");
+            let page = Wanted::read(Kind::Route, &parameters).expect("wanted").page(state);
+            let page: Value = serde_json::from_str(&page).expect("JSON");
+            let items = page["items"].as_array().expect("items");
+            names.extend(items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)));
+            match page["continue"].as_str() {
+                Some(next) => token = format!("&continue={next}"),
+                None => return names,
+            }
+        }
+    }
+
+    #[test]
+    fn pages_hold_every_resource_once_in_order() {
+        let names = ["0", "a", "a--0", "a-b", "a.b", "a0", "a_b", "ab", "b", "z9"];
+        let state = state(&names);
+        for limit in 1..=11 {
+            assert_eq!(pages(&state, &format!("limit={limit}")), names, "limit {limit}");
+            for prefix in ["a", "a-", "a_", "ab", "b", "z", "A", "-", "zz", "a--0"] {
+                let expected: Vec<&str> = names.iter().copied().filter(|name| name.starts_with(prefix)).collect();
+                assert_eq!(pages(&state, &format!("limit={limit}&prefix={prefix}")), expected, "limit {limit}, prefix {prefix}");
+            }
+        }
+        assert_eq!(pages(&state, "limit=1&hostname=B.example"), ["b"]);
+        assert!(pages(&state, "prefix=b&hostname=a.example").is_empty());
+    }
+}

@@ -1,0 +1,384 @@
+//! The API as a client sees it: shapes, statuses and headers, on a cluster in memory.
+
+mod api;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use self::api::{Api, Fault, put_operation, route, service};
+use super::body::BODY_BYTES_MAX;
+use super::{Cluster as _, Phase, Tokens, serve};
+use crate::model::Revision;
+
+#[tokio::test]
+async fn a_resource_is_made_read_changed_and_removed() {
+    let api = Api::open();
+    let made = api.put("/v1/services/orders", &service(9001)).await;
+    assert_eq!((made.status, made.body["revision"].as_u64()), (201, Some(1)), "{made:?}");
+    assert_eq!(made.body["results"], json!([{"kind": "Service", "name": "orders", "revision": 1, "created": true}]));
+    assert_eq!((made.header("raftgate-revision"), made.header("raftgate-cluster")), (Some("1"), Some("c1")));
+    assert_eq!(made.header("etag"), Some("\"1\""));
+    let again = api.put("/v1/services/orders", &service(9001)).await;
+    assert_eq!((again.status, &again.body["changed"], again.body["revision"].as_u64()), (200, &json!(false), Some(1)));
+    let changed = api.put("/v1/services/orders", &service(9002)).await;
+    assert_eq!((changed.status, &changed.body["changed"]), (200, &json!(true)));
+    let read = api.get("/v1/services/orders").await;
+    assert_eq!((read.status, read.header("etag"), read.header("raftgate-revision")), (200, Some("\"2\""), Some("2")));
+    assert_eq!((&read.body["createdRevision"], &read.body["revision"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&read.body["kind"], &read.body["name"], &read.body["spec"]),
+        (&json!("Service"), &json!("orders"), &service(9002))
+    );
+    assert!(read.body["updatedAt"].as_str().is_some_and(|time| time.ends_with('Z')));
+    let known = api.send("GET /v1/services/orders", &[("if-none-match", "\"2\"")], "").await;
+    assert_eq!((known.status, known.text.as_str()), (304, ""));
+    let gone = api.send("DELETE /v1/services/orders", &[], "").await;
+    assert_eq!((gone.status, gone.body["revision"].as_u64()), (200, Some(3)));
+    assert_eq!(api.get("/v1/services/orders").await.status, 404);
+    let list = api.get("/v1/services").await;
+    assert_eq!((list.status, &list.body), (200, &json!({"items": []})));
+}
+
+#[tokio::test]
+async fn a_dangling_reference_is_a_warning() {
+    let api = Api::open();
+    let made = api.put("/v1/routes/shop", &route("/", "missing")).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert!(made.body["warnings"][0].as_str().is_some_and(|warning| warning.contains("missing")), "{made:?}");
+    let operations = json!([put_operation("Route", "a", &route("/a", "new")), put_operation("Service", "new", &service(1))]);
+    let both = api.send("POST /v1/transactions", &[], json!({"operations": operations}).to_string()).await;
+    assert_eq!((both.status, &both.body["warnings"]), (200, &json!([])), "{both:?}");
+}
+
+/// Call, headers, body; then the status and a part of the problem.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], String, u16, &'a str);
+
+#[tokio::test]
+async fn bad_input_is_named_and_changes_nothing() {
+    let api = Api::open();
+    assert_eq!(api.put("/v1/services/a", &service(1)).await.status, 201);
+    let spec = service(2).to_string();
+    let good_route = route("/", "a").to_string();
+    let long = format!("PUT /v1/services/{}", "x".repeat(254));
+    let many: Vec<Value> = (0..10_001).map(|n| put_operation("Service", &format!("s{n}"), &service(1))).collect();
+    let many = json!({"operations": many}).to_string();
+    let bulky: Vec<Value> = (0..30).map(|n| put_operation("Route", &format!("r{n}"), &bulky_route())).collect();
+    let bulky = json!({"operations": bulky}).to_string();
+    let huge = "x".repeat(BODY_BYTES_MAX + 1);
+    let duplicate =
+        json!({"operations": [put_operation("Service", "b", &service(1)), put_operation("Service", "b", &service(2))]});
+    let unknown = json!({"operations": [
+        put_operation("Service", "b", &service(1)),
+        put_operation("Route", "c", &json!({"rules": [{"matchs": []}]})),
+    ]});
+    let delete_missing = json!({"operations": [{"op": "delete", "kind": "Route", "name": "none"}]});
+    let stale = json!({"preconditions": [{"kind": "Service", "name": "a", "revision": 9}],
+        "operations": [put_operation("Service", "a", &service(3))]});
+    let not_served = json!({"operations": [put_operation("Policy", "p", &json!({}))]});
+    let twice = json!({"items": [{"kind": "Service", "name": "s", "spec": service(1)}, {"kind": "Service", "name": "s", "spec": service(1)}]});
+    let bad_item = json!({"items": [{"kind": "Service", "name": "s", "spec": {"endpoint": []}}]});
+    let double_match = json!({"rules": [{"matches": [{"method": "GET", "method2": 1}]}]}).to_string();
+    let none: &[(&str, &str)] = &[];
+    let rows: Vec<Row<'_>> = vec![
+        ("PUT /v1/services/a", none, "{\"endpoints\":\n [".to_owned(), 400, "line 2 column"),
+        ("PUT /v1/services/a", none, "{\"endpoints\":[],\"endpoints\":[]}".to_owned(), 400, "stands twice"),
+        ("PUT /v1/services/a", none, "{\"endpoint\":[]}".to_owned(), 422, "/endpoint"),
+        ("PUT /v1/services/a", none, "[]".to_owned(), 422, "object"),
+        ("PUT /v1/services/a", none, "{\"endpoints\":[{\"address\":\"nowhere\"}]}".to_owned(), 422, "/endpoints/0/address"),
+        ("PUT /v1/services/a", none, "{\"endpoints\":[{\"address\":1}]}".to_owned(), 422, "/endpoints/0/address"),
+        ("PUT /v1/services/a", none, "{\"endpoints\":[],\"healthCheck\":{}}".to_owned(), 422, "not supported yet"),
+        ("PUT /v1/routes/a", none, route("orders", "a").to_string(), 422, "/rules/0/matches/0/path/value"),
+        ("PUT /v1/routes/a", none, double_match, 422, "/rules/0/matches/0/method2"),
+        (&long, none, spec.clone(), 422, "253"),
+        ("PUT /v1/services/UPPER", none, spec.clone(), 422, "'U'"),
+        ("PUT /v1/services/%ff", none, spec.clone(), 400, "UTF-8"),
+        ("PUT /v1/services/a", none, huge.clone(), 413, "limit"),
+        ("POST /v1/transactions", none, many, 413, "10001 operations"),
+        ("POST /v1/transactions", none, bulky, 413, "bytes"),
+        ("POST /v1/transactions", none, huge, 413, "limit"),
+        ("POST /v1/transactions", none, duplicate.to_string(), 422, "/operations/1"),
+        ("POST /v1/transactions", none, unknown.to_string(), 422, "/operations/1/spec/rules/0/matchs"),
+        ("POST /v1/transactions", none, delete_missing.to_string(), 404, "/operations/0"),
+        ("POST /v1/transactions", none, stale.to_string(), 412, "\"presentRevision\":1"),
+        ("POST /v1/transactions", none, not_served.to_string(), 422, "/operations/0/kind"),
+        ("POST /v1/transactions", &[("if-match", "\"1\"")], stale.to_string(), 400, "if-match"),
+        ("PUT /v1/services/a", &[("if-match", "\"9\"")], spec.clone(), 412, "\"presentRevision\":1"),
+        ("PUT /v1/services/b", &[("if-match", "\"9\"")], spec.clone(), 412, "\"presentRevision\":null"),
+        ("PUT /v1/services/b", &[("if-match", "*")], spec.clone(), 412, "does not exist"),
+        ("PUT /v1/services/a", &[("if-none-match", "*")], spec.clone(), 412, "\"presentRevision\":1"),
+        ("DELETE /v1/services/a", &[("if-match", "\"9\"")], String::new(), 412, "\"presentRevision\":1"),
+        ("PUT /v1/services/a", &[("if-match", "1")], spec.clone(), 400, "if-match"),
+        ("PUT /v1/services/a", &[("raftgate-timeout", "1h")], spec.clone(), 400, "raftgate-timeout"),
+        ("PUT /v1/services/a", &[("raftgate-min-revision", "x")], spec.clone(), 400, "raftgate-min-revision"),
+        ("PUT /v1/services/a", &[("raftgate-cluster", "c2")], spec.clone(), 409, "c2"),
+        ("PUT /v1/services/a", &[("idempotency-key", "")], spec.clone(), 400, "idempotency-key"),
+        ("PUT /v1/services/a", &[("content-type", "text/plain")], spec.clone(), 415, "text/plain"),
+        ("PUT /v1/services/a?dryrun=true", none, spec.clone(), 400, "dryrun"),
+        ("PUT /v1/services/a?dryRun=maybe", none, spec.clone(), 400, "maybe"),
+        ("PUT /v1/services/a?wait=forever", none, spec.clone(), 400, "forever"),
+        ("DELETE /v1/services/none", none, String::new(), 404, "none"),
+        ("POST /v1/services", none, spec.clone(), 405, "POST /v1/services"),
+        ("PUT /v1/nothing/a", none, spec.clone(), 404, "nothing"),
+        ("PUT /v1/certificates/a", none, spec.clone(), 501, "Certificate"),
+        ("POST /v1/rollback", none, "{}".to_owned(), 501, "rollback"),
+        ("PUT /v1/services/a/endpoints/1", none, "{}".to_owned(), 501, "endpoints"),
+        ("PUT /v1/config", none, twice.to_string(), 422, "/items/1"),
+        ("PUT /v1/config", none, bad_item.to_string(), 422, "Service \\\"s\\\""),
+        ("PUT /v1/config", &[("content-type", "application/yaml")], "items: [".to_owned(), 400, "YAML"),
+        ("PUT /v1/config", &[("content-type", "text/csv")], String::new(), 415, "text/csv"),
+        ("PUT /v1/config?prun=true", none, "{\"items\":[]}".to_owned(), 400, "prun"),
+        ("PUT /v1/config", &[("if-match", "\"7\"")], "{\"items\":[]}".to_owned(), 412, "\"presentRevision\":1"),
+        ("PUT /v1/routes/a", &[("raftgate-min-revision", "2"), ("raftgate-timeout", "5ms")], good_route, 503, "revision 1"),
+    ];
+    for (call, headers, body, status, part) in rows {
+        let answer = api.send(call, headers, body).await;
+        let call = &call[..call.len().min(60)];
+        assert_eq!(answer.status, status, "{call} {part}: {}", answer.text);
+        assert!(answer.text.contains(part), "{call}: {part} not in {}", answer.text);
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{call} {part}");
+        assert_eq!(answer.body["status"], status, "{call}");
+        assert_eq!(answer.body["outcome"], "notApplied", "{call} {part}: {}", answer.text);
+        assert_eq!(answer.header("raftgate-revision"), Some("1"), "{call} {part}");
+        assert_eq!(answer.header("retry-after").is_some(), status == 503, "{call} {part}");
+    }
+    assert_eq!(api.revision(), 1);
+    assert_eq!(api.get("/v1/services/a").await.body["spec"], service(1));
+}
+
+/// A valid spec of more than 150 kB.
+fn bulky_route() -> Value {
+    let hostnames: Vec<String> = (0..16).map(|n| format!("{}{n}.example", "x".repeat(50))).collect();
+    let value = "v".repeat(4000);
+    let set: Vec<Value> = (0..15).map(|n| json!({"name": format!("x-{n}"), "value": value})).collect();
+    let filters = json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": set}}]);
+    let rule = |n: usize| json!({"matches": [{"path": {"type": "Exact", "value": format!("/{n}")}}], "filters": filters});
+    json!({"hostnames": hostnames, "rules": [rule(0), rule(1), rule(2)]})
+}
+
+#[tokio::test]
+async fn bad_reads_are_named() {
+    let api = Api::open();
+    for (call, status, part) in [
+        ("GET /v1/routes/none", 404, "none"),
+        ("GET /v1/routes?limit=0", 400, "limit"),
+        ("GET /v1/routes?hostnam=a", 400, "hostnam"),
+        ("GET /v1/services?hostname=a", 400, "hostname"),
+        ("GET /v1/routes?continue=%2F", 400, "continue"),
+        ("GET /v1/routes?consistency=stale", 400, "stale"),
+        ("GET /v1/unknown", 404, "/v1/unknown"),
+        ("GET /v2", 404, "/v2"),
+        ("GET /v1/revisions", 501, "/v1/revisions: not supported yet"),
+        ("GET /v1/revisions/1..3", 501, "/v1/revisions"),
+        ("GET /v1/watch?fromRevision=1", 501, "/v1/watch"),
+        ("GET /v1/backup", 501, "/v1/backup"),
+        ("GET /v1/policies", 501, "Policy"),
+        ("GET /openapi.json", 501, "openapi"),
+        ("GET /", 501, "console"),
+    ] {
+        let answer = api.send(call, &[], "").await;
+        assert_eq!(answer.status, status, "{call}: {}", answer.text);
+        assert!(answer.text.contains(part), "{call}: {}", answer.text);
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{call}");
+        assert_eq!(answer.header("raftgate-revision"), Some("0"), "{call}");
+        assert!(answer.body.get("outcome").is_none(), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_says_whether_it_may_have_happened() {
+    let api = Api::open();
+    api.fail(Fault::NoLeader);
+    for call in ["PUT /v1/services/a", "PUT /v1/services/a?dryRun=true"] {
+        let answer = api.send(call, &[], service(1).to_string()).await;
+        assert_eq!((answer.status, &answer.body["outcome"]), (503, &json!("notApplied")), "{call}");
+        assert!(answer.header("retry-after").is_some() && answer.text.contains("no leader"), "{answer:?}");
+    }
+    let read = api.get("/v1/services").await;
+    assert_eq!((read.status, read.body.get("outcome")), (503, None));
+    assert_eq!(api.get("/v1/services?consistency=local").await.status, 200);
+    api.fail(Fault::AnswerLost);
+    let lost = api.put("/v1/services/a", &service(1)).await;
+    assert_eq!((lost.status, &lost.body["outcome"], lost.header("retry-after")), (504, &json!("unknown"), None));
+    assert_eq!(api.revision(), 1);
+}
+
+#[tokio::test]
+async fn a_retried_write_is_applied_once() {
+    let api = Api::open();
+    let key = [("idempotency-key", "k1")];
+    let put = |body: Value| api.send("PUT /v1/services/a", &key, body.to_string());
+    assert_eq!(put(service(1)).await.status, 201);
+    assert_eq!(api.put("/v1/services/a", &service(2)).await.status, 200);
+    let retried = put(service(1)).await;
+    assert_eq!((retried.status, retried.body["revision"].as_u64()), (201, Some(1)));
+    assert_eq!(api.get("/v1/services/a").await.body["spec"], service(2));
+    let reused = put(service(3)).await;
+    assert_eq!((reused.status, &reused.body["outcome"]), (422, &json!("notApplied")));
+    assert!(reused.text.contains("Idempotency-Key"), "{reused:?}");
+    assert_eq!(api.revision(), 2);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_the_difference_and_makes_none() {
+    let api = Api::open();
+    api.put("/v1/services/a", &service(1)).await;
+    let tried = api.put("/v1/services/a?dryRun=true", &service(2)).await;
+    assert_eq!((tried.status, tried.body["revision"].as_u64(), &tried.body["changed"]), (200, Some(1), &json!(true)));
+    let change = json!({"kind": "Service", "name": "a", "change": "updated", "before": service(1), "after": service(2)});
+    assert_eq!((&tried.body["changes"], &tried.body["dryRun"]), (&json!([change]), &json!(true)));
+    let made = api.put("/v1/services/b?dryRun=true", &service(2)).await;
+    assert_eq!((made.status, &made.body["changes"][0]["change"]), (200, &json!("created")));
+    let refused = api.send("PUT /v1/services/a?dryRun=true", &[("if-match", "\"9\"")], service(2).to_string()).await;
+    assert_eq!(refused.status, 412);
+    assert_eq!(api.revision(), 1);
+}
+
+#[tokio::test]
+async fn waiting_for_live_lists_every_member() {
+    let api = Api::open();
+    let all = api.put("/v1/services/a?wait=live", &service(1)).await;
+    assert_eq!((all.status, &all.body["live"]), (201, &json!(true)));
+    api.fail(Fault::OneNotLive);
+    let some = api.put("/v1/services/a?wait=live", &service(2)).await;
+    assert_eq!((some.status, &some.body["live"]), (200, &json!(false)));
+    assert_eq!(some.body["members"][1], json!({"id": 2, "revision": 0, "live": false, "reason": "no answer for 1s"}));
+}
+
+#[tokio::test]
+async fn a_minimal_revision_is_waited_for() {
+    let api = Api::open();
+    let headers = [("raftgate-min-revision", "1"), ("raftgate-cluster", "c1")];
+    let waiting = api.send("GET /v1/table", &headers, "");
+    let spec = service(1);
+    let (table, _) = tokio::join!(waiting, api.put("/v1/services/a", &spec));
+    assert_eq!((table.status, table.header("raftgate-revision")), (200, Some("1")));
+    let other = api.send("GET /v1/table", &[("raftgate-min-revision", "1"), ("raftgate-cluster", "c2")], "").await;
+    assert_eq!(other.status, 409);
+}
+
+#[tokio::test]
+async fn the_configuration_goes_round_in_both_languages() {
+    let api = Api::open();
+    for n in 0..200 {
+        api.cluster.intrude(n);
+    }
+    api.put("/v1/routes/shop", &route("/", "intruder-1")).await;
+    let digest = api.cluster.state().digest();
+    for language in ["application/json", "application/yaml"] {
+        let whole = api.send("GET /v1/config", &[("accept", language)], "").await;
+        assert_eq!((whole.status, whole.header("content-type"), whole.header("etag")), (200, Some(language), Some("\"201\"")));
+        let same = api.send("PUT /v1/config?prune=true", &[("content-type", language)], whole.text).await;
+        assert_eq!((same.status, &same.body["changed"]), (200, &json!(false)), "{same:?}");
+    }
+    assert_eq!(api.cluster.state().digest(), digest);
+    let documents = format!(
+        "kind: Service\nname: intruder-1\nspec: {}\n---\nkind: Service\nname: new\nspec: {}\n---\n",
+        json!({"endpoints": []}),
+        service(1)
+    );
+    let yaml = [("content-type", "application/yaml")];
+    let added = api.send("PUT /v1/config", &yaml, documents.clone()).await;
+    assert_eq!((added.status, added.body["results"].as_array().map(Vec::len)), (200, Some(1)), "{added:?}");
+    let pruned = api.send("PUT /v1/config?prune=true", &yaml, documents).await;
+    assert_eq!((pruned.status, pruned.body["revision"].as_u64()), (200, Some(203)), "{pruned:?}");
+    assert_eq!(api.cluster.state().len(), 2);
+    let empty = api.send("PUT /v1/config?prune=true", &[], "{\"items\":[]}").await;
+    assert_eq!((empty.status, api.cluster.state().len()), (200, 0));
+    assert_eq!(api.get("/v1/config").await.body, json!({"items": []}));
+    let yaml = api.send("GET /v1/config", &[("accept", "application/yaml")], "").await;
+    assert_eq!(yaml.text, "items: []\n");
+}
+
+#[tokio::test]
+async fn the_configuration_is_computed_again_when_others_write() {
+    let api = Api::open();
+    api.cluster.intruders.store(2, Ordering::SeqCst);
+    let document = json!({"items": [{"kind": "Service", "name": "a", "spec": service(1)}]}).to_string();
+    let key = [("idempotency-key", "k")];
+    let made = api.send("PUT /v1/config?prune=true", &key, document.clone()).await;
+    assert_eq!((made.status, made.body["revision"].as_u64()), (200, Some(3)), "{made:?}");
+    assert_eq!(api.cluster.state().len(), 1);
+    api.cluster.intrude(7);
+    let retried = api.send("PUT /v1/config?prune=true", &key, document).await;
+    assert_eq!((retried.status, retried.body["revision"].as_u64()), (200, Some(3)), "{retried:?}");
+    assert_eq!(api.cluster.state().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_explained_by_the_live_table() {
+    let api = Api::open();
+    api.put("/v1/services/a", &service(1)).await;
+    api.put("/v1/routes/shop", &route("/shop", "a")).await;
+    let ask = |url: &str| api.send("POST /v1/explain", &[], json!({"method": "GET", "url": url}).to_string());
+    let found = ask("http://any.example/shop/cart?x=1").await;
+    assert_eq!((found.status, &found.body["outcome"]["route"]), (200, &json!("shop")), "{found:?}");
+    assert_eq!(found.body["backends"][0]["endpoints"][0]["address"], "127.0.0.1:1");
+    assert_eq!(found.header("raftgate-revision"), Some("2"));
+    let missed = ask("/other").await;
+    assert_eq!((missed.status, &missed.body["outcome"]), (200, &Value::Null));
+    let bad = api.send("POST /v1/explain", &[], "{\"uri\":\"/\"}").await;
+    assert_eq!((bad.status, bad.body.get("outcome")), (422, None));
+}
+
+#[tokio::test]
+async fn health_tells_proxy_and_control_plane_apart() {
+    let api = Api::open();
+    for path in ["/livez", "/readyz", "/readyz/control"] {
+        assert_eq!(api.get(path).await.status, 200, "{path}");
+    }
+    api.fail(Fault::NoLeader);
+    let ready = api.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["warnings"]), (200, &json!(["no leader", "no quorum"])));
+    let control = api.get("/readyz/control").await;
+    assert_eq!((control.status, &control.body["reasons"]), (503, &json!(["no leader", "no quorum"])));
+    for phase in [Phase::Starting, Phase::Draining] {
+        api.phase.send_replace(phase);
+        let ready = api.get("/readyz").await;
+        assert_eq!((ready.status, &ready.body["ready"]), (503, &json!(false)), "{phase:?}");
+    }
+    let metrics = api.get("/metrics").await;
+    assert!(metrics.text.contains("raftgate_table_revision"));
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_except_for_health() {
+    let api = Api::new(Tokens::new([("ci".to_owned(), "s3cret".to_owned())]));
+    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/readyz/control", 200), ("/metrics", 401), ("/v1/table", 401)] {
+        assert_eq!(api.get(path).await.status, status, "{path}");
+    }
+    let refused = api.put("/v1/services/a", &service(1)).await;
+    assert_eq!((refused.status, &refused.body["outcome"]), (401, &json!("notApplied")));
+    assert!(refused.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
+    let headers = [("authorization", "Bearer s3cret")];
+    assert_eq!(api.send("PUT /v1/services/a", &headers, service(1).to_string()).await.status, 201);
+    let state = api.cluster.state();
+    assert_eq!(state.history_at(Revision(1)).map(|entry| entry.actor.as_str()), Some("ci"));
+}
+
+#[tokio::test]
+async fn connections_are_served_and_drained() {
+    let api = Api::open();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(serve(listener, api.router.clone(), async move { drop(stopped.await) }));
+    let client = reqwest::Client::new();
+    let large = vec![b' '; BODY_BYTES_MAX * 2];
+    let refused = client.put(format!("{url}/services/a")).body(large).send().await.expect("an answer to a body over the limit");
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let waiting = client.get(format!("{url}/table")).header("raftgate-min-revision", "1").send();
+    let waiting = tokio::spawn(waiting);
+    assert_eq!(client.get(format!("{url}/table")).send().await.expect("an answer").status(), StatusCode::OK);
+    let made = client.put(format!("{url}/services/a")).body(service(1).to_string()).send().await.expect("an answer");
+    assert_eq!(made.status(), StatusCode::CREATED);
+    let waited = waiting.await.expect("a task").expect("an answer");
+    assert_eq!(waited.status(), StatusCode::OK);
+    stop.send(()).expect("serving");
+    tokio::time::timeout(Duration::from_secs(5), serving).await.expect("drained in time").expect("no panic");
+    assert!(client.get(format!("{url}/table")).send().await.is_err());
+}

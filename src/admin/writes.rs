@@ -1,0 +1,268 @@
+//! The way of every write: a transaction is proposed (or tried, for `dryRun`), its outcome told, and waited for to be live.
+//!
+//! What a client learns of a failed write is decided here alone: a refusal is deterministic and final; `notApplied` means that nothing
+//! was proposed; `unknown` means that nobody can tell. Nothing is tried again here: [`crate::raft::Node::propose`] does what is safe.
+
+use axum::response::Response;
+use http::request::Parts;
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::body::offload;
+use super::call::Call;
+use super::headers::{idempotency_key, tag_of};
+use super::problem::Problem;
+use super::query::Parameters;
+use super::reads::unreadable;
+use super::render::{json_at, key_value, now};
+use crate::model::spec::FieldError;
+use crate::model::{
+    Command, CommandBody, Digest, IdempotencyKey, Outcome, Refusal, ResourceKey, ResultItem, Revision, State, Transaction,
+};
+use crate::raft::{MemberLive, ProposeError};
+
+/// Query parameters of every write.
+pub(crate) const WRITE_PARAMETERS: [&str; 2] = ["dryRun", "wait"];
+
+/// What the client wants beside the change itself.
+#[derive(Debug)]
+pub(crate) struct Wishes {
+    /// Only say what it would do.
+    pub(crate) dry_run: bool,
+    /// Answer once it is live everywhere.
+    wait_live: bool,
+    /// Apply it once, however often it is sent.
+    pub(crate) idempotency: Option<IdempotencyKey>,
+}
+
+impl Wishes {
+    /// Reads the wishes of a request with this body.
+    pub(crate) fn read(parts: &Parts, parameters: &Parameters, actor: &str, body: &[u8]) -> Result<Wishes, Problem> {
+        let dry_run = parameters.flag("dryRun")?;
+        let wait_live = parameters.choice("wait", "live", "commit")?;
+        if dry_run && wait_live {
+            return Err(Problem::malformed("query parameters \"dryRun\" and \"wait\" exclude each other"));
+        }
+        let key = idempotency_key(&parts.headers)?;
+        let idempotency =
+            key.map(|key| IdempotencyKey { scoped_key: format!("{actor}\0{key}"), request_sha256: fingerprint(parts, body) });
+        Ok(Wishes { dry_run, wait_live, idempotency })
+    }
+}
+
+/// What a request asks for: method, target, preconditions and body.
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let header = |name| parts.headers.get(name).map_or(&[][..], http::HeaderValue::as_bytes);
+    let target = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let conditions = [header(header::IF_MATCH), header(header::IF_NONE_MATCH)];
+    Digest::of_parts([parts.method.as_str().as_bytes(), target.as_bytes(), conditions[0], conditions[1], body]).0
+}
+
+/// A write that was done, or would be.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The revision that it made, or the present one.
+    pub(crate) revision: Revision,
+    /// Whether it made a revision.
+    pub(crate) changed: bool,
+    /// One an operation.
+    pub(crate) results: Vec<ResultItem>,
+    /// Of a dry run: what it would change.
+    difference: Option<Value>,
+    /// Who has published it, where that was asked for.
+    live: Option<Vec<MemberLive>>,
+}
+
+impl Done {
+    /// A write that had nothing to do.
+    pub(crate) fn nothing(revision: Revision) -> Done {
+        Done { revision, changed: false, results: Vec::new(), difference: None, live: None }
+    }
+
+    /// The status of a write of one resource.
+    pub(crate) fn status(&self) -> StatusCode {
+        let created = self.difference.is_none() && matches!(self.results.as_slice(), [only] if only.created);
+        if created { StatusCode::CREATED } else { StatusCode::OK }
+    }
+
+    /// The answer.
+    pub(crate) fn answer(&self, status: StatusCode, warnings: &[String]) -> Response {
+        let results = self.results.iter().map(|item| {
+            let mut value = key_value(&item.key);
+            value["revision"] = json!(item.revision);
+            value["created"] = json!(item.created);
+            value
+        });
+        let mut body = json!({
+            "revision": self.revision,
+            "changed": self.changed,
+            "results": results.collect::<Vec<_>>(),
+            "warnings": warnings,
+        });
+        if let Some(difference) = &self.difference {
+            body["dryRun"] = json!(true);
+            body["changes"] = difference.clone();
+        }
+        if let Some(members) = &self.live {
+            body["live"] = json!(members.iter().all(|member| member.live));
+            body["members"] = members.iter().map(member_value).collect();
+        }
+        json_at(status, self.revision, &body)
+    }
+
+    /// The answer to a write of one resource, with its entity tag where the write left one.
+    pub(crate) fn answer_of_one(&self, is_put: bool, warnings: &[String]) -> Response {
+        let mut response = self.answer(self.status(), warnings);
+        if let [only] = self.results.as_slice()
+            && is_put
+            && self.difference.is_none()
+        {
+            response.headers_mut().insert(header::ETAG, tag_of(only.revision));
+        }
+        response
+    }
+}
+
+fn member_value(member: &MemberLive) -> Value {
+    json!({"id": member.id, "revision": member.revision, "live": member.live, "reason": member.reason})
+}
+
+/// How a request names the parts of its transaction, for problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One resource, named by the path.
+    Single,
+    /// `/operations/3`, `/preconditions/0`.
+    Transaction,
+}
+
+/// Does what the client wishes with `transaction`.
+pub(crate) async fn perform(
+    shared: &Shared,
+    call: &Call,
+    transaction: Transaction,
+    wishes: &Wishes,
+    shape: Shape,
+) -> Result<Done, Problem> {
+    if wishes.dry_run {
+        let state = shared.admin.cluster.read(call.deadline).await.map_err(|error| unreadable(&error))?;
+        return rehearse(call, transaction, state, shape).await;
+    }
+    let done = done_of(propose(shared, call, transaction).await?, shape)?;
+    Ok(await_live(shared, call, wishes, done).await)
+}
+
+/// What was done, or the problem that tells why not.
+pub(crate) fn done_of(outcome: Outcome, shape: Shape) -> Result<Done, Problem> {
+    match outcome {
+        Outcome::Refused { revision, refusal } => Err(refused(revision, &refusal, shape)),
+        Outcome::Applied { revision, changed, results } => Ok(Done { revision, changed, results, difference: None, live: None }),
+    }
+}
+
+/// Waits until `done` is live everywhere, if that was wished for.
+pub(crate) async fn await_live(shared: &Shared, call: &Call, wishes: &Wishes, mut done: Done) -> Done {
+    if wishes.wait_live {
+        done.live = Some(shared.admin.cluster.wait_live(done.revision, call.deadline).await);
+    }
+    done
+}
+
+/// Proposes `transaction` in the caller's name.
+pub(crate) async fn propose(shared: &Shared, call: &Call, transaction: Transaction) -> Result<Outcome, Problem> {
+    shared.admin.cluster.propose(command(call, transaction), call.deadline).await.map_err(|error| not_proposed(&error))
+}
+
+fn command(call: &Call, transaction: Transaction) -> Command {
+    Command { proposed_at: now(), actor: call.actor.to_string(), body: CommandBody::Transaction(transaction) }
+}
+
+/// Says what `transaction` would do at `state`.
+pub(crate) async fn rehearse(call: &Call, mut transaction: Transaction, state: State, shape: Shape) -> Result<Done, Problem> {
+    // A remembered outcome would tell what happened long ago, not what would happen now.
+    transaction.idempotency = None;
+    let bytes = transaction.operations.iter().map(crate::model::Operation::byte_count).sum();
+    let command = command(call, transaction);
+    offload(bytes, move || match state.preview(&command) {
+        (Outcome::Refused { revision, refusal }, _) => Err(refused(revision, &refusal, shape)),
+        (Outcome::Applied { changed, results, .. }, after) => {
+            let difference = Some(difference(&state, &after));
+            Ok(Done { revision: state.revision(), changed, results, difference, live: None })
+        }
+    })
+    .await
+}
+
+/// What differs from `before` to `after`, resource by resource.
+fn difference(before: &State, after: &State) -> Value {
+    let spec = |resource: Option<&std::sync::Arc<crate::model::Resource>>| {
+        resource.map(|resource| serde_json::from_slice::<Value>(&resource.spec).unwrap_or_default())
+    };
+    let changes = after.changes_since(before).filter_map(|(old, new)| {
+        let change = match (old, new) {
+            (None, _) => "created",
+            (_, None) => "deleted",
+            (Some(_), Some(_)) => "updated",
+        };
+        let mut value = key_value(&new.or(old)?.key);
+        value["change"] = json!(change);
+        value["before"] = json!(spec(old));
+        value["after"] = json!(spec(new));
+        Some(value)
+    });
+    changes.collect()
+}
+
+fn not_proposed(error: &ProposeError) -> Problem {
+    match error {
+        ProposeError::NotApplied { reason, .. } => Problem::unavailable(format!("nothing was applied: {reason}")),
+        ProposeError::Unknown { reason } => Problem::unknown_outcome(format!("the write may have been applied: {reason}")),
+        ProposeError::TooLarge { bytes, limit } => {
+            Problem::too_large(format!("the transaction takes {bytes} bytes in the log, the limit is {limit}"))
+        }
+    }
+}
+
+/// The problem that tells of a refusal at `revision`.
+fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
+    let place = |list: &str, index: u32| match shape {
+        Shape::Single => String::new(),
+        Shape::Transaction => format!("/{list}/{index}"),
+    };
+    let problem = match refusal {
+        Refusal::Precondition { index, key, present } => failed_precondition(key, *present).with_error(match shape {
+            Shape::Single => None,
+            Shape::Transaction => Some(error(place("preconditions", *index), describe(key, *present))),
+        }),
+        Refusal::StateRevision { present } => {
+            Problem::precondition(format!("the configuration is at revision {present}"), Some(*present))
+        }
+        Refusal::NotFound { index, key } => Problem::not_found(format!("{key} does not exist")).with_error(match shape {
+            Shape::Single => None,
+            Shape::Transaction => Some(error(place("operations", *index), format!("{key} does not exist"))),
+        }),
+        Refusal::DuplicateOperation { index, key } => {
+            Problem::invalid_at(place("operations", *index), format!("{key} is changed twice in one transaction"))
+        }
+        Refusal::TooLarge { what, count, limit } => Problem::too_large(format!("{count} {what}, the limit is {limit}")),
+        Refusal::IdempotencyKeyReused => Problem::idempotency_key_reused(),
+        Refusal::IdempotencyMemoryFull => Problem::unavailable("too many idempotency keys are remembered at present"),
+    };
+    problem.at(revision)
+}
+
+fn failed_precondition(key: &ResourceKey, present: Option<Revision>) -> Problem {
+    Problem::precondition(describe(key, present), present)
+}
+
+fn describe(key: &ResourceKey, present: Option<Revision>) -> String {
+    match present {
+        Some(present) => format!("{key} is at revision {present}"),
+        None => format!("{key} does not exist"),
+    }
+}
+
+fn error(path: String, message: String) -> FieldError {
+    FieldError { path, message }
+}

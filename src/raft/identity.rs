@@ -1,0 +1,123 @@
+//! Who speaks: the header of every message between peers, and the check of one that comes in (`faults.md`, "Identity").
+//!
+//! Refused are only: another cluster, a wrong receiver, another protocol, and a member that is known under another incarnation (its
+//! data directory was wiped). A sender that the membership does not list is not refused, for this node's membership may be stale.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::wire;
+use crate::model::NodeId;
+use crate::observe::Metrics;
+use crate::pb::peer::Header;
+use crate::store::{AppliedState, ClusterId, Incarnation};
+
+/// The version of the messages in `proto/peer.proto`. A node refuses others.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// This node's name in all its messages.
+#[derive(Debug)]
+pub(super) struct Identity {
+    node_id: NodeId,
+    incarnation: Incarnation,
+    incarnation_bytes: Bytes,
+    /// Set once, when the node knows its cluster and has that on disk.
+    cluster: OnceLock<Cluster>,
+    applied: watch::Receiver<AppliedState>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    id: ClusterId,
+    bytes: Bytes,
+    text: Arc<str>,
+}
+
+impl Identity {
+    pub(super) fn new(
+        node_id: NodeId,
+        incarnation: Incarnation,
+        applied: watch::Receiver<AppliedState>,
+        metrics: Metrics,
+    ) -> Identity {
+        let incarnation_bytes = Bytes::copy_from_slice(&incarnation.0);
+        Identity { node_id, incarnation, incarnation_bytes, cluster: OnceLock::new(), applied, metrics }
+    }
+
+    pub(super) fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// From here on this node belongs to `id`; the first call counts.
+    pub(super) fn join(&self, id: ClusterId) {
+        let text = Arc::from(id.to_string());
+        let _ = self.cluster.set(Cluster { id, bytes: Bytes::copy_from_slice(&id.0), text });
+    }
+
+    pub(super) fn cluster_id(&self) -> Option<ClusterId> {
+        self.cluster.get().map(|cluster| cluster.id)
+    }
+
+    pub(super) fn cluster_text(&self) -> Option<Arc<str>> {
+        self.cluster.get().map(|cluster| Arc::clone(&cluster.text))
+    }
+
+    /// The header of a message to `receiver`. Before the node belongs to a cluster its id is empty, and every receiver refuses.
+    pub(super) fn header(&self, receiver: NodeId) -> Header {
+        Header {
+            cluster_id: self.cluster.get().map(|cluster| cluster.bytes.clone()).unwrap_or_default(),
+            sender: self.node_id,
+            incarnation: self.incarnation_bytes.clone(),
+            receiver,
+            protocol: PROTOCOL,
+        }
+    }
+
+    /// Checks a header that came in; a refusal tells the sender why and is counted.
+    pub(super) fn admit(&self, header: Option<&Header>) -> Result<(), Status> {
+        let (reason, detail) = match self.refusal(header) {
+            None => return Ok(()),
+            Some(refusal) => refusal,
+        };
+        self.metrics.raft_peer_refusals.with_label_values(&[reason]).inc();
+        tracing::warn!(reason, detail, sender = header.map(|h| h.sender), "message of a peer refused");
+        Err(Status::failed_precondition(detail))
+    }
+
+    fn refusal(&self, header: Option<&Header>) -> Option<(&'static str, String)> {
+        let Some(header) = header else { return Some(("no_header", "no header".to_owned())) };
+        if header.protocol != PROTOCOL {
+            return Some(("protocol", format!("protocol {}; this node speaks {PROTOCOL}", header.protocol)));
+        }
+        let Some(cluster) = self.cluster.get() else {
+            return Some(("not_joined", format!("node {} does not belong to a cluster yet", self.node_id)));
+        };
+        if header.cluster_id != cluster.bytes {
+            return Some(("cluster", format!("node {} belongs to cluster {}", self.node_id, cluster.text)));
+        }
+        if header.receiver != self.node_id {
+            return Some(("receiver", format!("message for node {} came to node {}", header.receiver, self.node_id)));
+        }
+        let incarnation = match wire::read_incarnation(&header.incarnation) {
+            Ok(incarnation) => incarnation,
+            Err(error) => return Some(("malformed", error.to_string())),
+        };
+        let applied = self.applied.borrow();
+        let known = applied.membership.membership().get_node(&header.sender)?;
+        let detail = || {
+            format!(
+                "node {} is known with another data directory: remove that member and add this node under a new id",
+                header.sender
+            )
+        };
+        (known.incarnation != incarnation).then(|| ("incarnation", detail()))
+    }
+}

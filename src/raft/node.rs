@@ -1,0 +1,374 @@
+//! The handle to a running node, and its life: start, hand-over, shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bootstrap::{find_cluster, form, members_hash};
+use super::error::{ProposeError, ReadError, StartError};
+use super::identity::Identity;
+use super::network::NetworkFactory;
+use super::options::{NodeOptions, RaftSettings};
+use super::peers::Peers;
+use super::proposals::Admission;
+use super::reads::{self, Rounds};
+use super::shared::{Raft, Shared};
+use super::status::{ClusterStatus, MemberLive};
+use super::{board, compaction, server};
+use crate::model::{Command, NodeId, Outcome, Revision, State};
+use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
+
+/// Entries of one append, before bytes cut it further.
+const APPEND_ENTRIES_MAX: u64 = 1024;
+/// A voter that leadership goes to has answered within this time.
+const HAND_OVER_ANSWER: Duration = Duration::from_millis(100);
+/// How long a stop waits for tasks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running node. Clones are cheap and share it.
+#[derive(Debug, Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    closer: LogCloser,
+}
+
+/// What the Raft core takes over when it starts.
+struct Core {
+    config: Arc<Config>,
+    log: LogStore,
+    state_machine: StateMachine,
+    advisor: SnapshotAdvisor,
+}
+
+impl Node {
+    /// Starts the node: serves its peers at once, forms its cluster in the background where the data directory is empty.
+    ///
+    /// # Errors
+    ///
+    /// The options do not fit each other or the data directory, or the Raft core finds its storage unusable.
+    pub async fn start(options: NodeOptions) -> Result<Node, StartError> {
+        let config = raft_config(&options.cluster_name, options.settings)?;
+        let opened = options.opened;
+        let known = opened.identity.get().cloned();
+        if known.is_none() {
+            check_empty(options.node_id, opened.is_empty, &options.initial_members)?;
+        }
+        let incarnation = known.as_ref().map_or_else(Incarnation::random, |known| known.incarnation);
+        let identity = Arc::new(Identity::new(options.node_id, incarnation, opened.applied.clone(), options.metrics.clone()));
+        let (leader_rounds, leader_waiting) = Rounds::new();
+        let (follower_rounds, follower_waiting) = Rounds::new();
+        let shared = Arc::new(Shared {
+            identity,
+            peers: Arc::new(Peers::default()),
+            members_hash: members_hash(&options.cluster_name, &options.initial_members),
+            cluster_name: Arc::from(options.cluster_name),
+            initial_members: options.initial_members,
+            admin_address: options.admin_address,
+            raft: watch::Sender::new(None),
+            applied: opened.applied,
+            states: opened.states,
+            published: options.published,
+            snapshots: opened.snapshots,
+            receiving: Arc::new(Semaphore::new(1)),
+            admission: Admission::new(),
+            leader_rounds,
+            follower_rounds,
+            board: board::Board::default(),
+            storage_failed: opened.failed,
+            bootstrap_failed: watch::Sender::new(None),
+            metrics: options.metrics,
+            lease: options.settings.election_timeout_max,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let core = Core { config, log: opened.log, state_machine: opened.state_machine, advisor: opened.advisor };
+        shared.tasks.spawn(server::run(options.peer_listener, Arc::clone(&shared)));
+        match known {
+            Some(known) => {
+                shared.identity.join(known.cluster_id);
+                let raft = start_raft(&shared, core).await?;
+                spawn_form(&shared, raft, known.cluster_id);
+            }
+            None => {
+                shared.tasks.spawn(bootstrap(Arc::clone(&shared), core, opened.identity));
+            }
+        }
+        shared.tasks.spawn(board::run(Arc::clone(&shared)));
+        shared.tasks.spawn(stop_raft_on_storage_failure(Arc::clone(&shared)));
+        spawn_rounds(&shared, leader_waiting, follower_waiting);
+        Ok(Node { shared, closer: opened.closer })
+    }
+
+    /// Proposes a command at the leader, from here or over one hop, and waits for its outcome until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposeError`] tells whether it may have happened. What certainly did not is tried again until the deadline first.
+    pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
+        self.shared.propose(command, deadline).await
+    }
+
+    /// A State that holds everything that was acknowledged before this call (ReadIndex, Raft 6.4), at any node.
+    ///
+    /// # Errors
+    ///
+    /// No leader with a quorum confirmed it before `deadline`.
+    pub async fn read(&self, deadline: Instant) -> Result<State, ReadError> {
+        let shared = &self.shared;
+        let mut reason = "no leader".to_owned();
+        loop {
+            if let Some(failure) = shared.storage_failure() {
+                return Err(ReadError::StorageFailed(failure));
+            }
+            if shared.stopping.is_cancelled() {
+                return Err(ReadError::Stopping);
+            }
+            match tokio::time::timeout_at(deadline, self.read_once()).await {
+                Err(_) => return Err(ReadError::Unavailable(reason)),
+                Ok(Ok(state)) => return Ok(state),
+                Ok(Err(why)) => reason = why,
+            }
+            if !shared.pause(deadline).await {
+                return Err(ReadError::Unavailable(reason));
+            }
+        }
+    }
+
+    async fn read_once(&self) -> Result<State, String> {
+        let shared = &self.shared;
+        let read = match shared.leader() {
+            None => return Err("no leader".to_owned()),
+            Some(id) if id == shared.node_id() => shared.leader_rounds.join().await?,
+            Some(_) => shared.follower_rounds.join().await?,
+        };
+        let mut applied = shared.applied.clone();
+        let applied = applied.wait_for(|applied| applied.log_id.is_some_and(|id| id.index >= read.index)).await;
+        applied.map(|applied| applied.state.clone()).map_err(|_| "this node is stopping".to_owned())
+    }
+
+    /// This node's State as it stands; it may be behind.
+    pub fn state(&self) -> State {
+        self.shared.states.borrow().clone()
+    }
+
+    /// Follows this node's State, after every applied batch.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.shared.states.clone()
+    }
+
+    /// Follows this node's State with its log id and membership.
+    pub fn applied(&self) -> watch::Receiver<AppliedState> {
+        self.shared.applied.clone()
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.shared.node_id()
+    }
+
+    /// The cluster's id as a UUID; `None` until this node belongs to one.
+    pub fn cluster_id(&self) -> Option<Arc<str>> {
+        self.shared.identity.cluster_text()
+    }
+
+    /// What this node knows of the cluster.
+    pub fn status(&self) -> ClusterStatus {
+        self.shared.status()
+    }
+
+    /// The reason of a storage error, after which this process takes no part in Raft any more.
+    pub fn storage_failed(&self) -> watch::Receiver<Option<String>> {
+        self.shared.storage_failed.clone()
+    }
+
+    /// Why this node can neither form nor join its cluster, once that is certain.
+    pub fn bootstrap_failed(&self) -> watch::Receiver<Option<String>> {
+        self.shared.bootstrap_failed.subscribe()
+    }
+
+    /// Waits until every member has published `revision`, has not answered for a second, or `deadline` has passed.
+    pub async fn wait_live(&self, revision: Revision, deadline: Instant) -> Vec<MemberLive> {
+        self.shared.wait_live(revision, deadline).await
+    }
+
+    /// Hands leadership to a voter that is caught up and has just answered, and waits for a new leader until `deadline`.
+    /// True when another node leads then; a follower does nothing.
+    pub async fn hand_over(&self, deadline: Instant) -> bool {
+        let shared = &self.shared;
+        let own = shared.node_id();
+        let Some(raft) = shared.raft() else { return true };
+        if shared.leader() != Some(own) {
+            return true;
+        }
+        let Some(target) = self.successor(&raft).await else {
+            tracing::warn!("no voter is caught up and answers: leadership is not handed over");
+            return false;
+        };
+        tracing::info!(target, "handing leadership over");
+        if raft.trigger().transfer_leader(target).await.is_err() {
+            return true;
+        }
+        let mut metrics = raft.server_metrics();
+        let moved = async {
+            while metrics.borrow_and_update().current_leader.is_none_or(|id| id == own) {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline, moved).await.is_ok()
+    }
+
+    /// The voter with the longest matching log among those that answer at once.
+    async fn successor(&self, raft: &Raft) -> Option<NodeId> {
+        let own = self.shared.node_id();
+        let mut candidates: Vec<_> = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
+            metrics.membership_config.voter_ids().filter(|&id| id != own).map(|id| (matched(&id), id)).collect()
+        };
+        candidates.sort();
+        for (_, id) in candidates.into_iter().rev() {
+            if self.shared.poll(id, HAND_OVER_ANSWER).await.is_ok() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Stops the Raft side and the peer server, and closes the store. Calls under way end with an error.
+    pub async fn shutdown(&self) {
+        let shared = &self.shared;
+        shared.stopping.cancel();
+        if let Some(raft) = shared.raft()
+            && let Err(error) = raft.shutdown().await
+        {
+            tracing::warn!(%error, "raft core did not end in order");
+        }
+        shared.tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("tasks of the node still run");
+        }
+        shared.raft.send_replace(None);
+        if tokio::time::timeout(STOP_TIMEOUT, self.closer.close()).await.is_err() {
+            tracing::warn!("the log is not closed yet");
+        }
+    }
+}
+
+fn check_empty(
+    node_id: NodeId,
+    is_empty: bool,
+    initial_members: &std::collections::BTreeMap<NodeId, String>,
+) -> Result<(), StartError> {
+    if !is_empty {
+        let reason = "it holds Raft data but no identity: remove the member, and add this node under a new id";
+        return Err(StartError::Identity(reason.to_owned()));
+    }
+    if !initial_members.contains_key(&node_id) {
+        let reason = format!("node {node_id} is not in the list, and its data directory is empty");
+        return Err(StartError::Members(reason));
+    }
+    Ok(())
+}
+
+fn raft_config(name: &str, settings: RaftSettings) -> Result<Arc<Config>, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: name.to_owned(),
+        heartbeat_interval: millis(settings.heartbeat),
+        election_timeout_min: millis(settings.election_timeout_min),
+        election_timeout_max: millis(settings.election_timeout_max),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        // Snapshots and purges follow `compaction` alone.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A leader that restarts within its lease must not lead on: its followers may have committed what it never flushed.
+        enable_leader_restore: Some(false),
+        // A leader that hears no quorum falls silent for this long, so that the others can elect one that does.
+        quorum_loss_probe_interval: Some(millis(settings.election_timeout_max).saturating_mul(2)),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| StartError::Timing(error.to_string()))
+}
+
+async fn start_raft(shared: &Arc<Shared>, core: Core) -> Result<Raft, StartError> {
+    let network = NetworkFactory { identity: Arc::clone(&shared.identity), peers: Arc::clone(&shared.peers) };
+    let raft = Raft::new(shared.node_id(), core.config, network, core.log, core.state_machine)
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+    shared.raft.send_replace(Some(raft.clone()));
+    shared.tasks.spawn(compaction::run(Arc::clone(shared), raft.clone(), core.advisor));
+    Ok(raft)
+}
+
+/// The lowest initial member writes the first membership, also when it was stopped before it could.
+fn spawn_form(shared: &Arc<Shared>, raft: Raft, cluster: ClusterId) {
+    if shared.initial_members.keys().next() != Some(&shared.node_id()) {
+        return;
+    }
+    let shared = Arc::clone(shared);
+    shared.tasks.clone().spawn(async move {
+        shared.stopping.run_until_cancelled(form(&shared, &raft, cluster)).await;
+    });
+}
+
+async fn bootstrap(shared: Arc<Shared>, core: Core, mut file: store::IdentityFile) {
+    let stopping = shared.stopping.clone();
+    let joined = async {
+        let cluster_id = find_cluster(&shared).await?;
+        let identity = store::Identity {
+            cluster_id,
+            cluster_name: shared.cluster_name.to_string(),
+            node_id: shared.node_id(),
+            incarnation: shared.identity.incarnation(),
+        };
+        let written = tokio::task::spawn_blocking(move || file.write(identity)).await;
+        written.map_err(|error| error.to_string())?.map_err(|error| format!("identity not written: {error}"))?;
+        shared.identity.join(cluster_id);
+        let raft = start_raft(&shared, core).await.map_err(|error| error.to_string())?;
+        spawn_form(&shared, raft, cluster_id);
+        Ok::<(), String>(())
+    };
+    if let Some(Err(reason)) = stopping.run_until_cancelled(joined).await {
+        tracing::error!(reason, "this node cannot form or join its cluster");
+        shared.bootstrap_failed.send_replace(Some(reason));
+    }
+}
+
+fn spawn_rounds(shared: &Arc<Shared>, leader_waiting: reads::Waiting, follower_waiting: reads::Waiting) {
+    let own = Arc::clone(shared);
+    shared.tasks.spawn(async move {
+        reads::run(leader_waiting, own.stopping.clone(), || own.leader_round()).await;
+    });
+    let own = Arc::clone(shared);
+    shared.tasks.spawn(async move {
+        reads::run(follower_waiting, own.stopping.clone(), || own.follower_round()).await;
+    });
+}
+
+async fn stop_raft_on_storage_failure(shared: Arc<Shared>) {
+    let mut failed = shared.storage_failed.clone();
+    let failure = async {
+        let reason = failed.wait_for(Option::is_some).await.ok()?;
+        reason.clone()
+    };
+    let Some(Some(reason)) = shared.stopping.run_until_cancelled(failure).await else { return };
+    tracing::error!(reason, "storage failed: the Raft side of this process stops for good");
+    shared.metrics.storage_failed.set(1);
+    shared.metrics.raft_is_leader.set(0);
+    if let Some(raft) = shared.raft()
+        && let Err(error) = raft.shutdown().await
+    {
+        tracing::debug!(%error, "raft core had ended");
+    }
+}

@@ -1,0 +1,244 @@
+//! What this node answers its peers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::network::SNAPSHOT_CHUNK_TIMEOUT;
+use super::peers::MESSAGE_BYTES_MAX;
+use super::proposals::{deadline_of, response};
+use super::shared::{Raft, Shared};
+use super::wire::{self, WireError};
+use crate::model::Revision;
+use crate::pb::peer as pb;
+use crate::pb::peer::peer_server::{Peer, PeerServer};
+use crate::pb::peer::snapshot_request::Part;
+use crate::store::{IncomingSnapshot, Snapshot, SnapshotFile};
+
+/// Calls of one connection that are under way at once.
+const STREAMS_MAX: u32 = 8192;
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// How long a peer may ask this node to wait for its table.
+const PUBLISHED_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The version that this node reports.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Serves peers until the node stops; then gives calls under way a moment.
+pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
+    let address = listener.local_addr().map_or_else(|_| "unknown".to_owned(), |address: SocketAddr| address.to_string());
+    let service = PeerServer::new(PeerService { shared: Arc::clone(&shared) })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let served = Server::builder()
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shared.stopping.cancelled());
+    if let Err(error) = served.await {
+        tracing::error!(address, %error, "peers are not served any more");
+    }
+}
+
+struct PeerService {
+    shared: Arc<Shared>,
+}
+
+fn malformed(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// A refusal before anything was done.
+fn refused(reason: impl Into<String>) -> Status {
+    Status::failed_precondition(reason)
+}
+
+fn core_failed(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl PeerService {
+    /// The Raft core, for a message of a peer that may speak to it.
+    fn admit(&self, header: Option<&pb::Header>) -> Result<Raft, Status> {
+        self.shared.identity.admit(header)?;
+        if let Some(reason) = self.shared.storage_failure() {
+            return Err(refused(format!("storage of node {} failed: {reason}", self.shared.node_id())));
+        }
+        self.shared.raft().ok_or_else(|| refused(format!("node {} has not started", self.shared.node_id())))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
+        let request = request.into_inner();
+        let raft = self.admit(request.header.as_ref())?;
+        let request = wire::read_append_request(request).map_err(malformed)?;
+        let response = raft.append_entries(request).await.map_err(core_failed)?;
+        Ok(Response::new(wire::append_response(response)))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        let request = request.into_inner();
+        let raft = self.admit(request.header.as_ref())?;
+        let request = wire::read_vote_request(&request).map_err(malformed)?;
+        let response = raft.vote(request).await.map_err(core_failed)?;
+        Ok(Response::new(wire::vote_response(&response)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        let request = request.into_inner();
+        let raft = self.admit(request.header.as_ref())?;
+        let request = wire::read_vote_request(&request).map_err(malformed)?;
+        let response = raft.pre_vote(request).await.map_err(core_failed)?;
+        Ok(Response::new(wire::vote_response(&response)))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<pb::SnapshotRequest>>) -> Result<Response<pb::SnapshotResponse>, Status> {
+        let mut parts = request.into_inner();
+        let Some(Part::Head(head)) = next_part(&mut parts).await? else {
+            return Err(Status::invalid_argument("a snapshot begins with its head"));
+        };
+        let raft = self.admit(head.header.as_ref())?;
+        let vote = wire::read_vote(head.vote.as_ref()).map_err(malformed)?;
+        let meta = wire::read_snapshot_meta(&head).map_err(malformed)?;
+        let _turn = self.shared.receiving.try_acquire().map_err(|_| refused("another snapshot is arriving"))?;
+        let snapshot = self.receive(parts, head.byte_count, head.crc32c).await?;
+        let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(core_failed)?;
+        Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote(&installed.vote)) }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        let raft = self.admit(request.header.as_ref())?;
+        let request = wire::read_transfer_request(&request).map_err(malformed)?;
+        let taken = raft.handle_transfer_leader(request).await.map_err(core_failed)?;
+        let refused = taken.err().map(|error| error.to_string()).unwrap_or_default();
+        Ok(Response::new(pb::TransferLeaderResponse { refused }))
+    }
+
+    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
+        let request = request.into_inner();
+        self.shared.identity.admit(request.header.as_ref())?;
+        let result = self.shared.propose_for_peer(request.command, deadline_of(request.wait_ms)).await;
+        Ok(Response::new(response(result)))
+    }
+
+    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexResponse>, Status> {
+        use pb::read_index_response::Result;
+        let request = request.into_inner();
+        self.admit(request.header.as_ref())?;
+        let round = self.shared.leader_rounds.join();
+        let result = match tokio::time::timeout_at(deadline_of(request.wait_ms), round).await {
+            Ok(Ok(id)) => Result::ReadLogId(wire::log_id(id)),
+            Ok(Err(reason)) => Result::Unavailable(reason),
+            Err(_) => Result::Unavailable("no quorum confirmed it in time".to_owned()),
+        };
+        Ok(Response::new(pb::ReadIndexResponse { result: Some(result) }))
+    }
+
+    async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+        Ok(Response::new(self.shared.hello()))
+    }
+
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let request = request.into_inner();
+        let raft = self.admit(request.header.as_ref())?;
+        let (term, last_log_index) = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_term, metrics.last_log_index.unwrap_or(0))
+        };
+        let applied = self.shared.applied.borrow().clone();
+        let published = *self.shared.published.borrow();
+        Ok(Response::new(pb::StatusResponse {
+            term,
+            leads: self.shared.leads_with_quorum(),
+            revision: applied.state.revision().0,
+            digest: Bytes::copy_from_slice(&applied.state.digest().0),
+            applied: applied.log_id.map(wire::log_id),
+            state_digest: Bytes::copy_from_slice(&applied.state.state_digest().0),
+            published_revision: published.revision.0,
+            published_digest: Bytes::copy_from_slice(&published.digest.0),
+            last_log_index,
+            version: VERSION.to_owned(),
+            admin_address: self.shared.admin_address.clone(),
+        }))
+    }
+
+    async fn await_published(
+        &self,
+        request: Request<pb::AwaitPublishedRequest>,
+    ) -> Result<Response<pb::AwaitPublishedResponse>, Status> {
+        let request = request.into_inner();
+        self.shared.identity.admit(request.header.as_ref())?;
+        let deadline = Instant::now() + Duration::from_millis(request.wait_ms).min(PUBLISHED_WAIT_MAX);
+        let published = self.shared.await_published(Revision(request.revision), deadline).await;
+        let digest = Bytes::copy_from_slice(&published.digest.0);
+        Ok(Response::new(pb::AwaitPublishedResponse { revision: published.revision.0, digest }))
+    }
+}
+
+impl PeerService {
+    /// Takes a snapshot's bytes in, up to the announced number, and checks the whole.
+    async fn receive(
+        &self,
+        mut parts: Streaming<pb::SnapshotRequest>,
+        byte_count: u64,
+        crc32c: u32,
+    ) -> Result<SnapshotFile, Status> {
+        let directory = self.shared.snapshots.clone();
+        let mut incoming = blocking(move || directory.receive()).await?;
+        while let Some(part) = next_part(&mut parts).await? {
+            let Part::Data(data) = part else { return Err(Status::invalid_argument("a snapshot has one head")) };
+            if incoming.byte_count() + data.len() as u64 > byte_count {
+                return Err(Status::invalid_argument("more bytes than announced"));
+            }
+            incoming = blocking(move || -> std::io::Result<IncomingSnapshot> {
+                incoming.write(&data)?;
+                Ok(incoming)
+            })
+            .await?;
+        }
+        blocking(move || incoming.finish(byte_count, crc32c)).await
+    }
+}
+
+/// The next message of a snapshot; one that does not come in time ends it.
+async fn next_part(parts: &mut Streaming<pb::SnapshotRequest>) -> Result<Option<Part>, Status> {
+    let message = tokio::time::timeout(SNAPSHOT_CHUNK_TIMEOUT, parts.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the snapshot stands still"))??;
+    match message {
+        None => Ok(None),
+        Some(message) => message.part.map(Some).ok_or_else(|| Status::invalid_argument("empty part")),
+    }
+}
+
+/// Runs disk work where it may block.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Status>
+where
+    T: Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Status::internal(error.to_string())),
+        Err(error) => Err(Status::internal(error.to_string())),
+    }
+}

@@ -1,0 +1,169 @@
+//! What a node knows of its cluster, for people and for readiness.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+
+use super::board::Report;
+use super::server::VERSION;
+use super::shared::Shared;
+use crate::model::{Digest, NodeId, Revision};
+
+/// A picture of the cluster as this node sees it.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterStatus {
+    /// The cluster's id in hexadecimal; `None` until this node belongs to one.
+    pub cluster_id: Option<Arc<str>>,
+    /// The cluster's configured name.
+    pub cluster_name: Arc<str>,
+    /// This node.
+    pub node_id: NodeId,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The present term.
+    pub term: u64,
+    /// Whether this node knows of a leader that a quorum follows.
+    pub quorum: bool,
+    /// Every member, by id.
+    pub members: Vec<MemberStatus>,
+    /// Why the storage of this node failed, if it did.
+    pub storage_failed: Option<String>,
+    /// Why this node cannot join or form its cluster, if so.
+    pub bootstrap_failed: Option<String>,
+    /// A peer differs from this node at an equal revision or log id.
+    pub diverged: Option<String>,
+    /// The last log index on this node.
+    pub last_log_index: u64,
+    /// The last index that is known here to be committed.
+    pub committed_index: u64,
+    /// The last index that was applied here.
+    pub applied_index: u64,
+    /// The index that the newest snapshot covers.
+    pub snapshot_index: u64,
+    /// The last purged index.
+    pub purged_index: u64,
+}
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Votes and counts for the quorum.
+    Voter,
+    /// Follows the log only.
+    Learner,
+}
+
+impl Role {
+    /// `voter` or `learner`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Voter => "voter",
+            Role::Learner => "learner",
+        }
+    }
+}
+
+/// One member.
+#[derive(Debug, Clone)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// What it may do.
+    pub role: Role,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Where clients reach its admin API.
+    pub admin_address: String,
+    /// The version it runs; empty until it answered once.
+    pub version: String,
+    /// The revision of its State, as last reported.
+    pub revision: Revision,
+    /// The digest at that revision.
+    pub digest: Digest,
+    /// The revision that its table serves, as last reported.
+    pub published: Revision,
+    /// Entries that it is behind the last log index known here.
+    pub lag_entries: u64,
+    /// Whether it answered within the last second.
+    pub reachable: bool,
+}
+
+/// What became of waiting for one member to publish a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberLive {
+    /// Which member.
+    pub id: NodeId,
+    /// What it had published when the wait ended.
+    pub revision: Revision,
+    /// Whether that is the awaited revision or a later one.
+    pub live: bool,
+    /// Why not, where it is not live.
+    pub reason: Option<String>,
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> ClusterStatus {
+        let applied = self.applied.borrow().clone();
+        let mut status = ClusterStatus {
+            cluster_id: self.identity.cluster_text(),
+            cluster_name: Arc::clone(&self.cluster_name),
+            node_id: self.node_id(),
+            quorum: self.has_quorum(),
+            storage_failed: self.storage_failure(),
+            bootstrap_failed: self.bootstrap_failed.borrow().clone(),
+            diverged: self.board.diverged(),
+            applied_index: applied.log_id.map_or(0, |id| id.index),
+            ..ClusterStatus::default()
+        };
+        let Some(raft) = self.raft() else { return status };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        status.leader = metrics.current_leader;
+        status.term = metrics.current_term;
+        status.last_log_index = metrics.last_log_index.unwrap_or(0);
+        status.committed_index = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);
+        status.snapshot_index = metrics.snapshot.map_or(0, |id| id.index);
+        status.purged_index = metrics.purged.map_or(0, |id| id.index);
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        let reports = self.board.reports();
+        for (&id, member) in metrics.membership_config.nodes() {
+            let mut shown = MemberStatus {
+                id,
+                role: if voters.contains(&id) { Role::Voter } else { Role::Learner },
+                peer_address: member.peer_address.clone(),
+                admin_address: member.admin_address.clone(),
+                version: String::new(),
+                revision: Revision::ZERO,
+                digest: Digest::default(),
+                published: Revision::ZERO,
+                lag_entries: status.last_log_index,
+                reachable: false,
+            };
+            if id == self.node_id() {
+                shown.version = VERSION.to_owned();
+                shown.admin_address = self.admin_address.clone();
+                shown.revision = applied.state.revision();
+                shown.digest = applied.state.digest();
+                shown.published = self.published.borrow().revision;
+                shown.lag_entries = status.last_log_index.saturating_sub(status.applied_index);
+                shown.reachable = true;
+            } else if let Some(report) = reports.get(&id) {
+                shown.fill(report, status.last_log_index);
+            }
+            status.members.push(shown);
+        }
+        status
+    }
+}
+
+impl MemberStatus {
+    fn fill(&mut self, report: &Report, last_log_index: u64) {
+        self.version.clone_from(&report.version);
+        self.admin_address.clone_from(&report.admin_address);
+        self.revision = report.revision;
+        self.digest = report.digest;
+        self.published = report.published;
+        self.lag_entries = last_log_index.saturating_sub(report.applied.map_or(0, |id| id.index));
+        self.reachable = report.is_fresh();
+    }
+}

@@ -1,0 +1,423 @@
+//! Three nodes in one process, on loopback, on real disks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::model::{
+    Command, CommandBody, IdempotencyKey, Kind, Name, NodeId, Operation, Outcome, Published, ResourceKey, Revision, Timestamp,
+    Transaction,
+};
+use crate::observe::Metrics;
+use crate::pb::peer as pb;
+use crate::pb::peer::peer_client::PeerClient;
+use crate::store::{self, StoreOptions};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// One running node and what a test needs to stop and start it again.
+struct Running {
+    node: Node,
+    metrics: Metrics,
+    published: watch::Sender<Published>,
+}
+
+struct Cluster {
+    directory: tempfile::TempDir,
+    name: &'static str,
+    members: BTreeMap<NodeId, String>,
+    running: BTreeMap<NodeId, Running>,
+}
+
+impl Cluster {
+    /// `size` nodes on ports of their own, all started.
+    async fn start(size: u64) -> Cluster {
+        let mut cluster = Cluster::prepare(size).await;
+        for id in 1..=size {
+            cluster.start_node(id).await;
+        }
+        cluster.leader().await;
+        cluster
+    }
+
+    async fn prepare(size: u64) -> Cluster {
+        let mut listeners = Vec::new();
+        let mut members = BTreeMap::new();
+        for id in 1..=size {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            members.insert(id, listener.local_addr().unwrap().to_string());
+            listeners.push(listener);
+        }
+        Cluster { directory: tempfile::tempdir().unwrap(), name: "test", members, running: BTreeMap::new() }
+    }
+
+    fn data_dir(&self, id: NodeId) -> PathBuf {
+        self.directory.path().join(format!("node{id}"))
+    }
+
+    async fn start_node(&mut self, id: NodeId) {
+        let metrics = Metrics::new();
+        let options =
+            StoreOptions { dir: self.data_dir(id), node_id: id, cluster_name: self.name.to_owned(), metrics: metrics.clone() };
+        let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
+        let (published, published_receiver) = watch::channel(Published::default());
+        let node = Node::start(NodeOptions {
+            node_id: id,
+            cluster_name: self.name.to_owned(),
+            initial_members: self.members.clone(),
+            settings: RaftSettings::default(),
+            opened,
+            admin_address: format!("127.0.0.1:{id}"),
+            published: published_receiver,
+            peer_listener: bind(&self.members[&id]).await,
+            metrics: metrics.clone(),
+        })
+        .await
+        .unwrap();
+        self.running.insert(id, Running { node, metrics, published });
+    }
+
+    async fn stop_node(&mut self, id: NodeId) {
+        let running = self.running.remove(&id).unwrap();
+        running.node.shutdown().await;
+    }
+
+    fn node(&self, id: NodeId) -> Node {
+        self.running[&id].node.clone()
+    }
+
+    /// The leader that a running node has, once it has a quorum.
+    async fn leader(&self) -> NodeId {
+        let found = || {
+            let leads = |running: &&Running| {
+                let status = running.node.status();
+                status.leader == Some(status.node_id) && status.quorum
+            };
+            self.running.values().find(leads).map(|running| running.node.node_id())
+        };
+        eventually("a leader", || found().is_some()).await;
+        found().unwrap()
+    }
+
+    async fn all_at(&self, revision: Revision) {
+        eventually("all nodes caught up", || self.running.values().all(|running| running.node.state().revision() >= revision))
+            .await;
+        let digests: Vec<_> = self.running.values().map(|running| running.node.state().state_digest()).collect();
+        assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "one digest at one revision: {digests:?}");
+    }
+
+    async fn stop(mut self) {
+        for id in self.running.keys().copied().collect::<Vec<_>>() {
+            self.stop_node(id).await;
+        }
+    }
+}
+
+/// Binds an address that a node has just left.
+async fn bind(address: &str) -> TcpListener {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < deadline, "{address}: {error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn key(name: &str) -> ResourceKey {
+    ResourceKey::new(Kind::Route, Name::new(name).unwrap())
+}
+
+fn put(operations: &[(&str, Bytes)], idempotency: Option<&str>) -> Command {
+    let operations = operations.iter().map(|(name, spec)| Operation::Put { key: key(name), spec: spec.clone() }).collect();
+    let idempotency = idempotency.map(|text| IdempotencyKey { scoped_key: format!("test\0{text}"), request_sha256: [1; 32] });
+    Command {
+        proposed_at: Timestamp(1_000),
+        actor: "test".to_owned(),
+        body: CommandBody::Transaction(Transaction { preconditions: Vec::new(), operations, idempotency }),
+    }
+}
+
+fn spec(text: &str) -> Bytes {
+    Bytes::from(format!("{{\"text\":\"{text}\"}}"))
+}
+
+async fn put_at(node: &Node, name: &str, text: &str) -> Revision {
+    let outcome = node.propose(put(&[(name, spec(text))], None), Instant::now() + SOON).await.unwrap();
+    assert!(matches!(outcome, Outcome::Applied { changed: true, .. }), "{outcome:?}");
+    outcome.revision()
+}
+
+fn text_of(state: &crate::model::State, name: &str) -> Option<Bytes> {
+    state.get(&key(name)).map(|resource| resource.spec.clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_a_cluster_and_write_and_read_anywhere() {
+    let cluster = Cluster::start(3).await;
+    let ids: Vec<_> = cluster.running.values().map(|running| running.node.cluster_id()).collect();
+    assert!(ids[0].is_some() && ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
+    for writer in 1..=3 {
+        let text = format!("from {writer}");
+        let revision = put_at(&cluster.node(writer), "orders", &text).await;
+        assert_eq!(revision, Revision(writer));
+        for reader in 1..=3 {
+            let state = cluster.node(reader).read(Instant::now() + SOON).await.unwrap();
+            assert_eq!(text_of(&state, "orders"), Some(spec(&text)), "written at {writer}, read at {reader}");
+        }
+    }
+    cluster.all_at(Revision(3)).await;
+    eventually("every node sees every member", || {
+        cluster.running.values().all(|running| {
+            let status = running.node.status();
+            let member_fine =
+                |member: &MemberStatus| member.reachable && member.revision == Revision(3) && member.version == "0.1.0";
+            status.quorum && status.members.len() == 3 && status.members.iter().all(member_fine) && status.diverged.is_none()
+        })
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_one_works_and_resumes() {
+    let mut cluster = Cluster::start(1).await;
+    put_at(&cluster.node(1), "orders", "kept").await;
+    let id = cluster.node(1).cluster_id();
+    cluster.stop_node(1).await;
+    cluster.start_node(1).await;
+    let state = cluster.node(1).read(Instant::now() + SOON).await.unwrap();
+    assert_eq!(text_of(&state, "orders"), Some(spec("kept")));
+    assert_eq!(cluster.node(1).cluster_id(), id);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_goes_on_without_its_leader_and_takes_it_back() {
+    let mut cluster = Cluster::start(3).await;
+    put_at(&cluster.node(1), "orders", "before").await;
+    let old = cluster.leader().await;
+    cluster.stop_node(old).await;
+    let follower = *cluster.running.keys().next().unwrap();
+    let command = put(&[("orders", spec("after"))], Some("once"));
+    let outcome = cluster.node(follower).propose(command.clone(), Instant::now() + SOON).await.unwrap();
+    assert_eq!(outcome.revision(), Revision(2));
+    let again = cluster.node(follower).propose(command, Instant::now() + SOON).await.unwrap();
+    assert_eq!(again, outcome, "the idempotency key is remembered");
+    cluster.start_node(old).await;
+    let state = cluster.node(old).read(Instant::now() + SOON).await.unwrap();
+    assert_eq!(text_of(&state, "orders"), Some(spec("after")));
+    cluster.all_at(Revision(2)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_without_a_gap() {
+    let cluster = Cluster::start(3).await;
+    put_at(&cluster.node(1), "orders", "before").await;
+    let old = cluster.leader().await;
+    let started = Instant::now();
+    assert!(cluster.node(old).hand_over(Instant::now() + Duration::from_secs(5)).await);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_ne!(cluster.leader().await, old);
+    put_at(&cluster.node(old), "orders", "after").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_applied_and_nothing_is_read() {
+    let mut cluster = Cluster::start(3).await;
+    put_at(&cluster.node(1), "orders", "before").await;
+    let leader = cluster.leader().await;
+    for id in (1..=3).filter(|&id| id != leader) {
+        cluster.stop_node(id).await;
+    }
+    let node = cluster.node(leader);
+    eventually("the quorum is missed", || !node.status().quorum).await;
+    let deadline = Duration::from_millis(500);
+    let started = Instant::now();
+    let error = node.propose(put(&[("orders", spec("never"))], None), started + deadline).await.unwrap_err();
+    assert!(matches!(error, ProposeError::NotApplied { .. }), "{error:?}");
+    assert!(started.elapsed() < deadline * 3, "{:?}", started.elapsed());
+    let error = node.read(Instant::now() + deadline).await.unwrap_err();
+    assert!(matches!(error, ReadError::Unavailable(_)), "{error:?}");
+    assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "the local State stays");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_transaction_commits_from_a_follower() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|&id| id != leader).unwrap();
+    let names: Vec<String> = (0..4).map(|n| format!("r{n}")).collect();
+    let megabyte = spec(&"x".repeat(1024 * 1024 - 100));
+    let operations: Vec<_> = names.iter().map(|name| (name.as_str(), megabyte.clone())).collect();
+    let outcome = cluster.node(follower).propose(put(&operations, None), Instant::now() + SOON).await.unwrap();
+    assert_eq!(outcome.revision(), Revision(1));
+    assert!(matches!(outcome, Outcome::Applied { results, .. } if results.len() == 4));
+    let operations: Vec<_> = names.iter().cycle().take(8).map(|name| (name.as_str(), megabyte.clone())).collect();
+    let error = cluster.node(follower).propose(put(&operations, None), Instant::now() + SOON).await.unwrap_err();
+    assert!(matches!(error, ProposeError::TooLarge { .. }), "{error:?}");
+    cluster.all_at(Revision(1)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lags_past_the_purge_gets_a_snapshot() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let away = (1..=3).find(|&id| id != leader).unwrap();
+    let first = put_at(&cluster.node(leader), "orders", "first").await;
+    cluster.all_at(first).await;
+    cluster.stop_node(away).await;
+    let node = cluster.node(leader);
+    let purged_before = node.status().purged_index;
+    let large = "x".repeat(900_000);
+    let deadline = Instant::now() + SOON * 3;
+    let mut revision = first;
+    while node.status().purged_index <= purged_before + 2 {
+        assert!(Instant::now() < deadline, "the log is never purged: {:?}", node.status());
+        revision = put_at(&node, "large", &format!("{}{large}", revision.0)).await;
+    }
+    cluster.start_node(away).await;
+    cluster.all_at(revision).await;
+    let installed = cluster.running[&away].metrics.raft_snapshots_installed.get();
+    assert!(installed >= 1, "caught up by a snapshot");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_and_counted() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster.running[&1];
+    // The membership counts once it is applied.
+    node.node.read(Instant::now() + SOON).await.unwrap();
+    let mut client = PeerClient::connect(format!("http://{}", cluster.members[&1])).await.unwrap();
+    let hello = client.hello(pb::HelloRequest::default()).await.unwrap().into_inner();
+    assert!(hello.formed);
+    let good = pb::Header {
+        cluster_id: hello.cluster_id,
+        sender: 9,
+        incarnation: Bytes::from_static(&[3; 16]),
+        receiver: 1,
+        protocol: 1,
+    };
+    let cases = [
+        (None, "no_header"),
+        (Some(pb::Header { cluster_id: Bytes::from_static(&[0; 16]), ..good.clone() }), "cluster"),
+        (Some(pb::Header { receiver: 2, ..good.clone() }), "receiver"),
+        (Some(pb::Header { sender: 1, ..good.clone() }), "incarnation"),
+        (Some(pb::Header { protocol: 99, ..good.clone() }), "protocol"),
+        (Some(pb::Header { incarnation: Bytes::new(), ..good.clone() }), "malformed"),
+    ];
+    for (header, reason) in cases {
+        let refused = client.status(pb::StatusRequest { header }).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{reason}");
+        assert_eq!(node.metrics.raft_peer_refusals.with_label_values(&[reason]).get(), 1, "{reason}");
+    }
+    client.status(pb::StatusRequest { header: Some(good) }).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_does_not_come_back_under_its_id() {
+    let mut cluster = Cluster::start(3).await;
+    put_at(&cluster.node(1), "orders", "kept").await;
+    cluster.stop_node(3).await;
+    std::fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+    cluster.start_node(3).await;
+    let node = cluster.node(3);
+    eventually("the wiped node refuses", || node.status().bootstrap_failed.is_some()).await;
+    let reason = node.status().bootstrap_failed.unwrap();
+    assert!(reason.contains("already belongs to cluster"), "{reason}");
+    put_at(&cluster.node(1), "orders", "goes on").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_bootstrap_goes_on() {
+    let mut cluster = Cluster::prepare(3).await;
+    cluster.start_node(1).await;
+    cluster.start_node(2).await;
+    cluster.start_node(3).await;
+    let first = cluster.node(1);
+    eventually("node 1 has its identity", || first.cluster_id().is_some()).await;
+    cluster.stop_node(1).await;
+    cluster.stop_node(3).await;
+    cluster.start_node(3).await;
+    cluster.start_node(1).await;
+    cluster.leader().await;
+    put_at(&cluster.node(3), "orders", "formed").await;
+    cluster.all_at(Revision(1)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_live_names_who_is_late_and_who_is_silent() {
+    let mut cluster = Cluster::start(3).await;
+    let revision = put_at(&cluster.node(1), "orders", "live").await;
+    let publish = |cluster: &Cluster, id: NodeId| {
+        let _ = cluster.running[&id].published.send(Published { revision, ..Published::default() });
+    };
+    publish(&cluster, 1);
+    publish(&cluster, 2);
+    let live = cluster.node(1).wait_live(revision, Instant::now() + Duration::from_millis(1500)).await;
+    let shown: Vec<_> = live.iter().map(|member| (member.id, member.live)).collect();
+    assert_eq!(shown, [(1, true), (2, true), (3, false)]);
+    assert_eq!(live[2].reason.as_deref(), Some("not published in time"));
+
+    let waiting = tokio::spawn({
+        let node = cluster.node(1);
+        async move { node.wait_live(revision, Instant::now() + SOON).await }
+    });
+    publish(&cluster, 3);
+    assert!(waiting.await.unwrap().iter().all(|member| member.live));
+
+    cluster.stop_node(3).await;
+    let started = Instant::now();
+    let live = cluster.node(1).wait_live(revision.next(), Instant::now() + Duration::from_secs(3)).await;
+    assert_eq!(live[2].reason.as_deref(), Some("no answer for 1 s"));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_at_every_node_make_revisions_without_gaps() {
+    const WRITERS: u64 = 64;
+    const WRITES: u64 = 20;
+    let cluster = Cluster::start(3).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let (node, reader) = (cluster.node(writer % 3 + 1), cluster.node((writer + 1) % 3 + 1));
+        writers.spawn(async move {
+            let mut revisions = Vec::new();
+            for write in 0..WRITES {
+                let revision = put_at(&node, &format!("r{writer}"), &write.to_string()).await;
+                let seen = reader.read(Instant::now() + SOON).await.unwrap().revision();
+                assert!(seen >= revision, "read {seen} after {revision} was acknowledged");
+                revisions.push(revision.0);
+            }
+            revisions
+        });
+    }
+    let mut revisions: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=WRITERS * WRITES).collect::<Vec<_>>());
+    cluster.stop().await;
+}

@@ -1,0 +1,107 @@
+//! Outcomes on the wire: a follower that forwarded a command gets the leader's outcome back.
+
+use super::wire::WireError;
+use crate::model::{Kind, Name, Outcome, Refusal, ResourceKey, ResultItem, Revision};
+use crate::pb::peer as pb;
+use crate::pb::peer::refused::{self, Refusal as Message};
+
+fn key(key: ResourceKey) -> Option<pb::ResourceKey> {
+    Some(pb::ResourceKey { kind: u32::from(u16::from(key.kind)), name: key.name.as_str().to_owned() })
+}
+
+fn read_key(message: Option<&pb::ResourceKey>) -> Result<ResourceKey, WireError> {
+    let message = message.ok_or(WireError("no resource"))?;
+    let number = u16::try_from(message.kind).map_err(|_| WireError("unknown kind"))?;
+    let name = Name::new(&message.name).map_err(|_| WireError("invalid name"))?;
+    Ok(ResourceKey::new(Kind::from(number), name))
+}
+
+pub(super) fn outcome(outcome: Outcome) -> pb::Outcome {
+    use pb::outcome::Result;
+    let revision = outcome.revision().0;
+    let result = match outcome {
+        Outcome::Applied { changed, results, .. } => {
+            let item = |item: ResultItem| pb::ResultItem { key: key(item.key), revision: item.revision.0, created: item.created };
+            Result::Applied(pb::Applied { changed, results: results.into_iter().map(item).collect() })
+        }
+        Outcome::Refused { refusal, .. } => Result::Refused(pb::Refused { refusal: Some(refusal_message(refusal)) }),
+    };
+    pb::Outcome { revision, result: Some(result) }
+}
+
+fn refusal_message(refusal: Refusal) -> Message {
+    match refusal {
+        Refusal::Precondition { index, key: resource, present } => {
+            Message::Precondition(refused::Precondition { index, key: key(resource), present: present.map(|r| r.0) })
+        }
+        Refusal::StateRevision { present } => Message::StateRevision(present.0),
+        Refusal::NotFound { index, key: resource } => Message::NotFound(refused::Operation { index, key: key(resource) }),
+        Refusal::DuplicateOperation { index, key: resource } => {
+            Message::DuplicateOperation(refused::Operation { index, key: key(resource) })
+        }
+        Refusal::TooLarge { what, count, limit } => Message::TooLarge(refused::TooLarge { what, count, limit }),
+        Refusal::IdempotencyKeyReused => Message::IdempotencyKeyReused(true),
+        Refusal::IdempotencyMemoryFull => Message::IdempotencyMemoryFull(true),
+    }
+}
+
+pub(super) fn read_outcome(message: &pb::Outcome) -> Result<Outcome, WireError> {
+    use pb::outcome::Result as Kind;
+    let revision = Revision(message.revision);
+    match message.result.as_ref().ok_or(WireError("no outcome"))? {
+        Kind::Applied(applied) => {
+            let results = applied.results.iter().map(read_item).collect::<Result<_, _>>()?;
+            Ok(Outcome::Applied { revision, changed: applied.changed, results })
+        }
+        Kind::Refused(refused) => {
+            let refusal = read_refusal(refused.refusal.as_ref().ok_or(WireError("no refusal"))?)?;
+            Ok(Outcome::Refused { revision, refusal })
+        }
+    }
+}
+
+fn read_item(message: &pb::ResultItem) -> Result<ResultItem, WireError> {
+    Ok(ResultItem { key: read_key(message.key.as_ref())?, revision: Revision(message.revision), created: message.created })
+}
+
+fn read_refusal(message: &Message) -> Result<Refusal, WireError> {
+    Ok(match message {
+        Message::Precondition(at) => {
+            Refusal::Precondition { index: at.index, key: read_key(at.key.as_ref())?, present: at.present.map(Revision) }
+        }
+        Message::StateRevision(present) => Refusal::StateRevision { present: Revision(*present) },
+        Message::NotFound(at) => Refusal::NotFound { index: at.index, key: read_key(at.key.as_ref())? },
+        Message::DuplicateOperation(at) => Refusal::DuplicateOperation { index: at.index, key: read_key(at.key.as_ref())? },
+        Message::TooLarge(at) => Refusal::TooLarge { what: at.what.clone(), count: at.count, limit: at.limit },
+        Message::IdempotencyKeyReused(_) => Refusal::IdempotencyKeyReused,
+        Message::IdempotencyMemoryFull(_) => Refusal::IdempotencyMemoryFull,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_survives_the_wire() {
+        let key = ResourceKey::new(Kind::Route, Name::new("orders").unwrap());
+        let refusals = [
+            Refusal::Precondition { index: 1, key: key.clone(), present: None },
+            Refusal::Precondition { index: 1, key: key.clone(), present: Some(Revision(4)) },
+            Refusal::StateRevision { present: Revision(5) },
+            Refusal::NotFound { index: 2, key: key.clone() },
+            Refusal::DuplicateOperation { index: 3, key: key.clone() },
+            Refusal::TooLarge { what: "operations".to_owned(), count: 3, limit: 2 },
+            Refusal::IdempotencyKeyReused,
+            Refusal::IdempotencyMemoryFull,
+        ];
+        let mut outcomes: Vec<Outcome> =
+            refusals.into_iter().map(|refusal| Outcome::Refused { revision: Revision(9), refusal }).collect();
+        let results = vec![ResultItem { key, revision: Revision(10), created: true }];
+        outcomes.push(Outcome::Applied { revision: Revision(10), changed: true, results });
+        for expected in outcomes {
+            assert_eq!(read_outcome(&outcome(expected.clone())), Ok(expected));
+        }
+        assert!(read_outcome(&pb::Outcome::default()).is_err());
+    }
+}

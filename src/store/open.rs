@@ -1,0 +1,277 @@
+//! Opening a data directory: everything is read and checked before anything is served.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::info;
+
+use super::advisor::SnapshotAdvisor;
+use super::failure::Failure;
+use super::format::{DiskMark, DiskVote};
+use super::log::database::Database;
+use super::log::keys::{COMMITTED, PURGED};
+use super::log::writer::{Files, Writer};
+use super::log::{LogCloser, LogShared, LogStore, Tail, entry_bytes};
+use super::sidecar::{DirectoryLock, IdentityFile, Slots, sync_directory};
+use super::snapshot::{AllDamaged, Loaded, SnapshotDirectory};
+use super::state_machine::{AppliedState, Snapshots, StateMachine};
+use super::types::{LogId, Vote};
+use crate::model::{NodeId, State};
+use crate::observe::Metrics;
+
+/// What the operator does about a data directory that lost something. A voter never repairs itself under its old id: what it forgot, it
+/// may have promised to others.
+const REPLACE: &str = "this node must not vote again under this id: remove the member from the cluster, then start a node with an empty \
+                       data directory under a new id and join it";
+
+/// What to open.
+#[derive(Debug)]
+pub struct StoreOptions {
+    /// The data directory; made where it is missing.
+    pub dir: PathBuf,
+    /// The configured node id.
+    pub node_id: NodeId,
+    /// The configured name of the cluster.
+    pub cluster_name: String,
+    /// Where the store's metrics go.
+    pub metrics: Metrics,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Opened {
+    /// openraft's log storage.
+    pub log: LogStore,
+    /// openraft's state machine; it holds the newest snapshot's State already.
+    pub state_machine: StateMachine,
+    /// Who this directory is.
+    pub identity: IdentityFile,
+    /// State with its log id, after each batch.
+    pub applied: watch::Receiver<AppliedState>,
+    /// State alone, after each batch.
+    pub states: watch::Receiver<State>,
+    /// The reason of a storage error, after which this process takes no part in Raft any more.
+    pub failed: watch::Receiver<Option<String>>,
+    /// Where received snapshots go.
+    pub snapshots: SnapshotDirectory,
+    /// When to make a snapshot, and how much of the log may be purged.
+    pub advisor: SnapshotAdvisor,
+    /// Closes the log at the end.
+    pub closer: LogCloser,
+    /// Whether nothing of Raft stands on this disk: no vote, no log, no snapshot.
+    pub is_empty: bool,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("data directory {path}: another process uses it")]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// It belongs to another node.
+    #[error("data directory {path}: it belongs to node {found}, node_id is {configured}")]
+    OtherNode {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// The configured id.
+        configured: NodeId,
+    },
+    /// It belongs to a node of another cluster.
+    #[error("data directory {path}: it belongs to cluster {found:?}, cluster.name is {configured:?}")]
+    OtherCluster {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// The configured name.
+        configured: String,
+    },
+    /// The disk failed, or a small file is damaged.
+    #[error("data directory {path}: {what}: {source}")]
+    File {
+        /// The data directory.
+        path: PathBuf,
+        /// What was read or written.
+        what: &'static str,
+        /// Why that failed.
+        source: io::Error,
+    },
+    /// The log is damaged.
+    #[error("data directory {path}: {reason}; {REPLACE}")]
+    Log {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No snapshot is good.
+    #[error("data directory {path}: no snapshot can be read ({}); {REPLACE}", .reasons.join("; "))]
+    Snapshots {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong with each.
+        reasons: Vec<String>,
+    },
+}
+
+/// Opens the data directory, loads State from the newest good snapshot and starts the log's thread. Blocks.
+pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
+    let dir = options.dir.as_path();
+    let file_error = |what: &'static str| move |source: io::Error| OpenError::File { path: dir.to_path_buf(), what, source };
+    fs::create_dir_all(dir).map_err(file_error("directory"))?;
+    let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
+    let lock = lock.ok_or_else(|| OpenError::Locked { path: dir.to_path_buf() })?;
+    let identity = open_identity(&options)?;
+    let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(file_error("vote"))?;
+    let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(file_error("mark"))?;
+    let snapshots = SnapshotDirectory::open(&dir.join("snapshots")).map_err(file_error("snapshots"))?;
+    let Loaded { directory, newest } =
+        snapshots.map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), reasons })?;
+    let vote = vote.map(Vote::from);
+    let mark = mark.unwrap_or_default();
+    let current = newest.map_or_else(AppliedState::default, |(file, state)| AppliedState {
+        state,
+        log_id: file.meta().last_log_id,
+        membership: file.meta().last_membership.clone(),
+    });
+    let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), reason };
+    let database = Database::open(&dir.join("log")).map_err(|error| log_error(error.to_string()))?;
+    let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
+    check(&log, vote, mark, current.log_id).map_err(log_error)?;
+    sync_directory(dir).map_err(file_error("directory"))?;
+    sync_directory(dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        .map_err(file_error("parent directory"))?;
+    info!(path = %dir.display(), first = ?log.tail.first_index(), last = ?log.tail.last(), snapshot = ?current.log_id, "store opened");
+    let files = Files { vote: vote_file, mark: mark_file, lock };
+    start(options.metrics, identity, directory, current, database, log, files, mark, vote.is_none()).map_err(file_error("thread"))
+}
+
+fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
+    let path = options.dir.clone();
+    let identity =
+        IdentityFile::open(&options.dir).map_err(|source| OpenError::File { path: path.clone(), what: "identity", source })?;
+    if let Some(present) = identity.get() {
+        if present.node_id != options.node_id {
+            return Err(OpenError::OtherNode { path, found: present.node_id, configured: options.node_id });
+        }
+        if present.cluster_name != options.cluster_name {
+            let (found, configured) = (present.cluster_name.clone(), options.cluster_name.clone());
+            return Err(OpenError::OtherCluster { path, found, configured });
+        }
+        // They are made before the identity is written: without them the directory forgot what it promised.
+        if let Some(missing) = ["vote", "mark"].iter().find(|name| !path.join(name).exists()) {
+            return Err(OpenError::Log { path, reason: format!("the file {missing:?} is missing") });
+        }
+    }
+    Ok(identity)
+}
+
+/// What the log holds.
+struct LoadedLog {
+    tail: Tail,
+    /// Bytes of the entries that the snapshot does not cover.
+    bytes_after_snapshot: u64,
+    /// The first entry of each leader, which tell the log id at any index.
+    log_ids: Vec<LogId>,
+}
+
+/// Reads every entry: what is damaged shows now and not when it is needed.
+fn load_log(database: &Database, vote: Option<Vote>, snapshot: Option<LogId>) -> io::Result<LoadedLog> {
+    let purged = database.log_id(PURGED)?;
+    let mut tail = Tail::new(purged, database.log_id(COMMITTED)?, vote);
+    let mut bytes_after_snapshot = 0;
+    let mut log_ids: Vec<LogId> = Vec::new();
+    for entry in database.entries(purged.map_or(0, |purged| purged.index + 1)..=u64::MAX) {
+        let (entry, disk_bytes) = entry?;
+        let log_id = entry.log_id;
+        let size = entry_bytes(&entry);
+        tail.push(entry, size).map_err(io::Error::other)?;
+        tail.evict(u64::MAX);
+        if snapshot.is_none_or(|snapshot| snapshot.index < log_id.index) {
+            bytes_after_snapshot += disk_bytes as u64;
+        }
+        if log_ids.last().is_none_or(|last| last.leader_id != log_id.leader_id) {
+            log_ids.push(log_id);
+        }
+    }
+    Ok(LoadedLog { tail, bytes_after_snapshot, log_ids })
+}
+
+/// Whether vote, mark, snapshot and log agree. What is missing was promised to others, so that any doubt ends the node.
+fn check(log: &LoadedLog, vote: Option<Vote>, mark: DiskMark, snapshot: Option<LogId>) -> Result<(), String> {
+    let (first, last, purged) = (log.tail.first_index(), log.tail.last(), log.tail.purged());
+    let show = |log_id: Option<LogId>| log_id.map_or("nothing".to_owned(), |log_id| log_id.to_string());
+    let mark_purged = mark.purged.map(LogId::from);
+    if mark_purged > purged {
+        return Err(format!("the log says that it was purged up to {}, its mark says {}", show(purged), show(mark_purged)));
+    }
+    if let Some(mark) = mark.last.map(LogId::from)
+        && purged.is_none_or(|purged| purged.index < mark.index)
+    {
+        let first = first.unwrap_or(u64::MAX);
+        let holder = log.log_ids.iter().rev().find(|start| start.index <= mark.index);
+        let holds = last.is_some_and(|last| last.index >= mark.index) && first <= mark.index;
+        if !holds || holder.is_none_or(|start| start.leader_id != mark.leader_id) {
+            return Err(format!("the log ends at {}, but its mark says that it held {mark}", show(last)));
+        }
+    }
+    if let (Some(purged), Some(first)) = (purged, first)
+        && first != purged.index + 1
+    {
+        return Err(format!("the log begins at {first}, it was purged up to {purged}"));
+    }
+    if purged.map(|purged| purged.index) > snapshot.map(|snapshot| snapshot.index) {
+        return Err(format!("the log is purged up to {}, the snapshot covers {}", show(purged), show(snapshot)));
+    }
+    let (vote_term, last_term) = (vote.map_or(0, |vote| vote.leader_id.term), last.map_or(0, |last| last.leader_id.term));
+    if vote_term < last_term {
+        return Err(format!("the vote is of term {vote_term}, the log of term {last_term}"));
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a store, put together in one place")]
+fn start(
+    metrics: Metrics,
+    identity: IdentityFile,
+    directory: SnapshotDirectory,
+    current: AppliedState,
+    database: Database,
+    log: LoadedLog,
+    files: Files,
+    mark: DiskMark,
+    has_no_vote: bool,
+) -> io::Result<Opened> {
+    let is_empty = has_no_vote && log.tail.last().is_none() && current.log_id.is_none();
+    let failure = Failure::new(metrics.clone());
+    let advisor = SnapshotAdvisor::new(log.bytes_after_snapshot, &directory, metrics.clone());
+    let database = Arc::new(database);
+    let shared = Arc::new(LogShared::new(log.tail, Arc::clone(&database), failure.clone(), metrics.clone()));
+    let writer = Writer::new(Arc::clone(&shared), database, files, mark, advisor.clone());
+    thread::Builder::new().name("raftgate-log".to_owned()).spawn(move || writer.run())?;
+    let failed = failure.subscribe();
+    let snapshots = Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure, metrics };
+    let state_machine = StateMachine::new(current, snapshots);
+    Ok(Opened {
+        applied: state_machine.applied(),
+        states: state_machine.states(),
+        closer: LogCloser::new(Arc::clone(&shared)),
+        log: LogStore::new(shared),
+        state_machine,
+        identity,
+        failed,
+        snapshots: directory,
+        advisor,
+        is_empty,
+    })
+}

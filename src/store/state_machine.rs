@@ -1,0 +1,184 @@
+//! The state machine: commands become State.
+//!
+//! Applied log id, membership and State change together and are published together (etcd#13766 is what happens otherwise), after each
+//! batch and before anybody is answered: whoever got an answer finds it in the published State. `apply` works in memory alone; State
+//! comes back from the newest snapshot and the log after it. A command that cannot be decoded stops the node, since skipping it would
+//! make this node's State another than the others'.
+
+use std::io;
+use std::time::Instant;
+
+use futures_util::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tracing::info;
+
+use super::advisor::SnapshotAdvisor;
+use super::codec::decode_command;
+use super::failure::Failure;
+use super::snapshot::{SnapshotDirectory, SnapshotFile};
+use super::types::{Answer, Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::model::State;
+use crate::observe::Metrics;
+
+/// State at an applied log id.
+#[derive(Debug, Clone, Default)]
+pub struct AppliedState {
+    /// State.
+    pub state: State,
+    /// The last entry that went into it.
+    pub log_id: Option<LogId>,
+    /// The last membership up to there.
+    pub membership: StoredMembership,
+}
+
+impl AppliedState {
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.log_id, last_membership: self.membership.clone() }
+    }
+
+    fn apply(&mut self, entry: Entry) -> io::Result<Answer> {
+        let answer = match entry.payload {
+            Payload::Blank => None,
+            Payload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                None
+            }
+            Payload::Normal(proposal) => {
+                let command = decode_command(&proposal.0).map_err(|error| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("command at {}: {error}", entry.log_id))
+                })?;
+                Some(self.state.apply(&command))
+            }
+        };
+        self.log_id = Some(entry.log_id);
+        Ok(answer)
+    }
+}
+
+/// What the state machine and its snapshot builders share.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshots {
+    pub(crate) directory: SnapshotDirectory,
+    pub(crate) advisor: SnapshotAdvisor,
+    pub(crate) failure: Failure,
+    pub(crate) metrics: Metrics,
+}
+
+impl Snapshots {
+    /// Runs disk work on a thread for it. Its failure is the end of the Raft side, openraft's as well as ours.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        let result = spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        result.inspect_err(|error| self.failure.set(&error.to_string()))
+    }
+}
+
+/// openraft's state machine.
+#[derive(Debug)]
+pub struct StateMachine {
+    current: AppliedState,
+    applied: watch::Sender<AppliedState>,
+    states: watch::Sender<State>,
+    snapshots: Snapshots,
+}
+
+impl StateMachine {
+    pub(crate) fn new(current: AppliedState, snapshots: Snapshots) -> StateMachine {
+        let (applied, states) = (watch::Sender::new(current.clone()), watch::Sender::new(current.state.clone()));
+        StateMachine { current, applied, states, snapshots }
+    }
+
+    /// State with its log id, after each batch.
+    pub fn applied(&self) -> watch::Receiver<AppliedState> {
+        self.applied.subscribe()
+    }
+
+    /// State alone, after each batch.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.states.subscribe()
+    }
+
+    fn publish(&self) {
+        self.states.send_replace(self.current.state.clone());
+        self.applied.send_replace(self.current.clone());
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.current.log_id, self.current.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut answers = Vec::new();
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let answer = self.current.apply(entry).inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
+            answers.extend(responder.map(|responder| (responder, answer)));
+        }
+        self.publish();
+        answers.into_iter().for_each(|(responder, answer)| responder.send(answer));
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        let covered_bytes = self.snapshots.advisor.log_bytes();
+        SnapshotBuilder { of: self.current.clone(), covered_bytes, snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
+        let covered_bytes = self.snapshots.advisor.log_bytes();
+        let directory = self.snapshots.directory.clone();
+        let expected = meta.clone();
+        let state = self.snapshots.blocking(move || directory.install(&expected, &snapshot)).await?;
+        self.snapshots.metrics.raft_snapshots_installed.inc();
+        self.snapshots.advisor.snapshot_complete(covered_bytes, &self.snapshots.directory);
+        info!(last_log_id = ?meta.last_log_id, revision = %state.revision(), "snapshot installed");
+        self.current = AppliedState { state, log_id: meta.last_log_id, membership: meta.last_membership.clone() };
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.snapshots.directory.newest().map(|file| Snapshot { meta: file.meta().clone(), snapshot: file }))
+    }
+}
+
+/// Writes a snapshot of the State that it was made with, while the state machine goes on.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    of: AppliedState,
+    covered_bytes: u64,
+    snapshots: Snapshots,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let started = Instant::now();
+        let meta = self.of.meta();
+        let newest = self.snapshots.directory.newest().filter(|newest| *newest.meta() == meta);
+        let file = match newest {
+            Some(newest) => newest,
+            None => {
+                let (directory, of, meta) = (self.snapshots.directory.clone(), self.of.clone(), meta.clone());
+                let file = self.snapshots.blocking(move || directory.write(&meta, &of.state)).await?;
+                self.snapshots.metrics.raft_snapshots_built.inc();
+                self.snapshots.metrics.raft_snapshot_duration.observe(started.elapsed().as_secs_f64());
+                info!(last_log_id = ?self.of.log_id, bytes = file.byte_count(), "snapshot built");
+                file
+            }
+        };
+        self.snapshots.advisor.snapshot_complete(self.covered_bytes, &self.snapshots.directory);
+        Ok(Snapshot { meta, snapshot: file })
+    }
+}

@@ -1,0 +1,235 @@
+//! Tables of documents: what compiles, what does not, and how snapshots follow State.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+use super::{TestRequest, answer};
+use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, Revision, State, Timestamp, Transaction};
+use crate::table::{Live, Snapshot};
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn apply(state: &mut State, operations: Vec<Operation>) {
+    let body = CommandBody::Transaction(Transaction { operations, ..Transaction::default() });
+    state.apply(&Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body });
+}
+
+fn put_bytes(kind: Kind, resource: &str, spec: &[u8]) -> Operation {
+    Operation::Put { key: ResourceKey::new(kind, name(resource)), spec: Bytes::copy_from_slice(spec) }
+}
+
+fn put(kind: Kind, resource: &str, spec: &Value) -> Operation {
+    put_bytes(kind, resource, spec.to_string().as_bytes())
+}
+
+fn state_of(operations: Vec<Operation>) -> State {
+    let mut state = State::default();
+    operations.into_iter().for_each(|operation| apply(&mut state, vec![operation]));
+    state
+}
+
+fn get(host: &str, path: &str) -> TestRequest {
+    TestRequest {
+        listener: "default".to_owned(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        query: None,
+        method: Method::GET,
+        headers: HeaderMap::new(),
+    }
+}
+
+fn to(service: &str, path_type: &str, path: &str) -> Value {
+    json!({"rules": [{"matches": [{"path": {"type": path_type, "value": path}}], "backendRefs": [{"name": service}]}]})
+}
+
+fn service(address: &str) -> Value {
+    json!({"endpoints": [{"address": address}]})
+}
+
+#[test]
+fn a_request_keeps_the_revision_that_it_matched() {
+    let mut state = state_of(vec![
+        put(Kind::Service, "users", &service("127.0.0.1:1")),
+        put(Kind::Route, "users", &to("users", "PathTemplate", "/users/{id}")),
+    ]);
+    let live = Live::new();
+    live.store(Arc::new(Snapshot::build(&state)));
+    let found = live.load().find(&get("h", "/users/7").view()).unwrap();
+    assert_eq!(found.captures.get("id"), Some("7"));
+    let before = state.clone();
+    let gone = |kind| Operation::Delete { key: ResourceKey::new(kind, name("users")) };
+    apply(&mut state, vec![gone(Kind::Route), gone(Kind::Service)]);
+    live.store(Arc::new(live.load().updated(&before, &state)));
+    assert!(live.load().find(&get("h", "/users/7").view()).is_none());
+    assert!(live.load().service(&name("users")).is_none());
+    let kept = found.snapshot.service(&found.rule.rule.backend_refs[0].name).unwrap();
+    assert_eq!((kept.id.created_revision, found.snapshot.revision), (Revision(1), Revision(2)));
+}
+
+#[test]
+fn a_service_made_again_is_another_one() {
+    let mut state = state_of(vec![put(Kind::Service, "s", &service("127.0.0.1:1"))]);
+    let first = Snapshot::build(&state);
+    let before = state.clone();
+    apply(&mut state, vec![put(Kind::Service, "s", &service("127.0.0.1:2"))]);
+    let changed = first.updated(&before, &state);
+    assert_eq!(first.service(&name("s")).unwrap().id, changed.service(&name("s")).unwrap().id);
+    let before = state.clone();
+    apply(&mut state, vec![Operation::Delete { key: ResourceKey::new(Kind::Service, name("s")) }]);
+    apply(&mut state, vec![put(Kind::Service, "s", &service("127.0.0.1:2"))]);
+    let again = changed.updated(&before, &state);
+    assert_ne!(changed.service(&name("s")).unwrap().id, again.service(&name("s")).unwrap().id);
+}
+
+#[test]
+fn live_tells_its_watch_after_the_table_is_there() {
+    let live = Live::new();
+    let mut published = live.published();
+    assert_eq!(published.borrow_and_update().revision, Revision::ZERO);
+    assert_eq!(live.load().published_at(), None);
+    let state = state_of(vec![put(Kind::Service, "s", &service("127.0.0.1:1"))]);
+    live.store(Arc::new(Snapshot::build(&state)));
+    assert!(published.has_changed().unwrap());
+    assert_eq!(*published.borrow_and_update(), live.load().identity());
+    assert_eq!((live.load().revision, live.load().digest), (state.revision(), state.digest()));
+    assert!(live.load().published_at().is_some());
+}
+
+#[test]
+fn a_route_that_does_not_compile_is_reported_and_answered_as_far_as_it_is_known() {
+    let later = json!({
+        "hostnames": ["a.com"],
+        "rules": [
+            {"matches": [{"path": {"type": "Exact", "value": "/x"}, "method": "GET"}], "ofALaterVersion": true},
+            {"matches": [{"path": {"type": "OfALaterVersion", "value": "/y"}}]},
+        ],
+    });
+    let state = state_of(vec![put(Kind::Route, "later", &later), put(Kind::Route, "under", &to("s", "PathPrefix", "/"))]);
+    let snapshot = Arc::new(Snapshot::build(&state));
+    assert_eq!(answer(&snapshot, &get("a.com", "/x")), "later/0/0");
+    assert_eq!(answer(&snapshot, &get("a.com", "/other")), "later/1/0", "its paths are not known, so every path is taken");
+    assert_eq!(answer(&snapshot, &get("b.com", "/x")), "under/0/0");
+    let found = snapshot.find(&get("a.com", "/x").view()).unwrap();
+    let reason = found.rule.unservable.clone().unwrap();
+    assert!(reason.contains("ofALaterVersion"), "{reason}");
+    assert!(found.rule.rule.backend_refs.is_empty());
+    assert_eq!(snapshot.reason_not_compiled(&ResourceKey::new(Kind::Route, name("later"))), Some(reason.as_str()));
+    assert_eq!(snapshot.counts().not_compiled, 1);
+}
+
+#[test]
+fn a_guess_stands_behind_what_is_known() {
+    let later = json!({"hostnames": ["a.com"], "rules": [{"matches": "of a later version"}]});
+    let mut known = to("s", "PathPrefix", "/");
+    known["hostnames"] = json!(["a.com"]);
+    let state = state_of(vec![put(Kind::Route, "later", &later), put(Kind::Route, "newer", &known)]);
+    assert_eq!(answer(&Arc::new(Snapshot::build(&state)), &get("a.com", "/x")), "newer/0/0");
+}
+
+#[test]
+fn what_cannot_be_read_at_all_is_only_reported() {
+    let state = state_of(vec![
+        put_bytes(Kind::Route, "text", b"not json"),
+        put(Kind::Route, "hosts", &json!({"hostnames": {"of": "a later version"}, "rules": [{}]})),
+        put(Kind::Service, "service", &json!({"endpoints": 7})),
+        put(Kind::Unknown(99), "thing", &json!({})),
+    ]);
+    let snapshot = Arc::new(Snapshot::build(&state));
+    assert_eq!(answer(&snapshot, &get("a.com", "/")), "404");
+    let reported: Vec<String> = snapshot.not_compiled().map(|(key, _)| key.name.to_string()).collect();
+    assert_eq!(reported, ["hosts", "text", "service", "thing"]);
+    assert!(snapshot.not_compiled().all(|(_, reason)| !reason.is_empty()));
+    assert_eq!((snapshot.counts().routes, snapshot.counts().services), (0, 0));
+}
+
+#[test]
+fn dangling_references_are_named_once() {
+    let state = state_of(vec![put(Kind::Service, "here", &service("127.0.0.1:1"))]);
+    let document = json!({"rules": [
+        {"backendRefs": [{"name": "z"}, {"name": "here"}]},
+        {"matches": [{"path": {"value": "/x"}}], "backendRefs": [{"name": "a"}, {"name": "z"}]},
+    ]});
+    let spec = crate::model::spec::parse_route(&document).unwrap().spec;
+    assert_eq!(Snapshot::build(&state).dangling(&spec), [name("a"), name("z")]);
+}
+
+#[test]
+fn an_explanation_says_what_was_passed_over_and_why() {
+    let mut narrow = to("s", "Exact", "/x");
+    narrow["rules"][0]["matches"][0]["method"] = json!("POST");
+    narrow["rules"][0]["name"] = json!("write");
+    let state = state_of(vec![
+        put(Kind::Route, "narrow", &narrow),
+        put(Kind::Route, "wide", &to("s", "PathPrefix", "/x")),
+        put(Kind::Route, "wider", &to("s", "PathPrefix", "/")),
+    ]);
+    let snapshot = Snapshot::build(&state);
+    let explained = serde_json::to_value(snapshot.explain(&get("a.com", "/x").view())).unwrap();
+    assert_eq!(explained["revision"], 3);
+    assert_eq!(explained["outcome"]["route"], "wide");
+    assert_eq!(explained["hostLevels"], json!(["*"]));
+    let told = [("narrow", json!("method")), ("wide", Value::Null), ("wider", json!("precedence"))];
+    for (candidate, (route, condition)) in explained["candidates"].as_array().unwrap().iter().zip(told) {
+        assert_eq!((&candidate["route"], &candidate["passedOver"]["condition"]), (&json!(route), &condition));
+    }
+    assert_eq!(explained["candidates"][0]["ruleName"], "write");
+    let state = state_of(vec![put(Kind::Route, "narrow", &narrow)]);
+    let explained = serde_json::to_value(Snapshot::build(&state).explain(&get("a.com", "/y").view())).unwrap();
+    assert_eq!(explained["outcome"], Value::Null);
+    assert_eq!(explained["candidates"][0]["passedOver"]["condition"], "path");
+}
+
+fn random_operation(rng: &mut Rng, state: &State) -> Operation {
+    let names = ["a", "b", "c", "d", "e"];
+    let resource = names[rng.usize(..names.len())];
+    let kind = [Kind::Route, Kind::Route, Kind::Service, Kind::Unknown(9)][rng.usize(..4)];
+    let key = ResourceKey::new(kind, name(resource));
+    if rng.u8(..3) == 0 && state.get(&key).is_some() {
+        return Operation::Delete { key };
+    }
+    let path = ["/", "/a", "/a/b", "/{x}", "/a/{y}", "/a/{*z}"][rng.usize(..6)];
+    let path_type = if path.contains('{') { "PathTemplate" } else { ["Exact", "PathPrefix"][rng.usize(..2)] };
+    let mut spec = if kind == Kind::Service { service("127.0.0.1:1") } else { to("a", path_type, path) };
+    match rng.u8(..6) {
+        0 => spec["ofALaterVersion"] = json!(true),
+        1 if kind == Kind::Route => spec["rules"][0]["matches"][0]["ofALaterVersion"] = json!(true),
+        2 if kind == Kind::Route => spec["hostnames"] = json!(["a.com", "*.b.com"]),
+        3 => return put_bytes(kind, resource, b"{"),
+        _ => {}
+    }
+    put(kind, resource, &spec)
+}
+
+#[test]
+fn a_snapshot_of_changes_is_that_of_the_state() {
+    for seed in 0..60 {
+        let mut rng = Rng::with_seed(seed);
+        let mut state = State::default();
+        let mut snapshot = Arc::new(Snapshot::empty());
+        for _ in 0..40 {
+            let before = state.clone();
+            for _ in 0..rng.usize(1..4) {
+                let operation = random_operation(&mut rng, &state);
+                apply(&mut state, vec![operation]);
+            }
+            snapshot = Arc::new(snapshot.updated(&before, &state));
+            let scratch = Arc::new(Snapshot::build(&state));
+            assert_eq!((snapshot.identity(), snapshot.counts()), (scratch.identity(), scratch.counts()), "seed {seed}");
+            assert!(snapshot.not_compiled().eq(scratch.not_compiled()), "seed {seed}");
+            for host in ["a.com", "x.b.com", "h"] {
+                for path in ["/", "/a", "/a/b", "/c", "/a/b/c", "/a/c/"] {
+                    let request = get(host, path);
+                    let (found, expected) = (snapshot.explain(&request.view()), scratch.explain(&request.view()));
+                    assert_eq!(found.outcome, expected.outcome, "seed {seed}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The rules of routing.md, case by case.
+
+use super::script::run;
+
+#[test]
+fn cases_come_out_as_written() {
+    let requests = run(include_str!("precedence.script"));
+    assert!(requests >= 100, "the script lost cases: {requests}");
+}

@@ -1,0 +1,111 @@
+//! Matching written straight from the rules: every match of every route is looked at, and all that fit are sorted.
+
+use std::cmp::Reverse;
+
+use percent_encoding::percent_decode_str;
+
+use super::{PathMatchType, RouteMatch, TestRequest, TestRoute};
+
+/// All matches whose host and path fit, best first, each with whether its other conditions hold: (`route/rule/match`, holds).
+pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    for route in routes {
+        for (rule_index, rule) in route.spec.rules.iter().enumerate() {
+            for (match_index, conditions) in rule.matches.iter().enumerate() {
+                let Some(path) = path_rank(conditions, &request.path) else { continue };
+                for host in host_ranks(&route.spec.hostnames, &request.host) {
+                    let count = (Reverse(conditions.headers.len()), Reverse(conditions.query_params.len()));
+                    let last = (route.created, route.name.clone(), rule_index, match_index);
+                    let rank = (host, path.clone(), Reverse(conditions.method.is_some()), count, last);
+                    let holds = listens(route, request) && holds(conditions, request);
+                    found.push((rank, (format!("{}/{rule_index}/{match_index}", route.name), holds)));
+                }
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+/// `route/rule/match`, or `404`.
+pub(super) fn answer(routes: &[TestRoute], request: &TestRequest) -> String {
+    let fitting = candidates(routes, request).into_iter().find(|(_, holds)| *holds);
+    fitting.map_or_else(|| "404".to_owned(), |(name, _)| name)
+}
+
+type HostRank = (u8, Reverse<usize>);
+
+fn host_ranks(hostnames: &[String], host: &str) -> Vec<HostRank> {
+    if hostnames.is_empty() {
+        return vec![(2, Reverse(0))];
+    }
+    let ranks = hostnames.iter().filter_map(|pattern| match pattern.strip_prefix('*') {
+        None => (pattern == host).then_some((0, Reverse(0))),
+        Some(suffix) => (host.ends_with(suffix) && host.len() > suffix.len()).then_some((1, Reverse(suffix.len()))),
+    });
+    ranks.collect()
+}
+
+type PathRank = (PathMatchType, Vec<u8>, Reverse<usize>);
+
+fn path_rank(conditions: &RouteMatch, path: &str) -> Option<PathRank> {
+    let value = conditions.path.value.as_str();
+    let kind = conditions.path.match_type;
+    match kind {
+        PathMatchType::Exact => (value == path).then_some((kind, Vec::new(), Reverse(0))),
+        PathMatchType::PathTemplate => {
+            let path: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+            let template: Vec<&str> = value[1..].split('/').collect();
+            Some((kind, template_rank(&template, &path)?, Reverse(0)))
+        }
+        PathMatchType::PathPrefix => {
+            let value = value.trim_end_matches('/');
+            let fits = path == value || value.is_empty() || path.starts_with(&format!("{value}/"));
+            fits.then_some((kind, Vec::new(), Reverse(value.len())))
+        }
+    }
+}
+
+/// For each element 0 for a literal, 1 for a parameter, 2 for the rest; `None` where it does not match.
+fn template_rank(template: &[&str], path: &[&str]) -> Option<Vec<u8>> {
+    let mut rank = Vec::new();
+    for (index, element) in template.iter().enumerate() {
+        if element.starts_with("{*") {
+            let rest = path.get(index..)?.join("/");
+            rank.push(2);
+            return (!rest.is_empty()).then_some(rank);
+        }
+        let part = path.get(index)?;
+        if element.starts_with('{') {
+            rank.push(1);
+            if part.is_empty() {
+                return None;
+            }
+        } else {
+            rank.push(0);
+            if part != element {
+                return None;
+            }
+        }
+    }
+    (template.len() == path.len()).then_some(rank)
+}
+
+fn listens(route: &TestRoute, request: &TestRequest) -> bool {
+    route.spec.listeners.is_empty() || route.spec.listeners.contains(&request.listener)
+}
+
+fn holds(conditions: &RouteMatch, request: &TestRequest) -> bool {
+    let method = conditions.method.as_ref().is_none_or(|method| *method == request.method);
+    let headers = conditions.headers.iter().all(|header| {
+        let values: Vec<&str> = request.headers.get_all(&header.name).iter().map(|value| value.to_str().unwrap()).collect();
+        !values.is_empty() && values.join(",") == header.value
+    });
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let query = conditions.query_params.iter().all(|expected| {
+        let pairs = request.query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
+        let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find(|(name, _)| decode(name) == expected.name).is_some_and(|(_, value)| decode(value) == expected.value)
+    });
+    method && headers && query
+}
