@@ -101,7 +101,7 @@ impl IdempotencyMemory {
     /// Puts back what a snapshot holds.
     pub(super) fn restore(&mut self, remembered: Remembered) {
         let key: Arc<str> = Arc::from(remembered.key.scoped_key.as_str());
-        self.next_sequence = self.next_sequence.max(remembered.sequence + 1);
+        self.next_sequence = self.next_sequence.max(remembered.sequence.saturating_add(1));
         self.byte_count += remembered.byte_count();
         self.hash.insert(remembered.digest());
         self.by_age.insert((remembered.at, remembered.sequence), Arc::clone(&key));

@@ -22,6 +22,8 @@ mod resource;
 pub mod spec;
 mod state;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, CommandBody, IdempotencyKey, Operation, Precondition, Transaction};
 pub use digest::{Digest, SetHash};

@@ -1,5 +1,6 @@
 //! Listeners: what one is set to, its sockets, and accepting from them.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::connection;
 use super::worker::Worker;
@@ -41,6 +42,8 @@ pub struct ListenerOptions {
     pub header_read_timeout: Duration,
     /// Bytes of a request's body at most.
     pub body_bytes_max: Option<u64>,
+    /// Connections open at once at most; each worker takes its part. More wait in the backlog.
+    pub connections_max: usize,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
     /// How long an exchange may stand still, without a byte either way.
@@ -59,6 +62,7 @@ impl Default for ListenerOptions {
             header_bytes_max: 64 * 1024,
             header_read_timeout: Duration::from_secs(10),
             body_bytes_max: None,
+            connections_max: 16_384,
             idle_timeout: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
         }
@@ -143,6 +147,40 @@ fn take(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<std:
 pub(super) struct Listener {
     pub(super) options: ListenerOptions,
     pub(super) address: SocketAddr,
+    connections_max: usize,
+    open: Cell<usize>,
+    room: Notify,
+}
+
+impl Listener {
+    pub(super) fn new(options: ListenerOptions, address: SocketAddr, workers: usize) -> Listener {
+        let connections_max = options.connections_max.div_ceil(workers).max(1);
+        Listener { options, address, connections_max, open: Cell::new(0), room: Notify::new() }
+    }
+
+    /// Returns once another connection may be accepted.
+    async fn has_room(&self) {
+        while self.open.get() >= self.connections_max {
+            self.room.notified().await;
+        }
+    }
+}
+
+/// One open connection of a listener.
+struct OpenConnection(Rc<Listener>);
+
+impl OpenConnection {
+    fn new(listener: &Rc<Listener>) -> OpenConnection {
+        listener.open.set(listener.open.get() + 1);
+        OpenConnection(Rc::clone(listener))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.room.notify_one();
+    }
 }
 
 /// Accepts until the drain begins, then whatever already waits, and closes the socket.
@@ -161,7 +199,7 @@ pub(super) async fn accept_all(
             biased;
             // A sender that is gone means the handle is gone: the same as a drain.
             _ = draining.wait_for(|draining| *draining) => break,
-            () = worker.has_room() => socket.accept().await,
+            accepted = async { listener.has_room().await; socket.accept().await } => accepted,
         };
         match accepted {
             Ok((stream, peer)) => begin(&worker, &listener, stream, peer),
@@ -180,7 +218,12 @@ fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: 
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%error, "connection already gone");
     }
-    tokio::task::spawn_local(connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical()));
+    let open = OpenConnection::new(listener);
+    let serving = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
+    tokio::task::spawn_local(async move {
+        serving.await;
+        drop(open);
+    });
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::connection::ClientConnection;
@@ -30,8 +30,6 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const SWEEP_TICKS: u64 = 10;
 /// How long idle connections stay open after a drain began, so that a request that is on its way is still answered.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// Connections that one worker serves at the same time; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 16_384;
 /// How much the worker threads yield to Raft and the rest: the kernel's nice value is raised by this.
 const NICENESS: i32 = 5;
 
@@ -70,12 +68,13 @@ impl Proxy {
         let drain_timeout = options.listeners.iter().map(|l| l.options.drain_timeout).max().unwrap_or_default();
         let mut listeners = options.listeners;
         let mut ended = Vec::new();
-        for index in 0..options.workers.max(1) {
+        let workers = options.workers.max(1);
+        for index in 0..workers {
             let sockets = listeners.iter_mut().filter_map(|listener| {
                 listener.sockets.pop().map(|socket| (listener.options.clone(), listener.address, socket))
             });
             let setup = Setup {
-                sockets: sockets.map(|(options, address, socket)| (Listener { options, address }, socket)).collect(),
+                sockets: sockets.map(|(options, address, socket)| (Listener::new(options, address, workers), socket)).collect(),
                 live: Arc::clone(&options.live),
                 metrics: options.metrics.clone(),
                 access_log: options.access_log.clone(),
@@ -164,7 +163,6 @@ pub(super) struct Worker {
     draining_since: Cell<Option<Instant>>,
     connections: RefCell<HashMap<u64, Rc<ClientConnection>, foldhash::fast::RandomState>>,
     next_id: Cell<u64>,
-    room: Notify,
 }
 
 impl Worker {
@@ -182,7 +180,6 @@ impl Worker {
             draining_since: Cell::new(None),
             connections: RefCell::default(),
             next_id: Cell::new(0),
-            room: Notify::new(),
         }
     }
 
@@ -206,13 +203,6 @@ impl Worker {
         self.random.borrow_mut().u128(..)
     }
 
-    /// Returns once another connection may be accepted.
-    pub(super) async fn has_room(&self) {
-        while self.connections.borrow().len() >= CONNECTIONS_MAX {
-            self.room.notified().await;
-        }
-    }
-
     /// Puts a connection under the worker's clock; gives what [`Worker::remove`] takes.
     pub(super) fn add(&self, connection: Rc<ClientConnection>) -> u64 {
         let id = self.next_id.get();
@@ -225,7 +215,6 @@ impl Worker {
     pub(super) fn remove(&self, id: u64) {
         self.connections.borrow_mut().remove(&id);
         self.metrics.downstream_connections.dec();
-        self.room.notify_waiters();
     }
 
     fn tick(&self) {

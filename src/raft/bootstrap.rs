@@ -134,7 +134,7 @@ pub(super) async fn find_cluster(shared: &Shared) -> Result<ClusterId, String> {
 }
 
 fn note(polls: &mut u32, reason: &str) {
-    if *polls % POLLS_A_NOTE == 0 {
+    if polls.is_multiple_of(POLLS_A_NOTE) {
         tracing::info!(reason, "the cluster is not formed yet");
     }
     *polls += 1;

@@ -216,7 +216,7 @@ impl Node {
         }
         let mut metrics = raft.server_metrics();
         let moved = async {
-            while !metrics.borrow_and_update().current_leader.is_some_and(|id| id != own) {
+            while metrics.borrow_and_update().current_leader.is_none_or(|id| id == own) {
                 if metrics.changed().await.is_err() {
                     return;
                 }

@@ -396,3 +396,28 @@ async fn waiting_for_live_names_who_is_late_and_who_is_silent() {
     assert!(started.elapsed() < Duration::from_secs(5));
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_at_every_node_make_revisions_without_gaps() {
+    const WRITERS: u64 = 64;
+    const WRITES: u64 = 20;
+    let cluster = Cluster::start(3).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let (node, reader) = (cluster.node(writer % 3 + 1), cluster.node((writer + 1) % 3 + 1));
+        writers.spawn(async move {
+            let mut revisions = Vec::new();
+            for write in 0..WRITES {
+                let revision = put_at(&node, &format!("r{writer}"), &write.to_string()).await;
+                let seen = reader.read(Instant::now() + SOON).await.unwrap().revision();
+                assert!(seen >= revision, "read {seen} after {revision} was acknowledged");
+                revisions.push(revision.0);
+            }
+            revisions
+        });
+    }
+    let mut revisions: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=WRITERS * WRITES).collect::<Vec<_>>());
+    cluster.stop().await;
+}

@@ -109,7 +109,7 @@ fn header_value(cursor: &Cursor<'_>, host: bool, seen: &mut Vec<HeaderName>, rep
         field.fail(report, "must not start or end with white space (RFC 9110 5.5)");
         return None;
     }
-    let value = FieldValue::from_str(text).map_err(|_| "a header value has visible ASCII characters, spaces and tabs only");
+    let value = FieldValue::from_str(text).map_err(|_| "a header value has no control characters but tabs (RFC 9110 5.5)");
     Some(HeaderValue { value: field.check(report, value)?, name: name? })
 }
 

@@ -1,204 +1,19 @@
-//! The API against a cluster in memory that can lose its leader, lose answers, or have other writers.
+//! The API as a client sees it: shapes, statuses and headers, on a cluster in memory.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+mod api;
+
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 
-use super::{AdminState, Cluster, Listener, Phase, Tokens, router, serve};
-use crate::model::path::EscapedSlashes;
-use crate::model::{Command, CommandBody, Kind, Name, Operation, Outcome, ResourceKey, Revision, State, Timestamp, Transaction};
-use crate::observe::Metrics;
-use crate::raft::{ClusterStatus, MemberLive, NotAppliedKind, ProposeError, ReadError};
-use crate::table::{Live, Snapshot};
-
-/// How the cluster fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    NoLeader,
-    /// Applied, and the answer lost.
-    AnswerLost,
-    OneNotLive,
-}
-
-struct FakeCluster {
-    state: Mutex<State>,
-    live: Arc<Live>,
-    fault: Mutex<Fault>,
-    /// Writes of others that come between a read and a proposal.
-    intruders: AtomicU32,
-}
-
-impl FakeCluster {
-    fn apply(&self, command: &Command) -> Outcome {
-        let mut state = self.state.lock().expect("the state");
-        let outcome = state.apply(command);
-        self.live.store(Arc::new(Snapshot::build(&state)));
-        outcome
-    }
-
-    fn fault(&self) -> Fault {
-        *self.fault.lock().expect("the fault")
-    }
-
-    fn intrude(&self, number: u32) {
-        let key = ResourceKey::new(Kind::Service, Name::new(&format!("intruder-{number}")).expect("a name"));
-        let operations = vec![Operation::Put { key, spec: bytes::Bytes::from_static(b"{\"endpoints\":[]}") }];
-        let body = CommandBody::Transaction(Transaction { operations, ..Transaction::default() });
-        self.apply(&Command { proposed_at: Timestamp(1), actor: "other".to_owned(), body });
-    }
-}
-
-impl Cluster for FakeCluster {
-    fn propose(&self, command: Command, _: Instant) -> BoxFuture<'_, Result<Outcome, ProposeError>> {
-        Box::pin(async move {
-            if let Ok(left) = self.intruders.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
-                self.intrude(left);
-            }
-            match self.fault() {
-                Fault::NoLeader => Err(ProposeError::NotApplied { kind: NotAppliedKind::NoLeader, reason: "no leader".to_owned() }),
-                Fault::AnswerLost => {
-                    self.apply(&command);
-                    Err(ProposeError::Unknown { reason: "the leader did not answer".to_owned() })
-                }
-                Fault::None | Fault::OneNotLive => Ok(self.apply(&command)),
-            }
-        })
-    }
-
-    fn read(&self, _: Instant) -> BoxFuture<'_, Result<State, ReadError>> {
-        Box::pin(async move {
-            match self.fault() {
-                Fault::NoLeader => Err(ReadError::Unavailable("no leader".to_owned())),
-                Fault::None | Fault::AnswerLost | Fault::OneNotLive => Ok(self.state()),
-            }
-        })
-    }
-
-    fn state(&self) -> State {
-        self.state.lock().expect("the state").clone()
-    }
-
-    fn cluster_id(&self) -> Option<Arc<str>> {
-        Some(Arc::from("c1"))
-    }
-
-    fn status(&self) -> ClusterStatus {
-        let leader = (self.fault() != Fault::NoLeader).then_some(1);
-        ClusterStatus { cluster_id: self.cluster_id(), node_id: 1, leader, quorum: leader.is_some(), ..ClusterStatus::default() }
-    }
-
-    fn wait_live(&self, revision: Revision, _: Instant) -> BoxFuture<'_, Vec<MemberLive>> {
-        let late = self.fault() == Fault::OneNotLive;
-        let member = move |id, live: bool| {
-            let reason = (!live).then(|| "no answer for 1s".to_owned());
-            MemberLive { id, revision: if live { revision } else { Revision::ZERO }, live, reason }
-        };
-        Box::pin(async move { vec![member(1, true), member(2, !late)] })
-    }
-}
-
-struct Api {
-    service: TowerToHyperService<Router>,
-    router: Router,
-    cluster: Arc<FakeCluster>,
-    live: Arc<Live>,
-    phase: watch::Sender<Phase>,
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Value,
-    text: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-}
-
-impl Api {
-    fn new(tokens: Tokens) -> Api {
-        let live = Arc::new(Live::new());
-        let cluster = Arc::new(FakeCluster {
-            state: Mutex::default(),
-            live: Arc::clone(&live),
-            fault: Mutex::new(Fault::None),
-            intruders: AtomicU32::new(0),
-        });
-        let (phase, phase_receiver) = watch::channel(Phase::Serving);
-        let router = router(AdminState {
-            cluster: Arc::clone(&cluster) as Arc<dyn Cluster>,
-            live: Arc::clone(&live),
-            metrics: Metrics::new(),
-            tokens,
-            listeners: vec![Listener { name: "public".to_owned(), escaped_slashes: EscapedSlashes::Refuse }],
-            phase: phase_receiver,
-        });
-        Api { service: TowerToHyperService::new(router.clone()), router, cluster, live, phase }
-    }
-
-    fn open() -> Api {
-        Api::new(Tokens::default())
-    }
-
-    fn fail(&self, fault: Fault) {
-        *self.cluster.fault.lock().expect("the fault") = fault;
-    }
-
-    fn revision(&self) -> u64 {
-        self.cluster.state().revision().0
-    }
-
-    async fn send(&self, call: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
-        let (method, path) = call.split_once(' ').expect("METHOD path");
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = self.service.call(request.body(body.into()).expect("a request")).await.expect("an answer");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("a body").to_bytes();
-        let text = String::from_utf8(bytes.to_vec()).expect("text");
-        let body = serde_json::from_str(&text).unwrap_or_default();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body, text }
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.send(&format!("GET {path}"), &[], "").await
-    }
-
-    async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.send(&format!("PUT {path}"), &[("content-type", "application/json")], body.to_string()).await
-    }
-}
-
-fn route(path: &str, service: &str) -> Value {
-    json!({"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": path}}], "backendRefs": [{"name": service}]}]})
-}
-
-fn service(port: u16) -> Value {
-    json!({"endpoints": [{"address": format!("127.0.0.1:{port}")}]})
-}
-
-fn put_operation(kind: &str, name: &str, spec: &Value) -> Value {
-    json!({"op": "put", "kind": kind, "name": name, "spec": spec})
-}
+use self::api::{Api, Fault, put_operation, route, service};
+use super::body::BODY_BYTES_MAX;
+use super::{Cluster as _, Phase, Tokens, serve};
+use crate::model::Revision;
 
 #[tokio::test]
 async fn a_resource_is_made_read_changed_and_removed() {
@@ -215,7 +30,10 @@ async fn a_resource_is_made_read_changed_and_removed() {
     let read = api.get("/v1/services/orders").await;
     assert_eq!((read.status, read.header("etag"), read.header("raftgate-revision")), (200, Some("\"2\""), Some("2")));
     assert_eq!((&read.body["createdRevision"], &read.body["revision"]), (&json!(1), &json!(2)));
-    assert_eq!((&read.body["kind"], &read.body["name"], &read.body["spec"]), (&json!("Service"), &json!("orders"), &service(9002)));
+    assert_eq!(
+        (&read.body["kind"], &read.body["name"], &read.body["spec"]),
+        (&json!("Service"), &json!("orders"), &service(9002))
+    );
     assert!(read.body["updatedAt"].as_str().is_some_and(|time| time.ends_with('Z')));
     let known = api.send("GET /v1/services/orders", &[("if-none-match", "\"2\"")], "").await;
     assert_eq!((known.status, known.text.as_str()), (304, ""));
@@ -237,6 +55,9 @@ async fn a_dangling_reference_is_a_warning() {
     assert_eq!((both.status, &both.body["warnings"]), (200, &json!([])), "{both:?}");
 }
 
+/// Call, headers, body; then the status and a part of the problem.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], String, u16, &'a str);
+
 #[tokio::test]
 async fn bad_input_is_named_and_changes_nothing() {
     let api = Api::open();
@@ -248,8 +69,9 @@ async fn bad_input_is_named_and_changes_nothing() {
     let many = json!({"operations": many}).to_string();
     let bulky: Vec<Value> = (0..30).map(|n| put_operation("Route", &format!("r{n}"), &bulky_route())).collect();
     let bulky = json!({"operations": bulky}).to_string();
-    let huge = "x".repeat(super::body::BODY_BYTES_MAX + 1);
-    let duplicate = json!({"operations": [put_operation("Service", "b", &service(1)), put_operation("Service", "b", &service(2))]});
+    let huge = "x".repeat(BODY_BYTES_MAX + 1);
+    let duplicate =
+        json!({"operations": [put_operation("Service", "b", &service(1)), put_operation("Service", "b", &service(2))]});
     let unknown = json!({"operations": [
         put_operation("Service", "b", &service(1)),
         put_operation("Route", "c", &json!({"rules": [{"matchs": []}]})),
@@ -262,7 +84,7 @@ async fn bad_input_is_named_and_changes_nothing() {
     let bad_item = json!({"items": [{"kind": "Service", "name": "s", "spec": {"endpoint": []}}]});
     let double_match = json!({"rules": [{"matches": [{"method": "GET", "method2": 1}]}]}).to_string();
     let none: &[(&str, &str)] = &[];
-    let rows: Vec<(&str, &[(&str, &str)], String, u16, &str)> = vec![
+    let rows: Vec<Row<'_>> = vec![
         ("PUT /v1/services/a", none, "{\"endpoints\":\n [".to_owned(), 400, "line 2 column"),
         ("PUT /v1/services/a", none, "{\"endpoints\":[],\"endpoints\":[]}".to_owned(), 400, "stands twice"),
         ("PUT /v1/services/a", none, "{\"endpoint\":[]}".to_owned(), 422, "/endpoint"),
@@ -546,7 +368,7 @@ async fn connections_are_served_and_drained() {
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(serve(listener, api.router.clone(), async move { drop(stopped.await) }));
     let client = reqwest::Client::new();
-    let large = vec![b' '; super::body::BODY_BYTES_MAX * 2];
+    let large = vec![b' '; BODY_BYTES_MAX * 2];
     let refused = client.put(format!("{url}/services/a")).body(large).send().await.expect("an answer to a body over the limit");
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let waiting = client.get(format!("{url}/table")).header("raftgate-min-revision", "1").send();

@@ -1,0 +1,9 @@
+//! Real processes: three nodes of the built program on loopback, killed, paused and restarted, judged from outside over HTTP.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unexpected answer is a failure")]
+
+mod atomicity;
+mod crashes;
+mod harness;
+mod liveness;
+mod start;
