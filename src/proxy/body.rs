@@ -105,10 +105,10 @@ impl Body for ResponseBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Pending => match &mut this.deadline {
-                Some(deadline) if deadline.as_mut().poll(cx).is_ready() => this.fail(BodyError::Deadline),
-                _ => Poll::Pending,
-            },
+            Poll::Pending => {
+                let is_over = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+                if is_over { this.fail(BodyError::Deadline) } else { Poll::Pending }
+            }
         }
     }
 

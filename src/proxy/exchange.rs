@@ -35,7 +35,7 @@ use crate::model::path;
 use crate::model::spec::RequestRedirect;
 use crate::table::{Matched, RequestView, Service};
 use crate::upstream::balance::choose;
-use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError};
+use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError, SendFailure};
 
 /// Bytes of a request's target at most.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -345,11 +345,11 @@ async fn send(
     if !upstream.is_reused() {
         count_connect(connection, service, "opened");
     }
-    let copy = (upstream.is_reused() && is_idempotent(request.method()) && matches!(request.body(), RequestBody::Empty))
+    let copy = (upstream.is_reused() && request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty))
         .then(|| copy_of(&request));
     let sent = upstream.send(endpoint, request).await;
     sent.map_err(|error| match (error.unsent, *error.failure) {
-        (None, failure @ crate::upstream::SendFailure::Terminated { .. }) => {
+        (None, failure @ SendFailure::Terminated { .. }) => {
             SendError { failure: Box::new(failure), unsent: copy.map(Box::new) }
         }
         (unsent, failure) => SendError { failure: Box::new(failure), unsent },
@@ -359,10 +359,6 @@ async fn send(
 fn count_connect(connection: &ClientConnection, service: &Service, result: &str) {
     let family = &connection.worker().metrics.upstream_connects;
     family.with_label_values(&[service.id.name.as_str(), result]).inc();
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -13,7 +13,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Identifies a request across services.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The revision that answered, where a listener shows it.
 pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
 const SCHEME: HeaderValue = HeaderValue::from_static("http");

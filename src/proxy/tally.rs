@@ -8,7 +8,6 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
-use super::headers::X_REQUEST_ID;
 use crate::model::Revision;
 use crate::observe::AccessEntry;
 use crate::table::{CompiledRule, Service};
@@ -84,8 +83,8 @@ impl Tally {
     /// The identifiers, as they go on.
     pub(super) fn note_identifiers(&mut self, headers: &HeaderMap) {
         let Some(log) = &mut self.log else { return };
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        log.request_id = text(X_REQUEST_ID.as_str()).unwrap_or_default().to_owned();
+        let text = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
+        log.request_id = text("x-request-id").unwrap_or_default().to_owned();
         // W3C trace context: version "-" trace id "-" parent id "-" flags.
         log.trace_id = text("traceparent").and_then(|value| value.split('-').nth(1)).map(str::to_owned);
     }

@@ -50,7 +50,9 @@ impl RoundRobin {
         let next = (seed % count as u64) as usize;
         let mut robin = RoundRobin { current: vec![0; weights.len()], weights, sum, next, all_equal };
         if !all_equal {
-            (0..next).for_each(|_| drop(robin.pick()));
+            for _ in 0..next {
+                robin.pick();
+            }
         }
         robin
     }
