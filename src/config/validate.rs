@@ -8,9 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::file::{
-    AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile,
-};
+use super::file::{AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile};
 use super::{
     AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
     OnStorageFailure,

@@ -51,8 +51,17 @@ pub fn print_completions(shell: Shell) {
 
 /// Says on the standard error why nothing came of it.
 pub fn fail(error: &anyhow::Error) -> ExitCode {
-    print::error(&format!("{error:#}"));
+    print::error(&chain(error));
     ExitCode::FAILURE
+}
+
+/// The message and its causes; a cause that the message before it tells already is left out.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        told => format!("{told}: {cause}"),
+    })
 }
 
 async fn answer(command: ClientCommand) -> anyhow::Result<()> {
@@ -70,5 +79,18 @@ async fn answer(command: ClientCommand) -> anyhow::Result<()> {
         ClientCommand::Cluster(ClusterCommand::Status { connection, output }) => {
             show::cluster(&Client::new(&connection)?, output).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = std::io::Error::other("no such file");
+        assert_eq!(chain(&anyhow::Error::new(inner).context("file a: no such file")), "file a: no such file");
+        let inner = std::io::Error::other("refused");
+        assert_eq!(chain(&anyhow::Error::new(inner).context("GET /x")), "GET /x: refused");
     }
 }

@@ -1,7 +1,5 @@
 //! Printing: the only place that writes to the standard streams, in colour where that is a terminal.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to people")]
-
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 

@@ -70,21 +70,23 @@ fn print_nodes(nodes: &Nodes, backend: &Backend) {
 }
 
 fn print_hints(nodes: &Nodes) {
+    // As it was called: nobody has to put it on the path first.
+    let program = std::env::args().next().unwrap_or_else(|| "raftgate".to_owned());
     let [first, second, third] = [nodes.node(0), nodes.node(1), nodes.node(2)];
     out(format!("\n{}", styled(STRONG, "Try, in another terminal:")));
     let hints = [
         (
             "one change, sent to node 2 ...",
-            format!("raftgate route set hello --server {} --path /hello --to echo --wait", second.admin),
+            format!("{program} route set hello --server {} --path /hello --to echo --wait", second.admin),
         ),
         ("... is served by all", format!("curl -i http://{}/hello", third.proxy)),
         (
             "which rule answers, and why the others do not",
-            format!("raftgate explain http://any.host/hello --server {}", first.admin),
+            format!("{program} explain http://any.host/hello --server {}", first.admin),
         ),
         (
             "who leads, who serves what",
-            format!("raftgate cluster status --server {},{},{}", first.admin, second.admin, third.admin),
+            format!("{program} cluster status --server {},{},{}", first.admin, second.admin, third.admin),
         ),
         ("kill a node: the others go on, and it comes back after 5 s", format!("kill -9 {}", first.pid())),
     ];
