@@ -177,9 +177,12 @@ pub(crate) async fn publications(Shares(shared): Shares<Arc<Shared>>, request: R
     let parameters = Parameters::read(request.uri(), &["fromRevision", "limit"])?;
     let from = parameters.number("fromRevision", 1, usize::MAX)?;
     let limit = parameters.number("limit", PAGE_ITEMS_DEFAULT, PUBLICATIONS_MAX)?;
-    let publications = shared.admin.live.publications(Revision(from as u64), limit).into_iter().map(|publication| {
-        json!({"revision": publication.revision, "monotonicNanos": publication.monotonic_nanos})
-    });
+    let publications = shared
+        .admin
+        .live
+        .publications(Revision(from as u64), limit)
+        .into_iter()
+        .map(|publication| json!({"revision": publication.revision, "monotonicNanos": publication.monotonic_nanos}));
     let body = json!({"publications": publications.collect::<Vec<Value>>()});
     Ok(json_at(StatusCode::OK, shared.admin.live.load().revision, &body))
 }

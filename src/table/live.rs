@@ -99,7 +99,9 @@ mod tests {
         }
         let all = live.publications(Revision::ZERO, usize::MAX);
         assert_eq!(all.len(), PUBLICATIONS_MAX);
-        assert!(all.windows(2).all(|pair| pair[0].revision < pair[1].revision && pair[0].monotonic_nanos <= pair[1].monotonic_nanos));
+        assert!(
+            all.windows(2).all(|pair| pair[0].revision < pair[1].revision && pair[0].monotonic_nanos <= pair[1].monotonic_nanos)
+        );
         let found = live.publications(Revision(101), 1);
         assert_eq!(found.iter().map(|publication| publication.revision).collect::<Vec<_>>(), [Revision(102)]);
         assert_eq!(live.publications(Revision(u64::MAX), 1), []);

@@ -19,8 +19,8 @@ struct Writer {
 
 #[derive(Default)]
 struct Acknowledged {
-    /// Route name -> the path that its last acknowledged change gave it, and the values of later changes whose fate is unknown.
-    routes: BTreeMap<String, (String, Vec<String>)>,
+    /// Route name -> the path that its acknowledged change gave it.
+    routes: BTreeMap<String, String>,
     revisions: Vec<u64>,
     times: Vec<Instant>,
     refused: u64,
@@ -28,12 +28,11 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// The longest time between two acknowledgements that spans `moment`.
-    fn gap_around(&self, moment: Instant) -> Duration {
-        let before = self.times.iter().rev().find(|&&time| time <= moment);
-        let after = self.times.iter().find(|&&time| time > moment);
-        let (before, after) = (before.expect("writes before"), after.expect("writes after"));
-        after.duration_since(*before)
+    /// The longest time without an acknowledgement that ends in the two seconds after `moment`.
+    fn longest_gap_after(&self, moment: Instant) -> Duration {
+        let ends = |time: &Instant| *time > moment && *time < moment + Duration::from_secs(2);
+        let gaps = self.times.windows(2).filter(|pair| ends(&pair[1])).map(|pair| pair[1].duration_since(pair[0].max(moment)));
+        gaps.max().expect("writes go on within two seconds")
     }
 }
 
@@ -63,7 +62,9 @@ impl Writer {
                             (Some(status), answer.json::<Value>().await.unwrap_or(Value::Null))
                         }
                         // Refused by the kernel: nobody listens there, nothing was sent.
-                        Err(error) if error.is_connect() => (Some(StatusCode::SERVICE_UNAVAILABLE), json!({"outcome": "notApplied"})),
+                        Err(error) if error.is_connect() => {
+                            (Some(StatusCode::SERVICE_UNAVAILABLE), json!({"outcome": "notApplied"}))
+                        }
                         Err(_) => (None, Value::Null),
                     };
                     (name, path, outcome, Instant::now())
@@ -76,7 +77,7 @@ impl Writer {
                     Some(status) if status.is_success() => {
                         acknowledged.revisions.push(body["revision"].as_u64().unwrap());
                         acknowledged.times.push(time);
-                        acknowledged.routes.insert(name, (path, Vec::new()));
+                        acknowledged.routes.insert(name, path);
                     }
                     Some(_) if body["outcome"] == "notApplied" => acknowledged.refused += 1,
                     Some(_) if body["outcome"] == "unknown" => acknowledged.unknown += 1,
@@ -116,7 +117,7 @@ async fn check_nothing_lost(cluster: &Cluster, indexes: &[usize], acknowledged: 
                 _ => break,
             }
         }
-        for (name, (path, _)) in &acknowledged.routes {
+        for (name, path) in &acknowledged.routes {
             assert_eq!(found.get(name), Some(path), "node {}: {name} was acknowledged", index + 1);
         }
     }
@@ -167,13 +168,19 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     cluster.wait_ready(victim).await;
     phase(Duration::from_secs(1)).await;
     let acknowledged = writer.finish().await;
-    let gap = acknowledged.gap_around(killed_at);
+    let gap = acknowledged.longest_gap_after(killed_at);
     let last = *acknowledged.revisions.iter().max().unwrap();
     let (revision, digest) = cluster.wait_agreement(&[0, 1, 2], last).await;
     check_nothing_lost(&cluster, &[0, 1, 2], &acknowledged).await;
     for (index, traffic) in survivors.iter().zip(traffic) {
         let (good, failures) = traffic.finish().await;
-        assert!(failures.is_empty(), "node {}: {} of {good} failed: {:?}", index + 1, failures.len(), &failures[..failures.len().min(5)]);
+        assert!(
+            failures.is_empty(),
+            "node {}: {} of {good} failed: {:?}",
+            index + 1,
+            failures.len(),
+            &failures[..failures.len().min(5)]
+        );
         assert!(good > 3 * PHASE_ANSWERS, "too little traffic to judge: {good}");
     }
     eprintln!(
