@@ -109,7 +109,8 @@ impl Raftgate {
     }
 
     async fn put(&self, index: usize, name: &str, path: &str) -> u64 {
-        let answer = self.client.put(self.admin(index, &format!("/v1/routes/{name}"))).json(&document(path)).send().await.unwrap();
+        let answer =
+            self.client.put(self.admin(index, &format!("/v1/routes/{name}"))).json(&document(path)).send().await.unwrap();
         let status = answer.status();
         let body: Value = answer.json().await.unwrap();
         assert!(status.is_success(), "{status} {body}");
@@ -197,7 +198,12 @@ impl Etcd {
         self.unary(member, "/etcdserverpb.KV/Range", EtcdRange { key: key.as_bytes().to_vec() }).await
     }
 
-    async fn unary<M: prost::Message + Default + 'static>(&self, member: usize, method: &'static str, message: M) -> Result<(), tonic::Status> {
+    async fn unary<M: prost::Message + Default + 'static>(
+        &self,
+        member: usize,
+        method: &'static str,
+        message: M,
+    ) -> Result<(), tonic::Status> {
         let mut grpc = Grpc::new(self.channels[member].clone());
         grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let codec: ProstCodec<M, EtcdAnswer> = ProstCodec::default();
@@ -342,7 +348,8 @@ async fn measure_live(raftgate: &Arc<Raftgate>) {
         ticks.tick().await;
         let target = Arc::clone(raftgate);
         tasks.spawn(async move {
-            let revision = target.put(number % 3, &format!("live{}", number % 100), &format!("/live/{}", fastrand::u64(..))).await;
+            let revision =
+                target.put(number % 3, &format!("live{}", number % 100), &format!("/live/{}", fastrand::u64(..))).await;
             (revision, monotonic_nanos())
         });
         // The stamps are kept for the last few thousand publications; only a sample is asked for, after the load.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 /// Only ever grows.
@@ -60,6 +61,8 @@ families! {
     downstream_connections: Gauge = "raftgate_downstream_connections";
     /// Requests under way.
     requests_active: Gauge = "raftgate_requests_active";
+    /// Access log entries that the writer could not take.
+    access_log_dropped: Counter = "raftgate_access_log_dropped_total";
     /// Connections to backends that were opened.
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
     /// The revision that is served.

@@ -1,1 +1,37 @@
-//! proxy
+//! The data plane: from a client's connection to the answer, by the live table alone.
+//!
+//! [`bind`] makes the listeners' sockets, [`Proxy::start`] the workers. A *worker* is a thread with a current-thread runtime, its own
+//! `SO_REUSEPORT` socket of every listener and its own connections to backends: workers share nothing on the hot path but the table.
+//! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
+//! the cluster gone, the proxy serves the last table.
+//!
+//! To read a request from top to bottom: `listener` accepts, `connection` runs hyper's HTTP/1.1 server over it and keeps its
+//! deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. What the phases use is pure
+//! and beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header
+//! modifiers). `fault` is the one place that makes error responses.
+//!
+//! Absent so far: TLS, HTTP/2, upgrades, a retry stanza, mirrors, CORS; the specs refuse those. Also absent: reading the raw bytes
+//! before hyper does, so that bare LF in a head and `Content-Length` beside `Transfer-Encoding` are handled as hyper does it: the
+//! former is accepted, the latter's length is dropped and its connection closed after the answer. What is sent on is always framed anew.
+
+mod authority;
+mod body;
+mod connection;
+mod counters;
+mod exchange;
+mod fault;
+mod filter;
+mod headers;
+mod listener;
+mod park;
+mod publisher;
+mod rewrite;
+mod tally;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use listener::{BindError, BoundListener, ListenerOptions, bind};
+pub use publisher::Publisher;
+pub use worker::{Proxy, ProxyHandle, ProxyOptions, StartError};

@@ -1,1 +1,23 @@
-//! upstream
+//! Services at run time: endpoints, balancing, connections to them.
+//!
+//! A request arrives here with a service of *its* snapshot. [`Upstreams::endpoint`] gives the next endpoint by weighted round robin;
+//! [`Endpoint::connection`] takes an idle connection or opens one within the service's connect timeout; [`Connection::send`] sends the
+//! head and gives the head of the answer with a [`Lease`]. The lease goes with the answer's body: [`Lease::finish`] puts the
+//! connection back once both bodies are through, and dropping it closes the connection, so that an answer that was broken off, or that
+//! came before the request's body was through, never leaves a dirty connection in a pool (CVE-2025-4366).
+//!
+//! Everything belongs to one worker thread: `Rc`, `Cell` and `RefCell`, no locks. Runtime state belongs to a service by identity
+//! (name and the revision that made it) and to an endpoint by its address within it, and lives on when the table changes around it.
+//!
+//! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers, HTTP/2, TLS.
+
+pub mod balance;
+mod body;
+mod error;
+mod pool;
+mod service;
+
+pub use body::{BodyError, BodyProgress, BodyState, RequestBody};
+pub use error::{SendError, SendFailure};
+pub use pool::{Connection, Endpoint, Lease};
+pub use service::Upstreams;

@@ -289,7 +289,8 @@ fn all_matches(state: &State) -> Vec<Row> {
 
 /// The route that answers, by looking at every one of them: the standard's order, written down once more.
 fn scan(rows: &[Row], request: &Request) -> Option<(String, usize)> {
-    let matching = rows.iter().filter(|row| host_rank(row, request).is_some() && path_rank(&row.condition, request.path).is_some());
+    let matching =
+        rows.iter().filter(|row| host_rank(row, request).is_some() && path_rank(&row.condition, request.path).is_some());
     let matching = matching.filter(|row| others_hold(&row.condition, request));
     let best = matching.min_by_key(|row| {
         let more_first = |count: usize| usize::MAX - count;
@@ -359,10 +360,13 @@ fn template_rank(template: &str, path: &str) -> Option<Vec<u8>> {
 
 fn others_hold(condition: &RouteMatch, request: &Request) -> bool {
     let method = condition.method.as_ref().is_none_or(|method| *method == request.method);
-    let headers = condition.headers.iter().all(|header| {
-        request.headers.get(&header.name).is_some_and(|value| value.as_bytes() == header.value.as_bytes())
-    });
-    let first = |name: &str| request.query?.split('&').filter_map(|pair| pair.split_once('=')).find(|pair| pair.0 == name).map(|pair| pair.1);
+    let headers = condition
+        .headers
+        .iter()
+        .all(|header| request.headers.get(&header.name).is_some_and(|value| value.as_bytes() == header.value.as_bytes()));
+    let first = |name: &str| {
+        request.query?.split('&').filter_map(|pair| pair.split_once('=')).find(|pair| pair.0 == name).map(|pair| pair.1)
+    };
     let query = condition.query_params.iter().all(|parameter| first(&parameter.name) == Some(parameter.value.as_str()));
     method && headers && query
 }

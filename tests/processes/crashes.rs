@@ -19,8 +19,8 @@ struct Writer {
 
 #[derive(Default)]
 struct Acknowledged {
-    /// Route name -> the path that its last acknowledged change gave it, and the values of later changes whose fate is unknown.
-    routes: BTreeMap<String, (String, Vec<String>)>,
+    /// Route name -> the path that its acknowledged change gave it.
+    routes: BTreeMap<String, String>,
     revisions: Vec<u64>,
     times: Vec<Instant>,
     refused: u64,
@@ -28,12 +28,11 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// The longest time between two acknowledgements that spans `moment`.
-    fn gap_around(&self, moment: Instant) -> Duration {
-        let before = self.times.iter().rev().find(|&&time| time <= moment);
-        let after = self.times.iter().find(|&&time| time > moment);
-        let (before, after) = (before.expect("writes before"), after.expect("writes after"));
-        after.duration_since(*before)
+    /// The longest time without an acknowledgement that ends in the two seconds after `moment`.
+    fn longest_gap_after(&self, moment: Instant) -> Duration {
+        let ends = |time: &Instant| *time > moment && *time < moment + Duration::from_secs(2);
+        let gaps = self.times.windows(2).filter(|pair| ends(&pair[1])).map(|pair| pair[1].duration_since(pair[0].max(moment)));
+        gaps.max().expect("writes go on within two seconds")
     }
 }
 
@@ -63,7 +62,9 @@ impl Writer {
                             (Some(status), answer.json::<Value>().await.unwrap_or(Value::Null))
                         }
                         // Refused by the kernel: nobody listens there, nothing was sent.
-                        Err(error) if error.is_connect() => (Some(StatusCode::SERVICE_UNAVAILABLE), json!({"outcome": "notApplied"})),
+                        Err(error) if error.is_connect() => {
+                            (Some(StatusCode::SERVICE_UNAVAILABLE), json!({"outcome": "notApplied"}))
+                        }
                         Err(_) => (None, Value::Null),
                     };
                     (name, path, outcome, Instant::now())
@@ -76,7 +77,7 @@ impl Writer {
                     Some(status) if status.is_success() => {
                         acknowledged.revisions.push(body["revision"].as_u64().unwrap());
                         acknowledged.times.push(time);
-                        acknowledged.routes.insert(name, (path, Vec::new()));
+                        acknowledged.routes.insert(name, path);
                     }
                     Some(_) if body["outcome"] == "notApplied" => acknowledged.refused += 1,
                     Some(_) if body["outcome"] == "unknown" => acknowledged.unknown += 1,
@@ -116,7 +117,7 @@ async fn check_nothing_lost(cluster: &Cluster, indexes: &[usize], acknowledged: 
                 _ => break,
             }
         }
-        for (name, (path, _)) in &acknowledged.routes {
+        for (name, path) in &acknowledged.routes {
             assert_eq!(found.get(name), Some(path), "node {}: {name} was acknowledged", index + 1);
         }
     }
@@ -135,6 +136,19 @@ fn admin_bases(cluster: &Cluster) -> Vec<String> {
     cluster.nodes.iter().map(|node| node.admin("")).collect()
 }
 
+/// Good answers at each node before a phase of a test may end.
+const PHASE_ANSWERS: u64 = 150;
+
+async fn wait_for_traffic(traffic: &[Traffic], length: Duration) {
+    let counts = || traffic.iter().map(|traffic| traffic.good.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let (before, begun) = (counts(), Instant::now());
+    eventually("enough traffic in this phase", || async {
+        let enough = counts().iter().zip(&before).all(|(now, before)| now - before > PHASE_ANSWERS);
+        (enough && begun.elapsed() >= length).then_some(())
+    })
+    .await;
+}
+
 /// Kills the node that `pick` names of (leader, others), under traffic and writes.
 async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     let (mut cluster, _backend) = with_backend().await;
@@ -144,22 +158,30 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     let traffic: Vec<Traffic> =
         survivors.iter().map(|&index| Traffic::start(cluster.nodes[index].proxy("/steady"), expect_body("backend"))).collect();
     let writer = Writer::start(admin_bases(&cluster));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Enough traffic and time before the kill, while the node is gone, and after it came back.
+    let phase = |length: Duration| wait_for_traffic(&traffic, length);
+    phase(Duration::from_secs(2)).await;
     let killed_at = Instant::now();
     cluster.nodes[victim].kill();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    phase(Duration::from_secs(3)).await;
     cluster.nodes[victim].start();
     cluster.wait_ready(victim).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    phase(Duration::from_secs(1)).await;
     let acknowledged = writer.finish().await;
-    let gap = acknowledged.gap_around(killed_at);
+    let gap = acknowledged.longest_gap_after(killed_at);
     let last = *acknowledged.revisions.iter().max().unwrap();
     let (revision, digest) = cluster.wait_agreement(&[0, 1, 2], last).await;
     check_nothing_lost(&cluster, &[0, 1, 2], &acknowledged).await;
     for (index, traffic) in survivors.iter().zip(traffic) {
         let (good, failures) = traffic.finish().await;
-        assert!(failures.is_empty(), "node {}: {} of {good} failed: {:?}", index + 1, failures.len(), &failures[..failures.len().min(5)]);
-        assert!(good > 500, "too little traffic to judge: {good}");
+        assert!(
+            failures.is_empty(),
+            "node {}: {} of {good} failed: {:?}",
+            index + 1,
+            failures.len(),
+            &failures[..failures.len().min(5)]
+        );
+        assert!(good > 3 * PHASE_ANSWERS, "too little traffic to judge: {good}");
     }
     eprintln!(
         "killed node {} (leader was {}): {} writes acknowledged, {} not applied, {} unknown; gap {gap:?}; revision {revision} digest {digest}",

@@ -278,7 +278,10 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Sends to `url`; `judge` says what is wrong with an answer (status, revision header, body).
-    pub(crate) fn start(url: String, judge: impl Fn(StatusCode, Option<u64>, &str) -> Result<(), String> + Send + 'static) -> Traffic {
+    pub(crate) fn start(
+        url: String,
+        judge: impl Fn(StatusCode, Option<u64>, &str) -> Result<(), String> + Send + 'static,
+    ) -> Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let good = Arc::new(AtomicU64::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&good));
@@ -314,7 +317,9 @@ async fn one_request(client: &Client, url: &str) -> Result<(StatusCode, Option<u
 }
 
 /// Only a 200 with this body is good.
-pub(crate) fn expect_body(expected: &'static str) -> impl Fn(StatusCode, Option<u64>, &str) -> Result<(), String> + Send + 'static {
+pub(crate) fn expect_body(
+    expected: &'static str,
+) -> impl Fn(StatusCode, Option<u64>, &str) -> Result<(), String> + Send + 'static {
     move |status, _, body| {
         if status == StatusCode::OK && body == expected { Ok(()) } else { Err(format!("{status} {body:?}")) }
     }

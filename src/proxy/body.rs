@@ -1,0 +1,126 @@
+//! The body of an answer on its way to a client: streamed as it comes, under the exchange's deadline, and counted.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::headers::remove_hop_by_hop;
+use super::tally::Tally;
+use crate::upstream::Lease;
+
+/// Why an answer's body ended before its end. The client's connection is closed: over HTTP/1.1 there is no other way to say so.
+#[derive(Debug, Error)]
+pub(super) enum BodyError {
+    /// The backend broke off.
+    #[error("the answer's body broke off")]
+    Broken(#[source] hyper::Error),
+    /// A timeout of the rule ran out.
+    #[error("the answer was not through in time")]
+    Deadline,
+}
+
+/// The body of an answer. Its drop ends the exchange.
+#[derive(Debug)]
+pub(super) struct ResponseBody {
+    source: Source,
+    deadline: Option<Pin<Box<Sleep>>>,
+    tally: Tally,
+}
+
+#[derive(Debug)]
+enum Source {
+    Nothing,
+    Whole(Bytes),
+    Backend { incoming: Incoming, lease: Lease },
+}
+
+impl ResponseBody {
+    /// The gateway's own.
+    pub(super) fn whole(bytes: Bytes, tally: Tally) -> ResponseBody {
+        let source = if bytes.is_empty() { Source::Nothing } else { Source::Whole(bytes) };
+        ResponseBody { source, deadline: None, tally }
+    }
+
+    /// A backend's. The lease ends with it: kept where the body came to its end, closed where it did not.
+    pub(super) fn backend(incoming: Incoming, lease: Lease, deadline: Option<Instant>, tally: Tally) -> ResponseBody {
+        if incoming.is_end_stream() {
+            lease.finish();
+            return ResponseBody { source: Source::Nothing, deadline: None, tally };
+        }
+        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        ResponseBody { source: Source::Backend { incoming, lease }, deadline, tally }
+    }
+
+    fn finish(&mut self) {
+        if let Source::Backend { lease, .. } = std::mem::replace(&mut self.source, Source::Nothing) {
+            lease.finish();
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.source = Source::Nothing;
+        self.tally.note_error(match error {
+            BodyError::Broken(_) => "http_response_incomplete",
+            BodyError::Deadline => "http_response_timeout",
+        });
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let incoming = match &mut this.source {
+            Source::Nothing => return Poll::Ready(None),
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.source = Source::Nothing;
+                this.tally.add_bytes(bytes.len());
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Source::Backend { incoming, .. } => incoming,
+        };
+        match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => this.fail(BodyError::Broken(error)),
+            Poll::Ready(Some(Ok(mut frame))) => {
+                let is_last = incoming.is_end_stream();
+                this.tally.add_bytes(frame.data_ref().map_or(0, Buf::remaining));
+                if let Some(trailers) = frame.trailers_mut() {
+                    remove_hop_by_hop(trailers);
+                }
+                if is_last {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Pending => {
+                let is_over = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+                if is_over { this.fail(BodyError::Deadline) } else { Poll::Pending }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.source, Source::Nothing)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Backend { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}

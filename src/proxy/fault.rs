@@ -1,0 +1,174 @@
+//! Every answer that the gateway makes of its own: what failed, and how that is said.
+//!
+//! Each carries `Proxy-Status` (RFC 9209) with an error type of its registry, and a problem document (RFC 9457).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::model::{Name, Revision};
+use crate::upstream::SendFailure;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH");
+/// Characters of a detail that go into a field.
+const DETAIL_CHARS_MAX: usize = 300;
+
+/// Why a request is not answered by a backend.
+#[derive(Debug)]
+pub(super) struct Fault {
+    status: StatusCode,
+    error: &'static str,
+    detail: Cow<'static, str>,
+    /// Whether what follows on the connection cannot be relied on.
+    ends_connection: bool,
+}
+
+impl Fault {
+    fn new(status: StatusCode, error: &'static str, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { status, error, detail: detail.into(), ends_connection: false }
+    }
+
+    fn of_client(status: StatusCode, detail: &'static str) -> Fault {
+        Fault { ends_connection: true, ..Fault::new(status, "http_request_error", detail) }
+    }
+
+    /// What came is not a request that can be passed on without doubt.
+    pub(super) fn bad_request(detail: &'static str) -> Fault {
+        Fault::of_client(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// Known to the standard, not to this gateway.
+    pub(super) fn not_implemented(detail: &'static str) -> Fault {
+        Fault::of_client(StatusCode::NOT_IMPLEMENTED, detail)
+    }
+
+    /// An expectation that nobody meets.
+    pub(super) fn expectation_failed() -> Fault {
+        Fault::of_client(StatusCode::EXPECTATION_FAILED, "only 100-continue can be expected")
+    }
+
+    /// CONNECT.
+    pub(super) fn method_not_allowed() -> Fault {
+        Fault::of_client(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not allowed")
+    }
+
+    /// The target is over its bound.
+    pub(super) fn uri_too_long() -> Fault {
+        Fault::of_client(StatusCode::URI_TOO_LONG, "the request target is over 8 KiB")
+    }
+
+    /// The body is over `body_bytes_max`.
+    pub(super) fn body_too_large() -> Fault {
+        Fault::of_client(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over the listener's limit")
+    }
+
+    /// The body broke off.
+    pub(super) fn body_broken() -> Fault {
+        Fault::bad_request("the request's body broke off or is malformed")
+    }
+
+    /// No rule matches.
+    pub(super) fn no_route() -> Fault {
+        Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no route matches the request")
+    }
+
+    /// The table was not there in time.
+    pub(super) fn revision_not_live(least: Revision) -> Fault {
+        let detail = format!("revision {least} is not live on this node");
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "proxy_internal_response", detail)
+    }
+
+    /// The rule cannot be served as it is written.
+    pub(super) fn configuration(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "proxy_configuration_error", detail)
+    }
+
+    /// The rule names a service that does not exist.
+    pub(super) fn missing_service(name: &Name) -> Fault {
+        Fault::configuration(format!("service {name} does not exist"))
+    }
+
+    /// The service has nowhere to go.
+    pub(super) fn no_endpoint(name: &Name) -> Fault {
+        let detail = format!("service {name} has no endpoint");
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", detail)
+    }
+
+    /// No head of an answer in time.
+    pub(super) fn no_answer_in_time(name: &Name) -> Fault {
+        Fault::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", format!("service {name} did not answer in time"))
+    }
+
+    /// A backend switched protocols without being asked.
+    pub(super) fn unexpected_upgrade(name: &Name) -> Fault {
+        Fault::new(StatusCode::BAD_GATEWAY, "http_protocol_error", format!("service {name} answered 101 unasked"))
+    }
+
+    /// A try failed. The cause, with addresses, goes to the log and not to the client.
+    pub(super) fn upstream(name: &Name, failure: &SendFailure) -> Fault {
+        let (status, error, what) = match failure {
+            SendFailure::Resolve { .. } => (StatusCode::BAD_GATEWAY, "dns_error", "the endpoint's name does not resolve"),
+            SendFailure::Refused { .. } => (StatusCode::BAD_GATEWAY, "connection_refused", "the connection was refused"),
+            SendFailure::Connect { .. } => (StatusCode::BAD_GATEWAY, "destination_unavailable", "no connection"),
+            SendFailure::ConnectTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "no connection in time"),
+            SendFailure::Terminated { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated", "closed before an answer"),
+            SendFailure::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the answer is not HTTP/1.1"),
+        };
+        Fault::new(status, error, format!("service {name}: {what}"))
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The type of RFC 9209, 2.3.
+    pub(super) fn error(&self) -> &'static str {
+        self.error
+    }
+
+    /// Fields and body of the answer.
+    pub(super) fn answer(&self) -> (HeaderMap, Bytes) {
+        let mut headers = HeaderMap::with_capacity(6);
+        headers.insert(CONTENT_TYPE, PROBLEM);
+        let detail: String = self.detail.chars().filter(|c| (' '..='~').contains(c)).take(DETAIL_CHARS_MAX).collect();
+        let quoted = detail.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::try_from(format!("raftgate; error={}; details=\"{quoted}\"", self.error)) {
+            headers.insert(PROXY_STATUS, value);
+        }
+        match self.status {
+            StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, METHODS)),
+            StatusCode::SERVICE_UNAVAILABLE => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            _ => {}
+        }
+        if self.ends_connection {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        (headers, Bytes::from(problem.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_cannot_break_out_of_the_field() {
+        let fault = Fault::configuration("a \"b\" \\ \r\n\u{e9} c");
+        let (headers, body) = fault.answer();
+        let expected = "raftgate; error=proxy_configuration_error; details=\"a \\\"b\\\" \\\\  c\"";
+        assert_eq!(headers[PROXY_STATUS], expected);
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["detail"], "a \"b\" \\ \r\n\u{e9} c");
+        assert_eq!(problem["status"], 500);
+    }
+}

@@ -1,0 +1,78 @@
+//! The filters of a rule that change fields.
+
+use http::HeaderMap;
+
+use crate::model::spec::{Filter, HeaderModifier, RequestRedirect, Rule, UrlRewrite};
+
+/// Applies every `RequestHeaderModifier`, in list order.
+pub(super) fn modify_request(rule: &Rule, headers: &mut HeaderMap) {
+    for filter in &rule.filters {
+        if let Filter::RequestHeaderModifier(modifier) = filter {
+            modify(modifier, headers);
+        }
+    }
+}
+
+/// Applies every `ResponseHeaderModifier`, in list order.
+pub(super) fn modify_response(rule: &Rule, headers: &mut HeaderMap) {
+    for filter in &rule.filters {
+        if let Filter::ResponseHeaderModifier(modifier) = filter {
+            modify(modifier, headers);
+        }
+    }
+}
+
+/// The rule's redirect, if it has one.
+pub(super) fn redirect(rule: &Rule) -> Option<&RequestRedirect> {
+    rule.filters.iter().find_map(|filter| match filter {
+        Filter::RequestRedirect(redirect) => Some(redirect),
+        _ => None,
+    })
+}
+
+/// The rule's rewrite, if it has one.
+pub(super) fn url_rewrite(rule: &Rule) -> Option<&UrlRewrite> {
+    rule.filters.iter().find_map(|filter| match filter {
+        Filter::UrlRewrite(rewrite) => Some(rewrite),
+        _ => None,
+    })
+}
+
+fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
+    for field in &modifier.set {
+        headers.insert(&field.name, field.value.clone());
+    }
+    for field in &modifier.add {
+        headers.append(&field.name, field.value.clone());
+    }
+    for name in &modifier.remove {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::ACCEPT;
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::model::spec::HeaderValue as Field;
+
+    #[test]
+    fn sets_adds_and_removes() {
+        let field =
+            |name: &'static str, value| Field { name: HeaderName::from_static(name), value: HeaderValue::from_static(value) };
+        let modifier = HeaderModifier { set: vec![field("x-a", "new")], add: vec![field("x-b", "second")], remove: vec![ACCEPT] };
+        let rule = Rule { filters: vec![Filter::RequestHeaderModifier(modifier)], ..Rule::default() };
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-a", "1"), ("x-a", "2"), ("x-b", "first"), ("accept", "x")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        modify_response(&rule, &mut headers);
+        assert_eq!(headers.len(), 4, "a filter of requests leaves answers alone");
+        modify_request(&rule, &mut headers);
+        assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["new"]);
+        assert_eq!(headers.get_all("x-b").iter().collect::<Vec<_>>(), ["first", "second"]);
+        assert!(!headers.contains_key(ACCEPT));
+    }
+}

@@ -1,0 +1,238 @@
+//! Which fields pass, and which the gateway sets.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::authority::Authority;
+use super::fault::Fault;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Identifies a request across services.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The revision that answered, where a listener shows it.
+pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
+const SCHEME: HeaderValue = HeaderValue::from_static("http");
+const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 raftgate");
+/// Bytes of a client's request id that are passed on.
+const REQUEST_ID_BYTES_MAX: usize = 256;
+
+/// Removes what concerns one connection only (RFC 9110 7.6.1) and what belongs to the gateway, in either direction.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_listed(headers);
+    }
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// Removes what `Connection` lists, but for what nobody may take away by listing it: a client could otherwise hide its address or
+/// its credentials from the backend, or break the framing.
+fn remove_listed(headers: &mut HeaderMap) {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).filter_map(|name| HeaderName::try_from(name.trim()).ok());
+    let listed: Vec<HeaderName> = names.filter(|name| !is_protected(name)).collect();
+    for name in listed {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION
+        || *name == TE
+        || *name == TRANSFER_ENCODING
+        || *name == UPGRADE
+        || *name == PROXY_AUTHENTICATE
+        || *name == PROXY_AUTHORIZATION
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+        || name.as_str().starts_with("raftgate-")
+}
+
+fn is_protected(name: &HeaderName) -> bool {
+    let fixed = [
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "origin",
+        "date",
+        "cache-control",
+        "location",
+        "proxy-status",
+        "strict-transport-security",
+        "content-security-policy",
+        "x-frame-options",
+        "x-content-type-options",
+        "www-authenticate",
+    ];
+    name.as_str().starts_with("x-forwarded-") || fixed.contains(&name.as_str())
+}
+
+/// Refuses framing that hyper lets pass: any coding but one `chunked` (RFC 9112 6.1, 6.3).
+pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if codings.next().is_some() || headers.contains_key(CONTENT_LENGTH) {
+        return Err(Fault::bad_request("the framing of the body is ambiguous"));
+    }
+    match coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        true => Ok(()),
+        false => Err(Fault::not_implemented("Transfer-Encoding other than chunked")),
+    }
+}
+
+/// Refuses expectations but `100-continue` (RFC 9110 10.1.1), which the gateway meets itself as soon as a backend takes the body.
+pub(super) fn check_expectation(headers: &HeaderMap) -> Result<(), Fault> {
+    match headers.get_all(EXPECT).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(()),
+        false => Err(Fault::expectation_failed()),
+    }
+}
+
+/// Who sent a request, for [`set_forwarded`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender<'a> {
+    /// Its address.
+    pub(super) address: &'a HeaderValue,
+    /// Whether what it says of others is believed.
+    pub(super) is_trusted: bool,
+}
+
+/// Sets `Host`, `X-Forwarded-*` and `Via`, after anything that a client could remove them by.
+pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, sender: Sender<'_>) {
+    if !sender.is_trusted {
+        let claims = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
+        let claimed: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
+        for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP]) {
+            headers.remove(name);
+        }
+    }
+    headers.append(X_FORWARDED_FOR, sender.address.clone());
+    headers.entry(X_FORWARDED_PROTO).or_insert(SCHEME);
+    headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
+    headers.append(VIA, VIA_VALUE);
+    headers.insert(HOST, authority.field.clone());
+}
+
+/// The client's request id, or one made of `random`.
+pub(super) fn ensure_request_id(headers: &mut HeaderMap, random: impl FnOnce() -> u128) {
+    let is_usable = |value: &HeaderValue| !value.is_empty() && value.len() <= REQUEST_ID_BYTES_MAX;
+    if headers.get(X_REQUEST_ID).is_some_and(is_usable) {
+        return;
+    }
+    let mut digits = [0_u8; 32];
+    let mut rest = random();
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(rest & 15) as usize];
+        rest >>= 4;
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&digits) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(text: &str) -> HeaderMap {
+        let lines = text.lines().map(|line| line.trim().split_once(": ").unwrap());
+        lines.map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    fn text(headers: &HeaderMap) -> String {
+        let lines = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+        let mut lines: Vec<String> = lines.collect();
+        lines.sort();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn removes_what_concerns_one_connection() {
+        let table = [
+            ("Connection: close\nAccept: a", "accept: a"),
+            ("Connection: x-a, X-B\nConnection: keep-alive\nX-A: 1\nX-B: 2\nX-C: 3\nKeep-Alive: timeout=5", "x-c: 3"),
+            (
+                "Connection: authorization, cookie, x-forwarded-for, host, content-length\nAuthorization: b\nCookie: c",
+                "authorization: b\ncookie: c",
+            ),
+            (
+                "TE: trailers\nTransfer-Encoding: chunked\nUpgrade: h2c\nHTTP2-Settings: x\nProxy-Connection: y\nTrailer: t",
+                "trailer: t",
+            ),
+            ("Proxy-Authorization: p\nRaftgate-Revision: 1\nRaftgate-Anything: 2\nX-Raftgate: 3", "x-raftgate: 3"),
+            ("Connection: ,, (bad) ,x-a\nX-A: 1", ""),
+        ];
+        for (before, after) in table {
+            let mut headers = map(before);
+            remove_hop_by_hop(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn believes_only_trusted_senders() {
+        let claims =
+            "Forwarded: for=9.9.9.9\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nX-Real-IP: 9.9.9.9";
+        let authority = Authority { field: HeaderValue::from_static("a.example:81") };
+        let address = HeaderValue::from_static("192.0.2.1");
+        let mut headers = map(claims);
+        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: false });
+        let expected = "host: a.example:81\nvia: 1.1 raftgate\nx-forwarded-for: 192.0.2.1\nx-forwarded-host: a.example:81\nx-forwarded-proto: http";
+        assert_eq!(text(&headers), expected);
+
+        let mut headers = map(claims);
+        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true });
+        let text = text(&headers);
+        assert!(text.contains("x-forwarded-for: 192.0.2.1\nx-forwarded-for: 9.9.9.9"), "{text}");
+        assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
+        let order: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+        assert_eq!(order, ["9.9.9.9", "192.0.2.1"]);
+    }
+
+    #[test]
+    fn refuses_framing_and_expectations_that_it_does_not_know() {
+        let table = [
+            ("Transfer-Encoding: chunked", 0),
+            ("Transfer-Encoding: Chunked", 0),
+            ("Transfer-Encoding: gzip, chunked", 501),
+            ("Transfer-Encoding: identity", 501),
+            ("Transfer-Encoding: chunked\nTransfer-Encoding: chunked", 400),
+            ("Transfer-Encoding: chunked\nContent-Length: 3", 400),
+            ("Content-Length: 3", 0),
+            ("Expect: 100-Continue", 0),
+            ("Expect: y", 417),
+            ("Expect: 100-continue\nExpect: y", 417),
+        ];
+        for (fields, expected) in table {
+            let headers = map(fields);
+            let checked = check_framing(&headers).and_then(|()| check_expectation(&headers));
+            assert_eq!(checked.err().map_or(0, |fault| fault.status().as_u16()), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn makes_a_request_id_where_there_is_no_usable_one() {
+        for (before, after) in [("X-Request-Id: mine", "mine"), ("A: b", "0000000000000000000000000000002a")] {
+            let mut headers = map(before);
+            ensure_request_id(&mut headers, || 42);
+            assert_eq!(headers[X_REQUEST_ID], after);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Listeners: what one is set to, its sockets, and accepting from them.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+
+use super::connection;
+use super::worker::Worker;
+use crate::model::path::EscapedSlashes;
+
+/// Connections that wait to be accepted, for each socket.
+const BACKLOG: i32 = 1024;
+/// How long to wait after a failed accept (no more file descriptors, above all).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one listener is set to.
+#[derive(Debug, Clone)]
+pub struct ListenerOptions {
+    /// Its name, which routes bind to.
+    pub name: String,
+    /// Whether answers carry `Raftgate-Revision`.
+    pub debug_headers: bool,
+    /// Whether `Raftgate-Min-Revision` is heeded.
+    pub min_revision: bool,
+    /// Networks (address and prefix length in bits) whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
+    /// How long a drain lets exchanges go on.
+    pub drain_timeout: Duration,
+    /// What becomes of `%2f` and `%5c` in paths.
+    pub escaped_slashes: EscapedSlashes,
+    /// Bytes of a request's head at most; at least 8 KiB are allowed.
+    pub header_bytes_max: usize,
+    /// From the first byte of a request to the end of its head.
+    pub header_read_timeout: Duration,
+    /// Bytes of a request's body at most.
+    pub body_bytes_max: Option<u64>,
+    /// Connections open at once at most; each worker takes its part. More wait in the backlog.
+    pub connections_max: usize,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// How long an exchange may stand still, without a byte either way.
+    pub stream_idle_timeout: Duration,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> ListenerOptions {
+        ListenerOptions {
+            name: "default".into(),
+            debug_headers: false,
+            min_revision: false,
+            trusted_proxies: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            escaped_slashes: EscapedSlashes::Refuse,
+            header_bytes_max: 64 * 1024,
+            header_read_timeout: Duration::from_secs(10),
+            body_bytes_max: None,
+            connections_max: 16_384,
+            idle_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl ListenerOptions {
+    /// Whether `peer` is one of the trusted proxies.
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|&(network, prefix)| match (network.to_canonical(), peer) {
+            (IpAddr::V4(network), IpAddr::V4(peer)) => has_prefix(network.to_bits().into(), peer.to_bits().into(), 32, prefix),
+            (IpAddr::V6(network), IpAddr::V6(peer)) => has_prefix(network.to_bits(), peer.to_bits(), 128, prefix),
+            _ => false,
+        })
+    }
+}
+
+fn has_prefix(network: u128, peer: u128, bits: u32, prefix: u8) -> bool {
+    let rest = bits.saturating_sub(u32::from(prefix));
+    network.checked_shr(rest).unwrap_or(0) == peer.checked_shr(rest).unwrap_or(0)
+}
+
+/// A listener whose port is taken: one socket for each worker.
+#[derive(Debug)]
+pub struct BoundListener {
+    pub(super) options: ListenerOptions,
+    pub(super) address: SocketAddr,
+    pub(super) sockets: Vec<std::net::TcpListener>,
+}
+
+impl BoundListener {
+    /// Where it listens, the port resolved.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Why a listener cannot be bound.
+#[derive(Debug, Error)]
+#[error("listener {name:?}: cannot listen on {address}")]
+pub struct BindError {
+    /// The listener.
+    pub name: String,
+    /// Where it should listen.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Takes `address` for `workers` workers; port 0 takes any free one.
+///
+/// The first bind is exclusive: `SO_REUSEPORT` alone would let a second node of the same user take half the connections in silence.
+pub fn bind(options: ListenerOptions, address: SocketAddr, workers: usize) -> Result<BoundListener, BindError> {
+    let sockets = take(address, workers);
+    match sockets {
+        Ok((address, sockets)) => Ok(BoundListener { options, address, sockets }),
+        Err(source) => Err(BindError { name: options.name, address, source }),
+    }
+}
+
+fn take(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
+    let exclusive = std::net::TcpListener::bind(address)?;
+    let address = exclusive.local_addr()?;
+    drop(exclusive);
+    let shared = |_| -> io::Result<std::net::TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let sockets = (0..workers.max(1)).map(shared).collect::<io::Result<Vec<_>>>()?;
+    Ok((address, sockets))
+}
+
+/// A listener as one worker has it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) options: ListenerOptions,
+    pub(super) address: SocketAddr,
+    connections_max: usize,
+    open: Cell<usize>,
+    room: Notify,
+}
+
+impl Listener {
+    pub(super) fn new(options: ListenerOptions, address: SocketAddr, workers: usize) -> Listener {
+        let connections_max = options.connections_max.div_ceil(workers).max(1);
+        Listener { options, address, connections_max, open: Cell::new(0), room: Notify::new() }
+    }
+
+    /// Returns once another connection may be accepted.
+    async fn has_room(&self) {
+        while self.open.get() >= self.connections_max {
+            self.room.notified().await;
+        }
+    }
+}
+
+/// One open connection of a listener.
+struct OpenConnection(Rc<Listener>);
+
+impl OpenConnection {
+    fn new(listener: &Rc<Listener>) -> OpenConnection {
+        listener.open.set(listener.open.get() + 1);
+        OpenConnection(Rc::clone(listener))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.room.notify_one();
+    }
+}
+
+/// Accepts until the drain begins, then whatever already waits, and closes the socket.
+pub(super) async fn accept_all(
+    worker: Rc<Worker>,
+    listener: Rc<Listener>,
+    socket: std::net::TcpListener,
+    mut draining: watch::Receiver<bool>,
+) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(listener = listener.options.name, %error, "listener not served"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // A sender that is gone means the handle is gone: the same as a drain.
+            _ = draining.wait_for(|draining| *draining) => break,
+            accepted = async { listener.has_room().await; socket.accept().await } => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => begin(&worker, &listener, stream, peer),
+            Err(error) => {
+                tracing::warn!(listener = listener.options.name, %error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    worker.begin_drain();
+    while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
+        begin(&worker, &listener, stream, peer);
+    }
+}
+
+fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        return tracing::debug!(%error, "connection already gone");
+    }
+    let open = OpenConnection::new(listener);
+    let serving = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
+    tokio::task::spawn_local(async move {
+        serving.await;
+        drop(open);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trusts_by_prefix() {
+        let networks = [("10.0.0.0", 8), ("2001:db8::", 32), ("192.0.2.7", 32)];
+        let trusted_proxies = networks.iter().map(|(address, bits)| (address.parse().unwrap(), *bits)).collect();
+        let options = ListenerOptions { trusted_proxies, ..ListenerOptions::default() };
+        for (peer, expected) in [
+            ("10.255.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("11.0.0.1", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::1", false),
+            ("192.0.2.7", true),
+            ("192.0.2.6", false),
+        ] {
+            assert_eq!(options.trusts(peer.parse().unwrap()), expected, "{peer}");
+        }
+        let everyone = ListenerOptions { trusted_proxies: vec![("0.0.0.0".parse().unwrap(), 0)], ..ListenerOptions::default() };
+        assert!(everyone.trusts("203.0.113.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_even_where_it_is_shared() {
+        let first = bind(ListenerOptions::default(), "127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        assert_eq!(first.sockets.len(), 2);
+        let second = bind(ListenerOptions { name: "public".into(), ..ListenerOptions::default() }, first.address(), 1);
+        let text = second.unwrap_err().to_string();
+        assert!(text.starts_with("listener \"public\": cannot listen on 127.0.0.1:"), "{text}");
+    }
+}

@@ -1,0 +1,113 @@
+//! From State to the live table.
+//!
+//! A thread of its own follows State through a watch, so that a burst of changes becomes one table, and nothing that compiles ever
+//! delays `apply` or a request. It makes the next snapshot by what changed and stores it. Requests may hold old snapshots for as long
+//! as they like; the thread keeps those too until it is the last to do so, and frees them: dropping a million routes takes 0.3 s, which
+//! no worker should pay.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::model::State;
+use crate::observe::Metrics;
+use crate::table::{Live, Snapshot};
+
+/// How often retired snapshots are looked at, while there are any.
+const RETIRED_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The running publisher. It ends when the State's sender, or this handle, is gone.
+#[derive(Debug)]
+pub struct Publisher {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Publisher {
+    /// Starts the thread. It publishes nothing before `begin` fires (the cold start's gate), then the present State at once.
+    ///
+    /// Errors: no thread or runtime could be made.
+    pub fn start(
+        states: watch::Receiver<State>,
+        begin: oneshot::Receiver<()>,
+        live: Arc<Live>,
+        metrics: Metrics,
+    ) -> io::Result<Publisher> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let follower = Follower { states, live, metrics, published: State::default(), retired: Vec::new() };
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = stopped => {}
+                    () = follower.run(begin) => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("publisher".into()).spawn(run)?;
+        Ok(Publisher { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("publisher panicked");
+        }
+    }
+}
+
+struct Follower {
+    states: watch::Receiver<State>,
+    live: Arc<Live>,
+    metrics: Metrics,
+    /// What the live snapshot was made of.
+    published: State,
+    retired: Vec<Arc<Snapshot>>,
+}
+
+impl Follower {
+    async fn run(mut self, begin: oneshot::Receiver<()>) {
+        if begin.await.is_err() {
+            return;
+        }
+        self.states.mark_changed();
+        loop {
+            tokio::select! {
+                changed = self.states.changed() => match changed {
+                    Ok(()) => self.publish(),
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(RETIRED_INTERVAL), if !self.retired.is_empty() => {}
+            }
+            self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        }
+    }
+
+    fn publish(&mut self) {
+        let started = Instant::now();
+        let state = self.states.borrow_and_update().clone();
+        let old = self.live.load();
+        let is_first = old.published_at().is_none();
+        if !is_first && old.revision == state.revision() && old.digest == state.digest() {
+            return;
+        }
+        let next = if is_first { Snapshot::build(&state) } else { old.updated(&self.published, &state) };
+        let (revision, counts) = (next.revision, next.counts());
+        self.live.store(Arc::new(next));
+        self.metrics.table_revision.set(revision.0 as i64);
+        self.metrics.table_routes.set(counts.routes as i64);
+        self.metrics.table_services.set(counts.services as i64);
+        self.metrics.table_not_compiled.set(counts.not_compiled as i64);
+        self.metrics.table_publish_duration.observe(started.elapsed().as_secs_f64());
+        tracing::info!(%revision, routes = counts.routes, services = counts.services, "table published");
+        self.retired.push(old);
+        self.published = state;
+    }
+}

@@ -1,0 +1,70 @@
+//! What came of a try that failed: who failed, and whether a second try is safe.
+
+use std::io;
+
+use http::Request;
+use thiserror::Error;
+
+use super::body::RequestBody;
+
+/// What went wrong between the gateway and an endpoint.
+#[derive(Debug, Error)]
+pub enum SendFailure {
+    /// The name of the endpoint has no address.
+    #[error("{address}: the name does not resolve")]
+    Resolve {
+        /// The endpoint.
+        address: Box<str>,
+        /// What the resolver said.
+        #[source]
+        source: io::Error,
+    },
+    /// The endpoint refused the connection.
+    #[error("{address}: connection refused")]
+    Refused {
+        /// The endpoint.
+        address: Box<str>,
+    },
+    /// No connection for another reason.
+    #[error("{address}: no connection")]
+    Connect {
+        /// The endpoint.
+        address: Box<str>,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No connection within the service's connect timeout.
+    #[error("{address}: no connection in time")]
+    ConnectTimeout {
+        /// The endpoint.
+        address: Box<str>,
+    },
+    /// The connection ended before the head of the answer.
+    #[error("{address}: connection closed before an answer")]
+    Terminated {
+        /// The endpoint.
+        address: Box<str>,
+        /// What the connection said.
+        #[source]
+        source: hyper::Error,
+    },
+    /// What came is not an answer.
+    #[error("{address}: the answer is not HTTP/1.1")]
+    Protocol {
+        /// The endpoint.
+        address: Box<str>,
+        /// What the parser said.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+/// A failed try.
+#[derive(Debug)]
+pub struct SendError {
+    /// What went wrong. Boxed: errors are rare, and results are moved often.
+    pub failure: Box<SendFailure>,
+    /// The request, where no byte of it went out.
+    pub unsent: Option<Box<Request<RequestBody>>>,
+}
