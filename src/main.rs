@@ -1,6 +1,53 @@
-//! The `raftgate` program.
+//! The `raftgate` program: arguments to `serve`, `demo` or a client command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use raftgate::config::NodeConfig;
+use raftgate::ctl::{self, Arguments, Command, ServeArguments};
+use raftgate::{observe, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Serve(arguments) => serve(&arguments),
+        Command::Demo(arguments) => on_runtime(ctl::run_demo(arguments)),
+        Command::Client(command) => on_runtime(ctl::run(command)),
+        Command::Completions { shell } => {
+            ctl::print_completions(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| ctl::fail(&error))
+}
+
+fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
+    let config = NodeConfig::load(arguments.config.as_deref(), arguments.overrides())?;
+    observe::logging::init(&config.log)?;
+    let stop_with_stdin = arguments.stop_with_stdin;
+    server::runtime()?.block_on(async {
+        let terminated = server::terminated()?;
+        let stdin_closed = async {
+            match stop_with_stdin {
+                true => server::stdin_closed().await,
+                false => std::future::pending().await,
+            }
+        };
+        let shutdown = async {
+            tokio::select! {
+                () = terminated => {}
+                () = stdin_closed => {}
+            }
+        };
+        server::run(config, shutdown).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread is enough for a client.
+fn on_runtime(command: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(command))
+}

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::headers::{CLUSTER, REVISION, Terms};
+use super::health::Phase;
 use super::problem::Problem;
 use crate::model::Revision;
 
@@ -60,12 +61,15 @@ fn is_write(request: &Request) -> bool {
     !reads && request.uri().path() != "/v1/explain"
 }
 
-/// Bounds the calls under way and asks for the token.
+/// Asks for the token, refuses writes of a node that is stopping, and bounds the calls under way.
 pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let caller = match shared.admin.tokens.caller(request.headers()) {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
+    if is_write(&request) && *shared.admin.phase.borrow() == Phase::Draining {
+        return Problem::unavailable("this node is stopping").into_response();
+    }
     let Ok(_permit) = shared.calls.try_acquire() else {
         return Problem::unavailable("too many calls are under way at present").into_response();
     };

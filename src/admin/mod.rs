@@ -90,6 +90,7 @@ pub fn router(admin: AdminState) -> Router {
         .route("/v1/transactions", post(transaction::post))
         .route("/v1/config", get(config_document::get).put(config_document::put))
         .route("/v1/table", get(reads::table))
+        .route("/v1/table/publications", get(reads::publications))
         .route("/v1/cluster", get(reads::cluster))
         .route("/v1/explain", post(explain::post))
         .route("/v1/{plural}", get(reads::list))

@@ -1,6 +1,6 @@
 //! Problems: the one shape of every error that the admin API answers (RFC 9457).
 //!
-//! A [`Problem`] is made where the fault is found and knows nothing of the request around it. [`super::middleware`] adds what only the
+//! A [`Problem`] is made where the fault is found and knows nothing of the request around it. [`super::call`] adds what only the
 //! request tells: a problem that answers a write always has an `outcome`, and where nobody set one, nothing was applied.
 
 use axum::response::{IntoResponse, Response};

@@ -19,8 +19,9 @@ use super::query::Parameters;
 use super::render::{json_at, key_value, resource_text, system_time, text_at};
 use super::resources::TargetKind;
 use crate::model::limits::NAME_CHARS_MAX;
-use crate::model::{Kind, Name, Resource, ResourceKey, State};
+use crate::model::{Kind, Name, Resource, ResourceKey, Revision, State};
 use crate::raft::{MemberStatus, ReadError};
+use crate::table::PUBLICATIONS_MAX;
 
 const PAGE_ITEMS_DEFAULT: usize = 100;
 const PAGE_ITEMS_MAX: usize = 1000;
@@ -150,7 +151,7 @@ fn first_with(prefix: &str) -> Option<Name> {
 
 /// `GET /v1/table`: what this node serves.
 pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    Parameters::read(request.uri(), &[])?;
+    only_local(&request)?;
     let snapshot = shared.admin.live.load();
     let counts = snapshot.counts();
     let not_compiled = snapshot.not_compiled().take(PAGE_ITEMS_MAX).map(|(key, reason)| {
@@ -170,9 +171,31 @@ pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request)
     Ok(json_at(StatusCode::OK, snapshot.revision, &body))
 }
 
+/// `GET /v1/table/publications?fromRevision=&limit=`: when this node published the last revisions, by the machine's monotonic clock. It
+/// measures how long a change takes to be live: no polling is as exact.
+pub(crate) async fn publications(Shares(shared): Shares<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let parameters = Parameters::read(request.uri(), &["fromRevision", "limit"])?;
+    let from = parameters.number("fromRevision", 1, usize::MAX)?;
+    let limit = parameters.number("limit", PAGE_ITEMS_DEFAULT, PUBLICATIONS_MAX)?;
+    let publications = shared.admin.live.publications(Revision(from as u64), limit).into_iter().map(|publication| {
+        json!({"revision": publication.revision, "monotonicNanos": publication.monotonic_nanos})
+    });
+    let body = json!({"publications": publications.collect::<Vec<Value>>()});
+    Ok(json_at(StatusCode::OK, shared.admin.live.load().revision, &body))
+}
+
+/// What is this node's own view has no linearizable form; saying so in the request is fine.
+fn only_local(request: &Request) -> Result<(), Problem> {
+    let parameters = Parameters::read(request.uri(), &["consistency"])?;
+    match parameters.get("consistency") {
+        None | Some("local") => Ok(()),
+        Some(other) => Err(Problem::malformed(format!("query parameter \"consistency\" is local here, not {other:?}"))),
+    }
+}
+
 /// `GET /v1/cluster`: the cluster as this node sees it.
 pub(crate) async fn cluster(Shares(shared): Shares<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    Parameters::read(request.uri(), &[])?;
+    only_local(&request)?;
     let status = shared.admin.cluster.status();
     let state = shared.admin.cluster.state();
     let body = json!({

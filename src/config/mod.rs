@@ -1,1 +1,194 @@
-//! config
+//! A node's configuration: what one process is told when it starts.
+//!
+//! It is read once, from three places that each override the one before: a TOML file, `RAFTGATE_...` variables of the environment,
+//! and flags. [`source`] merges them into one TOML value, [`file`] gives that value its shape (an unknown key is an error that names
+//! the key), [`validate`] resolves it into the types below and refuses what cannot work or is not served yet. Nothing else in the
+//! program reads the environment or the file.
+//!
+//! A variable's name is the key's path in upper case with two underscores between sections: `RAFTGATE_NODE_ID`,
+//! `RAFTGATE_ADMIN__ADDRESS`, `RAFTGATE_LISTENER__0__ADDRESS`. Its value is TOML where it reads as a number, a boolean, a quoted string,
+//! an array or an inline table, and the bare text otherwise.
+
+mod file;
+mod source;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+pub use source::Overrides;
+
+pub use crate::model::path::EscapedSlashes;
+
+/// Everything that a node is told. Keys of the file have the fields' names, but for `listeners`, which is `[[listener]]` there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// This node's id in its cluster; at least 1.
+    pub node_id: u64,
+    /// Where everything that must survive stands. Default `data`.
+    pub data_dir: PathBuf,
+    /// Its place among the other nodes.
+    pub cluster: ClusterConfig,
+    /// The admin API.
+    pub admin: AdminConfig,
+    /// Where the proxy listens; never empty.
+    pub listeners: Vec<ListenerConfig>,
+    /// Allows peers in clear text, and an admin API without tokens, on addresses that are not loopback. Default false.
+    pub insecure: bool,
+    /// Proxy threads; 1 to 1,024. Default: the processor's cores.
+    pub workers: usize,
+    /// How long a restarted node waits for recovery before it serves what its disk says was committed. Default 1 s.
+    pub cold_start_wait: Duration,
+    /// The access log.
+    pub access_log: AccessLogConfig,
+    /// What happens after a storage error. Default [`OnStorageFailure::Serve`].
+    pub on_storage_failure: OnStorageFailure,
+    /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info`.
+    pub log: String,
+}
+
+impl NodeConfig {
+    /// Reads the file (if any), the environment and the flags, and checks the whole.
+    ///
+    /// Errors: the file that cannot be read, or the first key that is unknown, of a wrong type, out of range, or not served yet.
+    pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<NodeConfig, ConfigError> {
+        source::load(path, source::environment(), overrides)
+    }
+}
+
+/// A node among its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Nodes of a cluster with another name are refused. Default `raftgate`.
+    pub name: String,
+    /// Where this node listens for its peers.
+    pub peer_address: SocketAddr,
+    /// `host:port` of every member of a cluster that is to be formed, this node's own among them; never empty.
+    pub initial_members: BTreeMap<u64, String>,
+    /// Between a leader's signs of life. Default 50 ms.
+    pub heartbeat: Duration,
+    /// The shortest time without a leader before an election. Default 150 ms.
+    pub election_timeout_min: Duration,
+    /// The longest time without a leader before an election, and the leader's lease. Default 300 ms.
+    pub election_timeout_max: Duration,
+}
+
+/// The admin API's address and callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who may call. Empty: everybody who can reach the address.
+    pub tokens: Vec<AdminToken>,
+    /// `host:port` under which others reach it, for `/v1/cluster`. Default: the bound address.
+    pub advertise: Option<String>,
+}
+
+/// A caller of the admin API, known by `Authorization: Bearer TOKEN`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    /// Stands as the actor in history; unique.
+    pub name: String,
+    /// The secret; visible ASCII.
+    pub token: String,
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminToken").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A place where the proxy takes requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// What routes call it in `listeners`; unique. Default `default`.
+    pub name: String,
+    /// Where it listens; unique, but for port 0.
+    pub address: SocketAddr,
+    /// Adds `Raftgate-Revision` to every answer. Default false.
+    pub debug_headers: bool,
+    /// Honours `Raftgate-Min-Revision` of requests. Default false.
+    pub min_revision: bool,
+    /// Clients whose `X-Forwarded-*` are believed. Default none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long requests under way may take to end at shutdown. Default 30 s.
+    pub drain_timeout: Duration,
+    /// What happens to `%2F` and `%5C` in paths. Default `"refuse"`.
+    pub escaped_slashes: EscapedSlashes,
+    /// Bytes of a request's head at most; 4 KiB to 1 MiB. Default 64 KiB.
+    pub header_bytes_max: usize,
+    /// How long a client may take to send a request's head. Default 10 s.
+    pub header_read_timeout: Duration,
+    /// How long a connection may stand without a request. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How long an exchange may stand still, without a byte either way. Default 300 s.
+    pub stream_idle_timeout: Duration,
+    /// Bytes of a request's body at most. Default: no limit, for bodies are streamed.
+    pub body_bytes_max: Option<u64>,
+    /// Connections open at once, at most. Default 16,384.
+    pub connections_max: usize,
+}
+
+/// One JSON object a request, off by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// The file that lines are appended to; `-` is the standard output. `None`: no access log.
+    pub path: Option<PathBuf>,
+}
+
+/// What a node does when its disk failed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStorageFailure {
+    /// The proxy goes on with its last table; Raft has stopped.
+    #[default]
+    Serve,
+    /// The process drains and exits with status 1.
+    Exit,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("configuration file {path}: {source}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// A key is unknown, missing, or has a wrong value.
+    #[error("configuration key `{key}`{origin}: {message}")]
+    Key {
+        /// Its path: `listener[0].address`.
+        key: String,
+        /// ` (from RAFTGATE_...)` where the environment gave it, else empty.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl ConfigError {
+    fn key(key: impl Into<String>, message: impl Into<String>) -> ConfigError {
+        ConfigError::Key { key: key.into(), origin: String::new(), message: message.into() }
+    }
+}

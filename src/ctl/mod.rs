@@ -1,1 +1,96 @@
-//! ctl
+//! The command line: what is typed, and commands that ask a running node.
+//!
+//! Everything here speaks the admin API and nothing else, so that it can do no more than any other client. `serve` is only described
+//! here; `main` hands it to [`crate::server`]. [`run`] returns what the process should exit with: 0 done, 1 refused or failed (the
+//! problem's text stands on the standard error); clap itself exits with 2 on wrong usage.
+//!
+//! A command's life: [`arguments`] (what was typed), [`documents`] (files), [`client`] (the call), [`print`] (the answer). [`demo`] runs
+//! three nodes as processes of the same program and drives them through the same client.
+
+mod apply;
+mod arguments;
+mod client;
+mod demo;
+mod documents;
+mod print;
+mod route;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+pub use arguments::{Arguments, ClientCommand, Command, DemoArguments, ServeArguments};
+use arguments::{ClusterCommand, RouteCommand};
+use client::Client;
+
+/// Runs a command that asks a node.
+pub async fn run(command: ClientCommand) -> ExitCode {
+    match answer(command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Runs three nodes and a backend.
+pub async fn run_demo(arguments: DemoArguments) -> ExitCode {
+    match demo::run(&arguments).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints the completion script for `shell`.
+pub fn print_completions(shell: Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "raftgate", &mut script);
+    print::out(String::from_utf8_lossy(&script).trim_end());
+}
+
+/// Says on the standard error why nothing came of it.
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    print::error(&chain(error));
+    ExitCode::FAILURE
+}
+
+/// The message and its causes; a cause that the message before it tells already is left out.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        told => format!("{told}: {cause}"),
+    })
+}
+
+async fn answer(command: ClientCommand) -> anyhow::Result<()> {
+    match command {
+        ClientCommand::Apply { connection, apply } => apply::run(&Client::new(&connection)?, &apply).await,
+        ClientCommand::Get { connection, kind, name, output } => {
+            show::get(&Client::new(&connection)?, kind, name.as_deref(), output).await
+        }
+        ClientCommand::Delete { connection, kind, name } => show::delete(&Client::new(&connection)?, kind, &name).await,
+        ClientCommand::Route(RouteCommand::Set { connection, route }) => route::set(&Client::new(&connection)?, &route).await,
+        ClientCommand::Explain { connection, url, method, headers, listener, output } => {
+            let question = show::question(&url, &method, &headers, listener.as_deref());
+            show::explain(&Client::new(&connection)?, &question, output).await
+        }
+        ClientCommand::Cluster(ClusterCommand::Status { connection, output }) => {
+            show::cluster(&Client::new(&connection)?, output).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = std::io::Error::other("no such file");
+        assert_eq!(chain(&anyhow::Error::new(inner).context("file a: no such file")), "file a: no such file");
+        let inner = std::io::Error::other("refused");
+        assert_eq!(chain(&anyhow::Error::new(inner).context("GET /x")), "GET /x: refused");
+    }
+}

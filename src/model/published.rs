@@ -1,13 +1,13 @@
-//! What a node's table stands at.
+//! What a node serves, in two numbers.
 
 use super::digest::Digest;
 use super::ids::Revision;
 
-/// The revision that a node's live table serves. The table sends it, the Raft node reports it to its peers.
+/// The revision that a node's table serves, and the digest of its resources. `table` sends it, `raft` tells it to the peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Published {
-    /// State's revision; zero before the first table.
+    /// The served revision; zero before the first table.
     pub revision: Revision,
-    /// The digest of all resources at that revision.
+    /// The digest of the resources at that revision.
     pub digest: Digest,
 }

@@ -1,1 +1,314 @@
-//! server
+//! One node: everything wired together, from the configuration to the graceful stop.
+//!
+//! ```text
+//! bind all addresses -> open the store -> Raft node ------> watch<State> -> publisher -> Live -> proxy workers
+//!                                           |                                             |
+//!                                           +---- admin API (readiness: Phase) ----------+
+//! ```
+//!
+//! Every address is bound before anything is opened or sent, so that a port in use is told at once and nothing has happened yet. The
+//! publisher's gate opens by [`cold_start`]; the proxy takes requests once the first table is published. Raft, admin and the rest run on
+//! the runtime that calls [`run`]; publisher and proxy have threads of their own, so that a saturated proxy costs no election.
+//!
+//! A stop goes the other way (faults.md, "Leader transfer"): not ready and no more admin writes; leadership handed over; the proxy
+//! drained while this node still votes; then Raft and the store. This is the only module that knows all others.
+
+mod addresses;
+mod cold_start;
+mod signals;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{self, JoinHandle as Task};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use self::addresses::Bound;
+use crate::admin::{self, AdminState, Phase, Tokens};
+use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
+use crate::observe::{AccessLog, Metrics};
+use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
+use crate::raft::{self, Node, NodeOptions, RaftSettings};
+use crate::store::{self, OpenError, StoreOptions};
+use crate::table::Live;
+
+pub use signals::{stdin_closed, terminated};
+
+/// Threads of the control runtime. Admin and Raft are light; two keep one slow call from holding up heartbeats.
+const CONTROL_THREADS: usize = 2;
+
+/// How long a stop waits for a new leader.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Why a node did not start, or stopped by itself.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error("configuration key `{key}`: cannot listen on {address}: {source}")]
+    Bind {
+        /// The address's key.
+        key: String,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The Raft node does not start.
+    #[error(transparent)]
+    Raft(#[from] raft::StartError),
+    /// The proxy does not start.
+    #[error(transparent)]
+    Proxy(#[from] proxy::StartError),
+    /// The access log's file cannot be written.
+    #[error("configuration key `access_log.path`: {0}")]
+    AccessLog(#[source] io::Error),
+    /// The system refuses a thread, a signal handler or a small file.
+    #[error("{what}: {source}")]
+    System {
+        /// What was to be made.
+        what: &'static str,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// This node can neither form nor join its cluster.
+    #[error("no cluster: {0}")]
+    NoCluster(String),
+    /// The disk failed, and `on_storage_failure` is `"exit"`.
+    #[error("storage failed: {0}")]
+    StorageFailed(String),
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServerError {
+    move |source| ServerError::System { what, source }
+}
+
+/// The runtime for [`run`].
+///
+/// # Errors
+///
+/// The system gives no threads.
+pub fn runtime() -> Result<Runtime, ServerError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(CONTROL_THREADS).thread_name("control").enable_all();
+    builder.build().map_err(system("the control runtime"))
+}
+
+/// Runs a node until `shutdown` ends, then stops it in order.
+///
+/// # Errors
+///
+/// The node cannot start, can never belong to its cluster, or its disk failed and the configuration says to exit then.
+pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+    let mut server = Server::start(config).await?;
+    let outcome = tokio::select! {
+        outcome = server.serve() => outcome,
+        () = shutdown => Ok(()),
+    };
+    server.stop().await;
+    outcome
+}
+
+/// A node whose admin API answers and whose Raft side runs; its proxy serves once there is a table.
+struct Server {
+    config: NodeConfig,
+    node: Node,
+    live: Arc<Live>,
+    metrics: Metrics,
+    phase: watch::Sender<Phase>,
+    admin: Task<()>,
+    stop_admin: CancellationToken,
+    publisher: Publisher,
+    gate: Option<oneshot::Sender<()>>,
+    /// Bound, and not yet served.
+    listeners: Vec<BoundListener>,
+    proxy: Option<ProxyHandle>,
+    access_log: Option<(AccessLog, JoinHandle<()>)>,
+    addresses: addresses::Addresses,
+}
+
+impl Server {
+    async fn start(config: NodeConfig) -> Result<Server, ServerError> {
+        let bound = Bound::take(&config).await?;
+        let addresses = bound.addresses()?;
+        let metrics = Metrics::new();
+        let opened = open_store(&config, &metrics).await?;
+        addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
+        let access_log = open_access_log(&config, &metrics)?;
+        let live = Arc::new(Live::new());
+        let advertised = config.admin.advertise.clone().unwrap_or_else(|| addresses.admin.to_string());
+        let node = Node::start(NodeOptions {
+            node_id: config.node_id,
+            cluster_name: config.cluster.name.clone(),
+            initial_members: config.cluster.initial_members.clone(),
+            settings: raft_settings(&config),
+            opened,
+            admin_address: advertised,
+            published: live.published(),
+            peer_listener: bound.peer,
+            metrics: metrics.clone(),
+        })
+        .await?;
+        let (gate, begin) = oneshot::channel();
+        let publisher = Publisher::start(node.states(), begin, Arc::clone(&live), metrics.clone());
+        let publisher = publisher.map_err(system("the publisher's thread"))?;
+        let phase = watch::Sender::new(Phase::Starting);
+        let state = AdminState {
+            cluster: Arc::new(node.clone()),
+            live: Arc::clone(&live),
+            metrics: metrics.clone(),
+            tokens: Tokens::new(config.admin.tokens.iter().map(|caller| (caller.name.clone(), caller.token.clone()))),
+            listeners: config.listeners.iter().map(explained).collect(),
+            phase: phase.subscribe(),
+        };
+        let stop_admin = CancellationToken::new();
+        let admin = task::spawn(admin::serve(bound.admin, admin::router(state), stop_admin.clone().cancelled_owned()));
+        let (gate, listeners, proxy) = (Some(gate), bound.listeners, None);
+        Ok(Server {
+            config,
+            node,
+            live,
+            metrics,
+            phase,
+            admin,
+            stop_admin,
+            publisher,
+            gate,
+            listeners,
+            proxy,
+            access_log,
+            addresses,
+        })
+    }
+
+    /// Publishes the first table, lets the proxy take requests, and goes on until the node must end by itself.
+    async fn serve(&mut self) -> Result<(), ServerError> {
+        let mut no_cluster = self.node.bootstrap_failed();
+        let mut storage_failed = self.node.storage_failed();
+        tokio::select! {
+            () = cold_start::wait(&self.node, self.config.cold_start_wait) => {}
+            reason = reason_of(&mut no_cluster) => return Err(ServerError::NoCluster(reason)),
+            reason = reason_of(&mut storage_failed) => return Err(ServerError::StorageFailed(reason)),
+        }
+        self.publish_first().await;
+        self.start_proxy()?;
+        tokio::select! {
+            reason = reason_of(&mut no_cluster) => Err(ServerError::NoCluster(reason)),
+            reason = reason_of(&mut storage_failed) => self.storage_failed(reason).await,
+        }
+    }
+
+    async fn publish_first(&mut self) {
+        let mut published = self.live.published();
+        if let Some(gate) = self.gate.take() {
+            // A publisher that is gone has logged why; the node then stays not ready.
+            let _ = gate.send(());
+        }
+        if published.changed().await.is_err() {
+            error!("nothing publishes the table any more");
+        }
+    }
+
+    fn start_proxy(&mut self) -> Result<(), ServerError> {
+        let options = ProxyOptions {
+            listeners: std::mem::take(&mut self.listeners),
+            live: Arc::clone(&self.live),
+            metrics: self.metrics.clone(),
+            access_log: self.access_log.as_ref().map(|(log, _)| log.clone()),
+            workers: self.config.workers,
+        };
+        self.proxy = Some(Proxy::start(options)?);
+        self.phase.send_replace(Phase::Serving);
+        let revision = self.live.load().revision;
+        let addresses = &self.addresses;
+        let proxy = addresses.listeners.values().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        info!(node = self.config.node_id, %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
+        Ok(())
+    }
+
+    async fn storage_failed(&self, reason: String) -> Result<(), ServerError> {
+        error!(reason, "storage failed: this node takes no part in Raft until it is started again");
+        match self.config.on_storage_failure {
+            OnStorageFailure::Exit => Err(ServerError::StorageFailed(reason)),
+            OnStorageFailure::Serve => std::future::pending().await,
+        }
+    }
+
+    /// faults.md, "Leader transfer".
+    async fn stop(self) {
+        info!(node = self.config.node_id, "stopping");
+        self.phase.send_replace(Phase::Draining);
+        self.node.hand_over(Instant::now() + HAND_OVER_DEADLINE).await;
+        if let Some(proxy) = self.proxy {
+            proxy.drain().await;
+        }
+        self.stop_admin.cancel();
+        if let Err(error) = self.admin.await {
+            error!(%error, "admin API did not end in order");
+        }
+        self.node.shutdown().await;
+        // Both join a thread.
+        let (publisher, access_log) = (self.publisher, self.access_log);
+        let joined = task::spawn_blocking(move || {
+            drop(publisher);
+            access_log.map(|(log, writer)| {
+                drop(log);
+                writer.join()
+            })
+        });
+        if let Err(error) = joined.await {
+            error!(%error, "a thread did not end in order");
+        }
+        info!(node = self.config.node_id, "stopped");
+    }
+}
+
+/// Waits until there is a reason.
+async fn reason_of(reasons: &mut watch::Receiver<Option<String>>) -> String {
+    match reasons.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        // Nobody is left to give one.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Opened, ServerError> {
+    let options = StoreOptions {
+        dir: config.data_dir.clone(),
+        node_id: config.node_id,
+        cluster_name: config.cluster.name.clone(),
+        metrics: metrics.clone(),
+    };
+    let opened = task::spawn_blocking(move || store::open(options)).await;
+    let opened = opened.map_err(|panic| system("opening the store")(io::Error::other(panic)))?;
+    Ok(opened?)
+}
+
+fn open_access_log(config: &NodeConfig, metrics: &Metrics) -> Result<Option<(AccessLog, JoinHandle<()>)>, ServerError> {
+    let Some(path) = &config.access_log.path else { return Ok(None) };
+    let file = (path.as_os_str() != "-").then_some(path.as_path());
+    let opened = AccessLog::open(file, metrics.access_log_dropped.clone());
+    opened.map(Some).map_err(ServerError::AccessLog)
+}
+
+fn raft_settings(config: &NodeConfig) -> RaftSettings {
+    let cluster = &config.cluster;
+    RaftSettings {
+        heartbeat: cluster.heartbeat,
+        election_timeout_min: cluster.election_timeout_min,
+        election_timeout_max: cluster.election_timeout_max,
+    }
+}
+
+fn explained(listener: &ListenerConfig) -> admin::Listener {
+    admin::Listener { name: listener.name.clone(), escaped_slashes: listener.escaped_slashes }
+}

@@ -1,12 +1,26 @@
 //! The cell that requests load their snapshot from.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use super::snapshot::Snapshot;
-use crate::model::Published;
+use crate::model::{Published, Revision};
+
+/// Publications whose time is kept.
+pub const PUBLICATIONS_MAX: usize = 4_096;
+
+/// When a revision went live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publication {
+    /// The revision; those between it and the publication before went live with it.
+    pub revision: Revision,
+    /// Nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`): processes of one machine can compare them.
+    pub monotonic_nanos: u64,
+}
 
 /// The live table: one atomic pointer, and a watch of its revision.
 ///
@@ -16,6 +30,7 @@ use crate::model::Published;
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     published: watch::Sender<Published>,
+    publications: Mutex<VecDeque<Publication>>,
 }
 
 impl Live {
@@ -23,7 +38,7 @@ impl Live {
     pub fn new() -> Live {
         let empty = Snapshot::empty();
         let published = watch::Sender::new(empty.identity());
-        Live { snapshot: ArcSwap::from_pointee(empty), published }
+        Live { snapshot: ArcSwap::from_pointee(empty), published, publications: Mutex::default() }
     }
 
     /// The present snapshot.
@@ -36,7 +51,25 @@ impl Live {
         snapshot.note_published();
         let identity = snapshot.identity();
         self.snapshot.store(snapshot);
+        self.note(identity.revision);
         self.published.send_replace(identity);
+    }
+
+    /// The kept publications of `from` and later, oldest first, `count` at most.
+    pub fn publications(&self, from: Revision, count: usize) -> Vec<Publication> {
+        let publications = self.publications.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = publications.partition_point(|publication| publication.revision < from);
+        publications.iter().skip(first).take(count).copied().collect()
+    }
+
+    fn note(&self, revision: Revision) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let monotonic_nanos = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        let mut publications = self.publications.lock().unwrap_or_else(PoisonError::into_inner);
+        if publications.len() == PUBLICATIONS_MAX {
+            publications.pop_front();
+        }
+        publications.push_back(Publication { revision, monotonic_nanos });
     }
 
     /// Follows what is published. A value that it shows is already live.
@@ -48,5 +81,27 @@ impl Live {
 impl Default for Live {
     fn default() -> Live {
         Live::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publications_are_kept_in_order_and_bounded() {
+        let live = Live::new();
+        for revision in 1..=PUBLICATIONS_MAX as u64 + 10 {
+            let mut snapshot = Snapshot::empty();
+            // Every second revision went live together with the next.
+            snapshot.revision = Revision(revision * 2);
+            live.store(Arc::new(snapshot));
+        }
+        let all = live.publications(Revision::ZERO, usize::MAX);
+        assert_eq!(all.len(), PUBLICATIONS_MAX);
+        assert!(all.windows(2).all(|pair| pair[0].revision < pair[1].revision && pair[0].monotonic_nanos <= pair[1].monotonic_nanos));
+        let found = live.publications(Revision(101), 1);
+        assert_eq!(found.iter().map(|publication| publication.revision).collect::<Vec<_>>(), [Revision(102)]);
+        assert_eq!(live.publications(Revision(u64::MAX), 1), []);
     }
 }

@@ -40,7 +40,7 @@ mod walk;
 mod tests;
 
 pub use explain::{CANDIDATES_MAX, CLOSEST_MAX, CandidateReport, Condition, Explanation, PassedOver};
-pub use live::Live;
+pub use live::{Live, PUBLICATIONS_MAX, Publication};
 pub use request::{Captures, Matched, RequestView};
 pub use rule::{CompiledRule, Service, ServiceId};
 pub use snapshot::{Counts, Snapshot};

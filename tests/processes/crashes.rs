@@ -135,6 +135,19 @@ fn admin_bases(cluster: &Cluster) -> Vec<String> {
     cluster.nodes.iter().map(|node| node.admin("")).collect()
 }
 
+/// Good answers at each node before a phase of a test may end.
+const PHASE_ANSWERS: u64 = 150;
+
+async fn wait_for_traffic(traffic: &[Traffic], length: Duration) {
+    let counts = || traffic.iter().map(|traffic| traffic.good.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let (before, begun) = (counts(), Instant::now());
+    eventually("enough traffic in this phase", || async {
+        let enough = counts().iter().zip(&before).all(|(now, before)| now - before > PHASE_ANSWERS);
+        (enough && begun.elapsed() >= length).then_some(())
+    })
+    .await;
+}
+
 /// Kills the node that `pick` names of (leader, others), under traffic and writes.
 async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     let (mut cluster, _backend) = with_backend().await;
@@ -144,13 +157,15 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     let traffic: Vec<Traffic> =
         survivors.iter().map(|&index| Traffic::start(cluster.nodes[index].proxy("/steady"), expect_body("backend"))).collect();
     let writer = Writer::start(admin_bases(&cluster));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Enough traffic and time before the kill, while the node is gone, and after it came back.
+    let phase = |length: Duration| wait_for_traffic(&traffic, length);
+    phase(Duration::from_secs(2)).await;
     let killed_at = Instant::now();
     cluster.nodes[victim].kill();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    phase(Duration::from_secs(3)).await;
     cluster.nodes[victim].start();
     cluster.wait_ready(victim).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    phase(Duration::from_secs(1)).await;
     let acknowledged = writer.finish().await;
     let gap = acknowledged.gap_around(killed_at);
     let last = *acknowledged.revisions.iter().max().unwrap();
@@ -159,7 +174,7 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     for (index, traffic) in survivors.iter().zip(traffic) {
         let (good, failures) = traffic.finish().await;
         assert!(failures.is_empty(), "node {}: {} of {good} failed: {:?}", index + 1, failures.len(), &failures[..failures.len().min(5)]);
-        assert!(good > 500, "too little traffic to judge: {good}");
+        assert!(good > 3 * PHASE_ANSWERS, "too little traffic to judge: {good}");
     }
     eprintln!(
         "killed node {} (leader was {}): {} writes acknowledged, {} not applied, {} unknown; gap {gap:?}; revision {revision} digest {digest}",

@@ -1,0 +1,151 @@
+//! Scripts: what is written, and what it gives or how it is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::source::{Overrides, load};
+use super::*;
+
+const GOOD: &str = r#"
+node_id = 1
+[cluster]
+peer_address = "127.0.0.1:7081"
+initial_members = { 1 = "127.0.0.1:7081", 2 = "node-2.example:7081" }
+[admin]
+address = "127.0.0.1:9081"
+[[listener]]
+address = "127.0.0.1:8081"
+"#;
+
+fn read(text: &str, variables: &[(&str, &str)], overrides: Overrides) -> Result<NodeConfig, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.toml");
+    fs::write(&path, text).unwrap();
+    let environment: BTreeMap<_, _> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    load(Some(&path), environment, overrides)
+}
+
+#[test]
+fn defaults_stand_in_for_what_is_not_said() {
+    let config = read(GOOD, &[], Overrides::default()).unwrap();
+    assert_eq!(config.cluster.heartbeat, Duration::from_millis(50));
+    assert_eq!(config.cluster.initial_members[&2], "node-2.example:7081");
+    assert_eq!(config.listeners[0].name, "default");
+    assert_eq!(config.listeners[0].header_bytes_max, 65_536);
+    assert_eq!(config.cold_start_wait, Duration::from_secs(1));
+    assert_eq!((config.insecure, config.on_storage_failure), (false, OnStorageFailure::Serve));
+    assert!(config.workers >= 1 && config.access_log.path.is_none());
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_flags_override_both() {
+    let variables = [
+        ("RAFTGATE_NODE_ID", "2"),
+        ("RAFTGATE_ADMIN__ADDRESS", "127.0.0.1:1"),
+        ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"ops\", token = \"secret\" }]"),
+        ("RAFTGATE_LISTENER__0__DEBUG_HEADERS", "true"),
+        ("RAFTGATE_LISTENER__1__ADDRESS", "[::1]:8082"),
+        ("RAFTGATE_LISTENER__1__NAME", "second"),
+        ("RAFTGATE_CLUSTER__NAME", "blue"),
+        ("RAFTGATE_LISTENER__0__BODY_BYTES_MAX", "1MiB"),
+    ];
+    let overrides = Overrides { admin_address: Some("127.0.0.1:2".parse().unwrap()), ..Overrides::default() };
+    let config = read(GOOD, &variables, overrides).unwrap();
+    assert_eq!((config.node_id, config.cluster.name.as_str()), (2, "blue"));
+    assert_eq!(config.admin.address.port(), 2);
+    assert_eq!(config.admin.tokens[0].name, "ops");
+    assert!(!format!("{config:?}").contains("secret"), "a token must not be printed");
+    assert!(config.listeners[0].debug_headers);
+    assert_eq!(config.listeners[0].body_bytes_max, Some(1 << 20));
+    assert_eq!(config.listeners[1].address.to_string(), "[::1]:8082");
+}
+
+#[test]
+fn a_refusal_names_the_key_and_what_is_wrong() {
+    let script = [
+        ("= {", "= { 0 = \"h:1\",", "`cluster.initial_members.0`: a member's id is a number from 1"),
+        ("node_id = 1", "node_id = 0", "`node_id`: must be at least 1"),
+        ("node_id = 1", "node_id = 7", "`cluster.initial_members`: node_id is 7, and no member has that id"),
+        ("node_id = 1", "", "`node_id`: missing field `node_id`"),
+        ("node_id = 1", "node_id = \"one\"", "`node_id`: invalid type: string \"one\", expected u64"),
+        ("node_id = 1", "node_id = 1\ncolour = 1", "`colour`: unknown field `colour`"),
+        ("[admin]", "[admin]\nadress = 1", "`admin.adress`: unknown field `adress`"),
+        ("[admin]", "[admin]\ntls = { cert = \"c\" }", "`admin.tls`: not supported yet"),
+        ("[cluster]", "[cluster]\ntls = true", "`cluster.tls`: not supported yet"),
+        ("[[listener]]", "[[listener]]\nhttp2 = true", "`listener[0].http2`: not supported yet"),
+        ("[[listener]]", "[[listener]]\nhostname = \"*.a\"", "`listener[0].hostname`: not supported yet"),
+        ("[[listener]]", "[[listener]]\nproxy_protocol = true", "`listener[0].proxy_protocol`: not supported yet"),
+        ("[[listener]]", "[[listener]]\ntls = true", "`listener[0].tls`: not supported yet"),
+        ("[[listener]]", "[[listener]]\nnam = 1", "`listener[0].nam`: unknown field `nam`"),
+        ("[[listener]]", "[[listener]]\ndrain_timeout = 5", "`listener[0].drain_timeout`: invalid type: integer `5`"),
+        ("[[listener]]", "[[listener]]\ndrain_timeout = \"5\"", "`5` is not a duration"),
+        ("[[listener]]", "[[listener]]\nheader_bytes_max = \"1KiB\"", "`listener[0].header_bytes_max`: 1024 is not from 4096"),
+        ("[[listener]]", "[[listener]]\nescaped_slashes = \"drop\"", "unknown variant `drop`"),
+        ("[[listener]]", "[[listener]]\ntrusted_proxies = [\"10.0.0.0/40\"]", "`listener[0].trusted_proxies[0]`"),
+        ("[[listener]]", "[[listener]]\naddress = \"127.0.0.1:5\"\n[[listener]]", "another listener is named `default` too"),
+        (
+            "[[listener]]",
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:8081\"\n[[listener]]",
+            "`listener[1].address`: 127.0.0.1:8081 is the address of `listener[0].address` too",
+        ),
+        ("127.0.0.1:8081", "localhost", "`listener[0].address`: `localhost` is not an IP address and a port"),
+        ("127.0.0.1:9081", "0.0.0.0:9081", "`admin.address`: 0.0.0.0:9081 is not loopback"),
+        ("s = \"127.0.0.1:7081\"", "s = \"10.0.0.1:7081\"", "`cluster.peer_address`: 10.0.0.1:7081 is not loopback"),
+        ("[cluster]", "[cluster]\nheartbeat = \"100ms\"", "`cluster.election_timeout_min`: must be at least twice"),
+        ("[cluster]", "[cluster]\nelection_timeout_max = \"150ms\"", "`cluster.election_timeout_max`: must be longer"),
+        ("[cluster]", "workers = 0\n[cluster]", "`workers`: 0 is not from 1 to 1024"),
+        ("[cluster]", "on_storage_failure = \"stop\"\n[cluster]", "`on_storage_failure`: unknown variant `stop`"),
+        ("[admin]", "[admin]\ntokens = [{ name = \"a\", token = \"\" }]", "`admin.tokens[0].token`: must be 1 to 1024"),
+    ];
+    for (from, to, expected) in script {
+        assert!(GOOD.contains(from), "{from}");
+        let message = read(&GOOD.replacen(from, to, 1), &[], Overrides::default()).unwrap_err().to_string();
+        assert!(message.contains(expected), "{to}\n  gave     {message}\n  expected {expected}");
+    }
+}
+
+#[test]
+fn exposed_addresses_need_a_token_or_an_explicit_word() {
+    let exposed = GOOD.replace("127.0.0.1:9081", "0.0.0.0:9081");
+    let tokens = [("RAFTGATE_ADMIN__TOKENS", "[{ name = \"a\", token = \"b\" }]")];
+    assert!(read(&exposed, &tokens, Overrides::default()).is_ok());
+    assert!(read(&exposed, &[("RAFTGATE_INSECURE", "true")], Overrides::default()).is_ok());
+}
+
+#[test]
+fn a_refused_variable_is_named() {
+    let script = [
+        (("RAFTGATE_ADMIN__ADRESS", "x"), "`admin.adress` (from RAFTGATE_ADMIN__ADRESS): unknown field `adress`"),
+        (("RAFTGATE_NODE_ID", "one"), "`node_id` (from RAFTGATE_NODE_ID): invalid type"),
+        (("RAFTGATE_LISTENER__5__NAME", "x"), "(from RAFTGATE_LISTENER__5__NAME): there is no listener 4 before it"),
+        (("RAFTGATE_NODE_ID__X", "1"), "(from RAFTGATE_NODE_ID__X): `node_id` is not a section"),
+    ];
+    for (variable, expected) in script {
+        let message = read(GOOD, &[variable], Overrides::default()).unwrap_err().to_string();
+        assert!(message.contains(expected), "{variable:?}\n  gave     {message}\n  expected {expected}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let missing = load(Some(Path::new("/nowhere/node.toml")), BTreeMap::new(), Overrides::default()).unwrap_err().to_string();
+    assert!(missing.contains("/nowhere/node.toml"), "{missing}");
+    let syntax = read("node_id = = 1", &[], Overrides::default()).unwrap_err().to_string();
+    assert!(syntax.contains("node.toml") && syntax.contains("line 1"), "{syntax}");
+}
+
+#[test]
+fn the_sample_files_are_three_nodes_of_one_cluster() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    let nodes: Vec<_> = files.iter().map(|path| load(Some(path), BTreeMap::new(), Overrides::default()).unwrap()).collect();
+    assert_eq!(nodes.iter().map(|node| node.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+    for node in &nodes {
+        assert_eq!(node.cluster.initial_members, nodes[0].cluster.initial_members);
+        assert_eq!(node.cluster.name, nodes[0].cluster.name);
+        assert_eq!(node.cluster.initial_members[&node.node_id], node.cluster.peer_address.to_string());
+    }
+}

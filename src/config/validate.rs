@@ -1,0 +1,258 @@
+//! From what was read to what can be run: defaults, ranges, and what does not go together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::Value;
+
+use super::file::{AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile};
+use super::{
+    AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
+    OnStorageFailure,
+};
+
+/// The longest span that any key takes: a day.
+const SPAN_MAX: Duration = Duration::from_secs(86_400);
+
+type Checked<T> = Result<T, ConfigError>;
+
+/// Checks everything that one node can know by itself.
+pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
+    if file.node_id == 0 {
+        return Err(ConfigError::key("node_id", "must be at least 1"));
+    }
+    let workers = file.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(1024));
+    within("workers", workers, 1, 1024)?;
+    let cold_start_wait = span("cold_start_wait", file.cold_start_wait.map(|s| s.0), Duration::from_secs(1), Duration::ZERO)?;
+    let config = NodeConfig {
+        node_id: file.node_id,
+        data_dir: file.data_dir,
+        cluster: cluster(file.cluster, file.node_id)?,
+        admin: admin(file.admin)?,
+        listeners: listeners(file.listener)?,
+        insecure: file.insecure,
+        workers,
+        cold_start_wait,
+        access_log: AccessLogConfig { path: file.access_log.path },
+        on_storage_failure: match file.on_storage_failure {
+            Some(StorageFailureChoice::Exit) => OnStorageFailure::Exit,
+            Some(StorageFailureChoice::Serve) | None => OnStorageFailure::Serve,
+        },
+        log: file.log.unwrap_or_else(|| "info".to_owned()),
+    };
+    exposure(&config)?;
+    addresses_differ(&config)?;
+    Ok(config)
+}
+
+fn cluster(file: ClusterFile, node_id: u64) -> Checked<ClusterConfig> {
+    not_served("cluster.tls", file.tls.as_ref())?;
+    let name = file.name.unwrap_or_else(|| "raftgate".to_owned());
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Err(ConfigError::key("cluster.name", "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
+    }
+    let initial_members = members(file.initial_members, node_id)?;
+    let short = Duration::from_millis(5);
+    let heartbeat = span("cluster.heartbeat", file.heartbeat.map(|s| s.0), Duration::from_millis(50), short)?;
+    let min = file.election_timeout_min.map(|s| s.0);
+    let max = file.election_timeout_max.map(|s| s.0);
+    let election_timeout_min = span("cluster.election_timeout_min", min, Duration::from_millis(150), short)?;
+    let election_timeout_max = span("cluster.election_timeout_max", max, Duration::from_millis(300), short)?;
+    if election_timeout_min < heartbeat * 2 {
+        return Err(ConfigError::key("cluster.election_timeout_min", "must be at least twice `cluster.heartbeat`"));
+    }
+    if election_timeout_max <= election_timeout_min {
+        return Err(ConfigError::key("cluster.election_timeout_max", "must be longer than `cluster.election_timeout_min`"));
+    }
+    let peer_address = address("cluster.peer_address", file.peer_address)?;
+    Ok(ClusterConfig { name, peer_address, initial_members, heartbeat, election_timeout_min, election_timeout_max })
+}
+
+fn members(file: BTreeMap<String, String>, node_id: u64) -> Checked<BTreeMap<u64, String>> {
+    const KEY: &str = "cluster.initial_members";
+    let mut members = BTreeMap::new();
+    let mut addresses = BTreeSet::new();
+    for (id, address) in file {
+        let key = format!("{KEY}.{id}");
+        let number = id.parse::<u64>().ok().filter(|number| *number > 0 && number.to_string() == id);
+        let number = number.ok_or_else(|| ConfigError::key(&key, "a member's id is a number from 1"))?;
+        host_and_port(&key, &address)?;
+        if !addresses.insert(address.clone()) {
+            return Err(ConfigError::key(key, format!("another member has the address {address} too")));
+        }
+        members.insert(number, address);
+    }
+    if members.is_empty() {
+        return Err(ConfigError::key(KEY, "is missing; for a cluster of one node: { 1 = \"127.0.0.1:7081\" }"));
+    }
+    if !members.contains_key(&node_id) {
+        return Err(ConfigError::key(KEY, format!("node_id is {node_id}, and no member has that id")));
+    }
+    Ok(members)
+}
+
+fn admin(file: AdminFile) -> Checked<AdminConfig> {
+    not_served("admin.tls", file.tls.as_ref())?;
+    if let Some(advertise) = &file.advertise {
+        host_and_port("admin.advertise", advertise)?;
+    }
+    let tokens = tokens(file.tokens)?;
+    Ok(AdminConfig { address: address("admin.address", file.address)?, tokens, advertise: file.advertise })
+}
+
+fn tokens(file: Vec<TokenFile>) -> Checked<Vec<AdminToken>> {
+    let mut names = BTreeSet::new();
+    let mut secrets = BTreeSet::new();
+    for (index, token) in file.iter().enumerate() {
+        if token.name.is_empty() || token.name.len() > 128 || !token.name.bytes().all(|b| b.is_ascii_graphic()) {
+            let message = "must be 1 to 128 characters of visible ASCII";
+            return Err(ConfigError::key(format!("admin.tokens[{index}].name"), message));
+        }
+        if !names.insert(&token.name) {
+            let message = format!("`{}` stands twice", token.name);
+            return Err(ConfigError::key(format!("admin.tokens[{index}].name"), message));
+        }
+        let key = || format!("admin.tokens[{index}].token");
+        if token.token.is_empty() || token.token.len() > 1024 || !token.token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ConfigError::key(key(), "must be 1 to 1024 characters of visible ASCII"));
+        }
+        if !secrets.insert(&token.token) {
+            return Err(ConfigError::key(key(), "another caller has the same token"));
+        }
+    }
+    Ok(file.into_iter().map(|TokenFile { name, token }| AdminToken { name, token }).collect())
+}
+
+fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
+    if file.is_empty() {
+        return Err(ConfigError::key("listener", "is missing; the proxy needs at least one [[listener]]"));
+    }
+    let listeners: Vec<_> = file.into_iter().enumerate().map(|(index, file)| listener(index, file)).collect::<Checked<_>>()?;
+    let mut names = BTreeSet::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        if !names.insert(&listener.name) {
+            let message = format!("another listener is named `{}` too", listener.name);
+            return Err(ConfigError::key(format!("listener[{index}].name"), message));
+        }
+    }
+    Ok(listeners)
+}
+
+fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
+    let key = |key: &str| format!("listener[{index}].{key}");
+    for (name, value) in
+        [("hostname", &file.hostname), ("tls", &file.tls), ("http2", &file.http2), ("proxy_protocol", &file.proxy_protocol)]
+    {
+        not_served(&key(name), value.as_ref())?;
+    }
+    let name = file.name.unwrap_or_else(|| "default".to_owned());
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Err(ConfigError::key(key("name"), "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
+    }
+    let header_bytes_max = file.header_bytes_max.map_or(64 * 1024, |size| usize::try_from(size.0).unwrap_or(usize::MAX));
+    within(&key("header_bytes_max"), header_bytes_max, 4 * 1024, 1024 * 1024)?;
+    let connections_max = file.connections_max.unwrap_or(16_384);
+    within(&key("connections_max"), connections_max, 1, 1_000_000)?;
+    let short = Duration::from_millis(100);
+    let timeout = |name: &str, value: Option<Duration>, seconds| span(&key(name), value, Duration::from_secs(seconds), short);
+    Ok(ListenerConfig {
+        address: address(&key("address"), file.address)?,
+        debug_headers: file.debug_headers,
+        min_revision: file.min_revision,
+        trusted_proxies: networks(&key("trusted_proxies"), &file.trusted_proxies)?,
+        drain_timeout: span(&key("drain_timeout"), file.drain_timeout.map(|s| s.0), Duration::from_secs(30), Duration::ZERO)?,
+        escaped_slashes: match file.escaped_slashes {
+            Some(EscapedSlashesChoice::Keep) => EscapedSlashes::Keep,
+            Some(EscapedSlashesChoice::Refuse) | None => EscapedSlashes::Refuse,
+        },
+        header_bytes_max,
+        header_read_timeout: timeout("header_read_timeout", file.header_read_timeout.map(|s| s.0), 10)?,
+        idle_timeout: timeout("idle_timeout", file.idle_timeout.map(|s| s.0), 60)?,
+        stream_idle_timeout: timeout("stream_idle_timeout", file.stream_idle_timeout.map(|s| s.0), 300)?,
+        body_bytes_max: file.body_bytes_max.map(|size| size.0),
+        connections_max,
+        name,
+    })
+}
+
+/// Peers in clear text, and an admin API that asks nobody who they are, stay on loopback.
+fn exposure(config: &NodeConfig) -> Checked<()> {
+    if config.insecure {
+        return Ok(());
+    }
+    let peer = config.cluster.peer_address;
+    if !peer.ip().is_loopback() {
+        let message = format!(
+            "{peer} is not loopback, and peers speak in clear text: TLS is not supported yet, `insecure = true` allows it"
+        );
+        return Err(ConfigError::key("cluster.peer_address", message));
+    }
+    let admin = config.admin.address;
+    if !admin.ip().is_loopback() && config.admin.tokens.is_empty() {
+        let message = format!("{admin} is not loopback: set `admin.tokens`, or `insecure = true` to let everybody call");
+        return Err(ConfigError::key("admin.address", message));
+    }
+    Ok(())
+}
+
+fn addresses_differ(config: &NodeConfig) -> Checked<()> {
+    let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    let fixed =
+        [("cluster.peer_address".to_owned(), config.cluster.peer_address), ("admin.address".to_owned(), config.admin.address)];
+    let listeners = config.listeners.iter().enumerate().map(|(index, l)| (format!("listener[{index}].address"), l.address));
+    for (key, address) in fixed.into_iter().chain(listeners).filter(|(_, address)| address.port() != 0) {
+        if let Some(other) = seen.insert(address, key.clone()) {
+            return Err(ConfigError::key(key, format!("{address} is the address of `{other}` too")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a key of the contract that this version does not serve; `false` asks for nothing.
+fn not_served(key: &str, value: Option<&Value>) -> Checked<()> {
+    match value {
+        None | Some(Value::Boolean(false)) => Ok(()),
+        Some(_) => Err(ConfigError::key(key, "not supported yet")),
+    }
+}
+
+fn address(key: &str, text: Option<String>) -> Checked<SocketAddr> {
+    let text = text.ok_or_else(|| ConfigError::key(key, "is missing"))?;
+    text.parse().map_err(|_| ConfigError::key(key, format!("`{text}` is not an IP address and a port, such as 127.0.0.1:8080")))
+}
+
+fn host_and_port(key: &str, text: &str) -> Checked<()> {
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        let host_is_good = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        (host_is_good && port.parse::<u16>().is_ok()).then_some(())
+    };
+    match text.parse::<SocketAddr>().ok().map(|_| ()).or_else(named) {
+        Some(()) => Ok(()),
+        None => Err(ConfigError::key(key, format!("`{text}` is not host:port"))),
+    }
+}
+
+fn networks(key: &str, texts: &[String]) -> Checked<Vec<IpNet>> {
+    let parse = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    let check = |(index, text): (usize, &String)| {
+        parse(text)
+            .ok_or_else(|| ConfigError::key(format!("{key}[{index}]"), format!("`{text}` is not an IP address or network")))
+    };
+    texts.iter().enumerate().map(check).collect()
+}
+
+fn within(key: &str, value: usize, min: usize, max: usize) -> Checked<()> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError::key(key, format!("{value} is not from {min} to {max}"))) }
+}
+
+fn span(key: &str, value: Option<Duration>, default: Duration, min: Duration) -> Checked<Duration> {
+    let value = value.unwrap_or(default);
+    if (min..=SPAN_MAX).contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::key(key, format!("{value:?} is not from {min:?} to 24h")))
+}

@@ -1,0 +1,302 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config::Overrides;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "raftgate",
+    version,
+    about = "An HTTP gateway whose nodes agree among themselves, through Raft, on one versioned route table",
+    after_help = "Exit status: 0 done, 1 refused or failed, 2 wrong usage."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node
+    Serve(ServeArguments),
+    /// Run three nodes and an echo backend on this machine, show that they agree, and leave them to try
+    Demo(DemoArguments),
+    /// Every command that asks a running node
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Flags of `serve`. Each overrides the file and the environment.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// The node's configuration (TOML)
+    #[arg(long, short, value_name = "FILE", env = "RAFTGATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// This node's id (key `node_id`)
+    #[arg(long, value_name = "N")]
+    pub node_id: Option<u64>,
+    /// Where everything that must survive stands (key `data_dir`)
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where peers connect (key `cluster.peer_address`)
+    #[arg(long, value_name = "IP:PORT")]
+    pub peer_address: Option<SocketAddr>,
+    /// Where the admin API listens (key `admin.address`)
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin_address: Option<SocketAddr>,
+    /// Where the proxy's first listener listens (key `listener[0].address`)
+    #[arg(long, value_name = "IP:PORT")]
+    pub address: Option<SocketAddr>,
+    /// Stop once the standard input is closed; for a program that starts nodes and may itself be killed
+    #[arg(long, hide = true)]
+    pub stop_with_stdin: bool,
+}
+
+impl ServeArguments {
+    /// The flags as the configuration takes them.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            node_id: self.node_id,
+            data_dir: self.data_dir.clone(),
+            peer_address: self.peer_address,
+            admin_address: self.admin_address,
+            listener_address: self.address,
+        }
+    }
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// End after the proof, with status 0 or 1, instead of waiting for Ctrl-C
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Commands that ask a running node through its admin API.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Make the resources of files so, all in one revision
+    Apply {
+        /// Where to ask
+        #[command(flatten)]
+        connection: Connection,
+        /// The files
+        #[command(flatten)]
+        apply: ApplyArguments,
+    },
+    /// Show resources
+    Get {
+        /// Where to ask
+        #[command(flatten)]
+        connection: Connection,
+        /// Route or Service
+        #[arg(value_parser = kind)]
+        kind: Kind,
+        /// One resource; all without it
+        name: Option<String>,
+        /// How to print
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Remove a resource
+    Delete {
+        /// Where to ask
+        #[command(flatten)]
+        connection: Connection,
+        /// Route or Service
+        #[arg(value_parser = kind)]
+        kind: Kind,
+        /// Which one
+        name: String,
+    },
+    /// Make or replace a route without a file
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Say which rule answers a request, and why the others do not
+    Explain {
+        /// Where to ask
+        #[command(flatten)]
+        connection: Connection,
+        /// The request's URL
+        url: String,
+        /// The request's method
+        #[arg(long, short = 'X', default_value = "GET")]
+        method: String,
+        /// A header of the request, as `Name: value`; may be repeated
+        #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+        headers: Vec<(String, String)>,
+        /// The listener that the request comes in at; the first one without it
+        #[arg(long)]
+        listener: Option<String>,
+        /// How to print
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Look at the cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+/// Commands under `route`.
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Make or replace a route with one rule
+    Set {
+        /// Where to ask
+        #[command(flatten)]
+        connection: Connection,
+        /// The route
+        #[command(flatten)]
+        route: RouteArguments,
+    },
+}
+
+/// Commands under `cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Show the members, who leads, and what each serves
+    Status {
+        /// Where to ask
+        #[command(flatten)]
+        connection: Connection,
+        /// How to print
+        #[arg(long, short, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+/// Where to ask.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// Admin addresses of nodes, comma-separated; the first that answers is used
+    #[arg(
+        long,
+        short,
+        env = "RAFTGATE_SERVER",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9081"
+    )]
+    pub server: Vec<String>,
+    /// The caller's token
+    #[arg(long, env = "RAFTGATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// How long the node may take, at most 30s
+    #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
+    pub timeout: Duration,
+}
+
+/// Flags of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArguments {
+    /// YAML or JSON documents of {kind, name, spec}; `-` is the standard input; may be repeated
+    #[arg(long = "file", short, value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Only check, and say what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove every resource that the files do not name
+    #[arg(long)]
+    pub prune: bool,
+    /// Wait until every member serves it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub wait: bool,
+}
+
+/// What `route set` makes.
+#[derive(Debug, Args)]
+pub struct RouteArguments {
+    /// The route's name
+    pub name: String,
+    /// A host name; may be repeated; every host without it
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// The path's prefix, or a template where it has `{...}`
+    #[arg(long, default_value = "/")]
+    pub path: String,
+    /// A service's name, or an address: that makes or replaces a service with the route's name
+    #[arg(long, value_name = "SERVICE|HOST:PORT")]
+    pub to: String,
+    /// Wait until every member serves it
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// As the node answered
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// A kind that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// As documents name it.
+    pub name: &'static str,
+    /// As the admin API's paths name it.
+    pub plural: &'static str,
+}
+
+/// Takes a kind as people write it: `Route`, `route`, `routes`.
+fn kind(text: &str) -> Result<Kind, String> {
+    const KINDS: [Kind; 2] = [Kind { name: "Route", plural: "routes" }, Kind { name: "Service", plural: "services" }];
+    let lower = text.to_ascii_lowercase();
+    KINDS
+        .into_iter()
+        .find(|kind| lower == kind.plural || lower == kind.name.to_ascii_lowercase())
+        .ok_or_else(|| "expected Route or Service".to_owned())
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected `Name: value`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(30);
+    if allowed.contains(&timeout) { Ok(timeout) } else { Err("expected 1ms to 30s".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn kinds_and_headers_as_people_write_them() {
+        for text in ["Route", "route", "routes", "ROUTES"] {
+            assert_eq!(kind(text).unwrap().plural, "routes", "{text}");
+        }
+        assert!(kind("pod").is_err());
+        assert_eq!(header("X-Env: a:b").unwrap(), ("X-Env".to_owned(), "a:b".to_owned()));
+        assert!(header("X-Env").is_err());
+        assert!(timeout("31s").is_err() && timeout("250ms").is_ok());
+    }
+}

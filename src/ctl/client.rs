@@ -1,0 +1,293 @@
+//! Calls of the admin API.
+//!
+//! Several servers may be named. A server that cannot be reached is passed over for the next; the first that answers is the one, and what
+//! it answers stands. A write carries an idempotency key, the same at every server: where an answer got lost on the way, the write is sent
+//! again elsewhere and takes effect once all the same.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::arguments::Connection;
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What a call without a good answer comes to.
+#[derive(Debug, Error)]
+pub(super) enum CallError {
+    /// No server answered.
+    #[error("no server answered:{}", lines(.0))]
+    Unreachable(Vec<String>),
+    /// A server refused the call.
+    #[error("{0}")]
+    Refused(Problem),
+    /// An answer that is none of the admin API.
+    #[error("{server}: {message}")]
+    NotAnAnswer {
+        /// Who answered.
+        server: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+fn lines(reasons: &[String]) -> String {
+    reasons.iter().map(|reason| format!("\n  {reason}")).collect()
+}
+
+/// A refusal, as RFC 9457 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) status: u16,
+    pub(super) title: String,
+    pub(super) detail: String,
+    /// Pointer and message of each fault.
+    pub(super) errors: Vec<(String, String)>,
+    /// `notApplied` or `unknown`, of a write.
+    pub(super) outcome: Option<String>,
+}
+
+impl Problem {
+    fn read(status: StatusCode, body: &Value) -> Problem {
+        let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        let fault = |error: &Value| (text(error, "path").unwrap_or_default(), text(error, "message").unwrap_or_default());
+        Problem {
+            status: status.as_u16(),
+            title: text(body, "title").unwrap_or_else(|| status.canonical_reason().unwrap_or("refused").to_owned()),
+            detail: text(body, "detail").unwrap_or_default(),
+            errors: body
+                .get("errors")
+                .and_then(Value::as_array)
+                .map(|errors| errors.iter().map(fault).collect())
+                .unwrap_or_default(),
+            outcome: text(body, "outcome"),
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.title, self.status)?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        for (path, message) in &self.errors {
+            match path.as_str() {
+                "" => write!(f, "\n  {message}")?,
+                path => write!(f, "\n  {path}: {message}")?,
+            }
+        }
+        match self.outcome.as_deref() {
+            Some("unknown") => write!(f, "\n  it may have been applied all the same"),
+            Some(_) => write!(f, "\n  nothing was applied"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Calls servers of one cluster.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    servers: Vec<String>,
+    token: Option<String>,
+    timeout: Duration,
+}
+
+/// One attempt at one server.
+enum Attempt {
+    Answered(Value),
+    Refused(Problem),
+    /// Nobody answered there; another server may.
+    Unreachable(String),
+}
+
+impl Client {
+    /// A client for the servers of `connection`.
+    pub(super) fn new(connection: &Connection) -> Result<Client, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(2))
+            // The node answers by its own deadline; the rest is the way there and back.
+            .timeout(connection.timeout + Duration::from_secs(2))
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let servers = connection.server.iter().map(|server| base(server)).collect();
+        Ok(Client { http, servers, token: connection.token.clone(), timeout: connection.timeout })
+    }
+
+    /// `GET` of a path and query.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, CallError> {
+        self.call(&Method::GET, path, None, None).await
+    }
+
+    /// A `POST` that only asks.
+    pub(super) async fn ask(&self, path: &str, body: &Value) -> Result<Value, CallError> {
+        self.call(&Method::POST, path, Some(body), None).await
+    }
+
+    /// A write, applied once however often it has to be sent.
+    pub(super) async fn write(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+        let key = Uuid::new_v4().to_string();
+        self.call(&method, path, body, Some(&key)).await
+    }
+
+    async fn call(&self, method: &Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Result<Value, CallError> {
+        let mut unreachable = Vec::new();
+        for server in &self.servers {
+            match self.attempt(server, method, path, body, key).await? {
+                Attempt::Answered(body) => return Ok(body),
+                Attempt::Refused(problem) => return Err(CallError::Refused(problem)),
+                Attempt::Unreachable(reason) => unreachable.push(reason),
+            }
+        }
+        Err(CallError::Unreachable(unreachable))
+    }
+
+    async fn attempt(
+        &self,
+        server: &str,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> Result<Attempt, CallError> {
+        let mut request = self.http.request(method.clone(), format!("{server}{path}"));
+        request = request.header("raftgate-timeout", format!("{}ms", self.timeout.as_millis()));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let received = match request.send().await {
+            Ok(response) => receive(response).await,
+            Err(error) => Err(error),
+        };
+        let (status, bytes) = match received {
+            Ok(received) => received,
+            Err(error) => return Ok(Attempt::Unreachable(format!("{server}: {}", innermost(&error)))),
+        };
+        let strange = |message: String| CallError::NotAnAnswer { server: server.to_owned(), message };
+        let Some(bytes) = bytes else { return Err(strange(format!("an answer over {ANSWER_BYTES_MAX} bytes"))) };
+        let body = serde_json::from_slice(&bytes);
+        match body {
+            Ok(body) if status.is_success() => Ok(Attempt::Answered(body)),
+            Ok(body) => Ok(Attempt::Refused(Problem::read(status, &body))),
+            Err(_) => Err(strange(format!("{status} without JSON; is this an admin address?"))),
+        }
+    }
+}
+
+/// The status and the body, unless it is too long.
+async fn receive(mut response: reqwest::Response) -> Result<(StatusCode, Option<Vec<u8>>), reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES_MAX {
+            return Ok((response.status(), None));
+        }
+    }
+    Ok((response.status(), Some(body)))
+}
+
+/// The base URL of a server given as `host:port` or as a URL.
+fn base(server: &str) -> String {
+    let server = server.trim().trim_end_matches('/');
+    if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
+}
+
+/// The cause that tells most: `connection refused` rather than `error sending request`.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn connection(server: Vec<String>) -> Connection {
+        Connection { server, token: Some("secret".to_owned()), timeout: Duration::from_secs(1) }
+    }
+
+    /// Takes one request and gives `answer`, or hangs up without one. Gives what it read.
+    async fn serve_once(listener: TcpListener, answer: Option<String>) -> String {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"{\"a\":1}") {
+            let mut chunk = [0; 1024];
+            let count = socket.read(&mut chunk).await.unwrap();
+            seen.extend_from_slice(&chunk[..count]);
+        }
+        if let Some(answer) = answer {
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+        String::from_utf8(seen).unwrap()
+    }
+
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    fn http(status: &str, body: &Value) -> String {
+        let body = body.to_string();
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    }
+
+    fn key_of(request: &str) -> &str {
+        request.lines().find_map(|line| line.strip_prefix("idempotency-key: ")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_write_goes_on_to_the_next_server_under_the_same_key() {
+        let (nobody, closed) = listen().await;
+        drop(nobody);
+        let (first, first_address) = listen().await;
+        let (second, second_address) = listen().await;
+        let first = tokio::spawn(serve_once(first, None));
+        let second = tokio::spawn(serve_once(second, Some(http("200 OK", &json!({"revision": 7})))));
+        let client = Client::new(&connection(vec![closed, first_address, second_address])).unwrap();
+        let answer = client.write(Method::PUT, "/v1/routes/a", Some(&json!({"a": 1}))).await.unwrap();
+        assert_eq!(answer["revision"], 7);
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        assert_eq!(key_of(&first), key_of(&second));
+        assert!(second.contains("authorization: Bearer secret") && second.contains("raftgate-timeout: 1000ms"), "{second}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final_and_is_printed_whole() {
+        let (listener, address) = listen().await;
+        let problem = json!({"title": "The content is invalid", "status": 422, "detail": "d", "outcome": "notApplied",
+            "errors": [{"path": "/rules/0/matchs", "message": "unknown field"}]});
+        let server = tokio::spawn(serve_once(listener, Some(http("422 Unprocessable Content", &problem))));
+        let client = Client::new(&connection(vec![address, "127.0.0.1:1".to_owned()])).unwrap();
+        let error = client.write(Method::PUT, "/v1/routes/a", Some(&json!({"a": 1}))).await.unwrap_err();
+        server.await.unwrap();
+        let expected = "The content is invalid (422): d\n  /rules/0/matchs: unknown field\n  nothing was applied";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_names_every_server() {
+        let client = Client::new(&connection(vec!["127.0.0.1:1".to_owned(), "http://127.0.0.1:2/".to_owned()])).unwrap();
+        let error = client.get("/v1/cluster").await.unwrap_err().to_string();
+        assert!(error.contains("http://127.0.0.1:1: ") && error.contains("http://127.0.0.1:2: "), "{error}");
+    }
+}

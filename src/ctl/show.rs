@@ -1,0 +1,210 @@
+//! Commands that show: `get`, `explain`, `cluster status`; and `delete`.
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::apply::print_written;
+use super::arguments::{Kind, Output};
+use super::client::{CallError, Client};
+use super::print::{BAD, DIM, GOOD, STRONG, WARN, out, plain, raw, styled, table, text};
+
+/// `get KIND [NAME]`
+pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, output: Output) -> anyhow::Result<()> {
+    if let Some(name) = name {
+        let resource = client.get(&format!("/v1/{}/{}", kind.plural, segment(name))).await?;
+        if !raw(&resource, output)? {
+            table(&headings(kind), &[row(kind, &resource)]);
+        }
+        return Ok(());
+    }
+    let items = all(client, kind).await?;
+    if !raw(&json!({"items": items}), output)? {
+        let rows: Vec<_> = items.iter().map(|item| row(kind, item)).collect();
+        table(&headings(kind), &rows);
+    }
+    Ok(())
+}
+
+/// Every page of a kind.
+async fn all(client: &Client, kind: Kind) -> Result<Vec<Value>, CallError> {
+    let mut items = Vec::new();
+    let mut path = format!("/v1/{}?limit=1000", kind.plural);
+    loop {
+        let mut page = client.get(&path).await?;
+        if let Some(Value::Array(list)) = page.get_mut("items").map(Value::take) {
+            items.extend(list);
+        }
+        match text(&page, "continue") {
+            "" => return Ok(items),
+            next => path = format!("/v1/{}?limit=1000&continue={}", kind.plural, segment(next)),
+        }
+    }
+}
+
+/// `delete KIND NAME`
+pub(super) async fn delete(client: &Client, kind: Kind, name: &str) -> anyhow::Result<()> {
+    let answer = client.write(Method::DELETE, &format!("/v1/{}/{}", kind.plural, segment(name)), None).await?;
+    out(format!("{} {name} {}", kind.name, styled(GOOD, "deleted")));
+    let mut rest = answer;
+    // The one result is printed above, in a word of its own.
+    rest["results"] = json!([]);
+    print_written(&rest, false)
+}
+
+/// A text as one segment of a path.
+fn segment(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+fn headings(kind: Kind) -> [&'static str; 5] {
+    match kind.plural {
+        "routes" => ["NAME", "REVISION", "UPDATED", "HOSTNAMES", "RULES"],
+        _ => ["NAME", "REVISION", "UPDATED", "PROTOCOL", "ENDPOINTS"],
+    }
+}
+
+fn row(kind: Kind, resource: &Value) -> Vec<String> {
+    let spec = &resource["spec"];
+    let strings = |list: &Value, pick: fn(&Value) -> &str| {
+        list.as_array().map(|list| list.iter().map(pick).collect::<Vec<_>>().join(",")).filter(|joined| !joined.is_empty())
+    };
+    let (first, second) = match kind.plural {
+        "routes" => {
+            let hosts = strings(&spec["hostnames"], |host| host.as_str().unwrap_or_default());
+            let rules = spec["rules"].as_array().map_or(0, Vec::len);
+            (hosts.unwrap_or_else(|| "*".to_owned()), rules.to_string())
+        }
+        _ => {
+            let endpoints = strings(&spec["endpoints"], |endpoint| text(endpoint, "address"));
+            let protocol = spec["protocol"].as_str().unwrap_or("http1");
+            (protocol.to_owned(), endpoints.unwrap_or_else(|| "-".to_owned()))
+        }
+    };
+    vec![plain(resource, "name"), plain(resource, "revision"), plain(resource, "updatedAt"), first, second]
+}
+
+/// The body of `POST /v1/explain`. A header that is given twice is a list.
+pub(super) fn question(url: &str, method: &str, headers: &[(String, String)], listener: Option<&str>) -> Value {
+    let mut fields = Map::new();
+    for (name, value) in headers {
+        let values = fields.entry(name.to_ascii_lowercase()).or_insert_with(|| json!([]));
+        if let Value::Array(values) = values {
+            values.push(json!(value));
+        }
+    }
+    let mut question = json!({"url": url, "method": method, "headers": fields});
+    if let Some(listener) = listener {
+        question["listener"] = json!(listener);
+    }
+    question
+}
+
+/// `explain URL`
+pub(super) async fn explain(client: &Client, question: &Value, output: Output) -> anyhow::Result<()> {
+    let answer = client.ask("/v1/explain", question).await?;
+    if raw(&answer, output)? {
+        return Ok(());
+    }
+    out(format!("{} {} at revision {}", text(question, "method"), text(question, "url"), plain(&answer, "revision")));
+    match answer.get("outcome") {
+        None | Some(Value::Null) => out(format!("{}: the proxy answers 404", styled(BAD, "no rule matches"))),
+        Some(outcome) => {
+            out(format!("{} {}", styled(GOOD, "answered by"), candidate(outcome)));
+            if let Some(reason) = outcome.get("unservable").and_then(Value::as_str) {
+                out(format!("  {}: the proxy answers 500: {reason}", styled(BAD, "unservable")));
+            }
+        }
+    }
+    for backend in answer.get("backends").and_then(Value::as_array).into_iter().flatten() {
+        out(format!("  to {}", backend_line(backend)));
+    }
+    for passed in answer.get("candidates").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(reason) = passed.get("passedOver").filter(|reason| !reason.is_null()) {
+            let condition = styled(WARN, text(reason, "condition"));
+            out(format!("{} {}\n  {condition}: {}", styled(DIM, "passed over"), candidate(passed), text(reason, "detail")));
+        }
+    }
+    if answer.get("truncated").and_then(Value::as_bool) == Some(true) {
+        out("and more");
+    }
+    Ok(())
+}
+
+fn candidate(report: &Value) -> String {
+    let rule = match report.get("ruleName").and_then(Value::as_str) {
+        Some(name) => format!("rule {} ({name})", plain(report, "rule")),
+        None => format!("rule {}", plain(report, "rule")),
+    };
+    let place = format!("host {}, {}", plain(report, "host"), plain(report, "path"));
+    format!("route {} {rule}, match {}: {place}", styled(STRONG, text(report, "route")), plain(report, "matchIndex"))
+}
+
+fn backend_line(backend: &Value) -> String {
+    let name = styled(STRONG, text(backend, "service"));
+    if backend.get("exists").and_then(Value::as_bool) == Some(false) {
+        return format!("service {name}: {}", styled(BAD, "does not exist"));
+    }
+    let endpoints = backend.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+    let endpoints: Vec<&str> = endpoints.map(|endpoint| text(endpoint, "address")).collect();
+    let endpoints = if endpoints.is_empty() { "no endpoints".to_owned() } else { endpoints.join(", ") };
+    format!("service {name} (weight {}): {endpoints}", plain(backend, "weight"))
+}
+
+/// `cluster status`
+pub(super) async fn cluster(client: &Client, output: Output) -> anyhow::Result<()> {
+    let status = client.get("/v1/cluster").await?;
+    if raw(&status, output)? {
+        return Ok(());
+    }
+    let quorum = match status.get("quorum").and_then(Value::as_bool) {
+        Some(true) => styled(GOOD, "quorum"),
+        _ => styled(BAD, "no quorum"),
+    };
+    let leader = plain(&status, "leader");
+    out(format!(
+        "cluster {}, term {}, leader {leader}, {quorum} (as node {} sees it)",
+        plain(&status, "clusterId"),
+        plain(&status, "term"),
+        plain(&status, "nodeId")
+    ));
+    let member = |member: &Value| {
+        let is_leader = plain(member, "id") == leader;
+        let digest: String = plain(member, "digest").chars().take(12).collect();
+        let reachable = if member.get("reachable").and_then(Value::as_bool) == Some(true) { "yes" } else { "no" };
+        let role = if is_leader { "leader".to_owned() } else { plain(member, "role") };
+        let addresses = [plain(member, "peerAddress"), plain(member, "adminAddress")];
+        let numbers =
+            [plain(member, "revision"), digest, plain(member, "lagEntries"), reachable.to_owned(), plain(member, "version")];
+        [plain(member, "id"), role].into_iter().chain(addresses).chain(numbers).collect()
+    };
+    let members: Vec<Vec<String>> = status.get("members").and_then(Value::as_array).into_iter().flatten().map(member).collect();
+    table(&["ID", "ROLE", "PEERS", "ADMIN", "REVISION", "DIGEST", "LAG", "REACHABLE", "VERSION"], &members);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_show_what_matters() {
+        let kind = |name, plural| Kind { name, plural };
+        let route = json!({"name": "a", "revision": 3, "updatedAt": "t", "spec": {"hostnames": ["x", "y"], "rules": [{}, {}]}});
+        assert_eq!(row(kind("Route", "routes"), &route), ["a", "3", "t", "x,y", "2"]);
+        let service = json!({"name": "s", "revision": 4, "updatedAt": "t", "spec": {"endpoints": [{"address": "h:1"}]}});
+        assert_eq!(row(kind("Service", "services"), &service), ["s", "4", "t", "http1", "h:1"]);
+    }
+
+    #[test]
+    fn a_question_keeps_repeated_headers() {
+        let headers = [("X-A".to_owned(), "1".to_owned()), ("x-a".to_owned(), "2".to_owned())];
+        let question = question("http://h/p", "GET", &headers, Some("public"));
+        assert_eq!(question["headers"], json!({"x-a": ["1", "2"]}));
+        assert_eq!(question["listener"], "public");
+    }
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        assert_eq!(segment("a/../b?x"), "a%2F%2E%2E%2Fb%3Fx");
+    }
+}

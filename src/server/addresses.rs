@@ -1,0 +1,88 @@
+//! The addresses of a node: taken before anything else is done, and written down for whoever started it with port 0.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use super::{ServerError, system};
+use crate::config::{ListenerConfig, NodeConfig};
+use crate::proxy::{self, BindError, BoundListener, ListenerOptions};
+
+/// Every socket of a node, bound.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) peer: TcpListener,
+    pub(super) admin: TcpListener,
+    pub(super) listeners: Vec<BoundListener>,
+    names: Vec<String>,
+}
+
+impl Bound {
+    /// Binds them all, or says which key has an address that cannot be had.
+    pub(super) async fn take(config: &NodeConfig) -> Result<Bound, ServerError> {
+        let peer = listen("cluster.peer_address", config.cluster.peer_address).await?;
+        let admin = listen("admin.address", config.admin.address).await?;
+        let bind = |(index, listener): (usize, &ListenerConfig)| {
+            let bound = proxy::bind(options(listener), listener.address, config.workers);
+            bound.map_err(|BindError { address, source, .. }| {
+                let key = format!("listener[{index}].address");
+                ServerError::Bind { key, address, source }
+            })
+        };
+        let listeners = config.listeners.iter().enumerate().map(bind).collect::<Result<_, _>>()?;
+        let names = config.listeners.iter().map(|listener| listener.name.clone()).collect();
+        Ok(Bound { peer, admin, listeners, names })
+    }
+
+    /// Where they are, ports resolved.
+    pub(super) fn addresses(&self) -> Result<Addresses, ServerError> {
+        let local = |listener: &TcpListener| listener.local_addr().map_err(system("a bound address"));
+        let listeners = self.names.iter().cloned().zip(self.listeners.iter().map(BoundListener::address)).collect();
+        Ok(Addresses { peer: local(&self.peer)?, admin: local(&self.admin)?, listeners })
+    }
+}
+
+/// Where a node listens.
+#[derive(Debug, Serialize)]
+pub(super) struct Addresses {
+    pub(super) peer: SocketAddr,
+    pub(super) admin: SocketAddr,
+    /// By the listener's name.
+    pub(super) listeners: BTreeMap<String, SocketAddr>,
+}
+
+impl Addresses {
+    /// Writes `addresses.json` into `dir`: whole or not at all, so that a reader never sees half of it.
+    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+        let (path, temporary) = (dir.join("addresses.json"), dir.join("addresses.json.new"));
+        fs::write(&temporary, format!("{}\n", serde_json::to_string_pretty(self)?))?;
+        fs::rename(temporary, path)
+    }
+}
+
+async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServerError::Bind { key: key.to_owned(), address, source })
+}
+
+fn options(config: &ListenerConfig) -> ListenerOptions {
+    ListenerOptions {
+        name: config.name.clone(),
+        debug_headers: config.debug_headers,
+        min_revision: config.min_revision,
+        trusted_proxies: config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect(),
+        drain_timeout: config.drain_timeout,
+        escaped_slashes: config.escaped_slashes,
+        header_bytes_max: config.header_bytes_max,
+        header_read_timeout: config.header_read_timeout,
+        body_bytes_max: config.body_bytes_max,
+        connections_max: config.connections_max,
+        idle_timeout: config.idle_timeout,
+        stream_idle_timeout: config.stream_idle_timeout,
+    }
+}
