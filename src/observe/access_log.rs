@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use serde::Serialize;
@@ -92,10 +92,7 @@ fn write_burst(waiting: &Receiver<AccessEntry>, first: AccessEntry, target: &mut
     while let Some(entry) = next {
         serde_json::to_writer(&mut *target, &entry)?;
         target.write_all(b"\n")?;
-        next = match waiting.try_recv() {
-            Ok(entry) => Some(entry),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        };
+        next = waiting.try_recv().ok();
     }
     target.flush()
 }

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn one_authority_is_meant_or_none() {
-        let table: &[(&str, &[&str], Option<(&str, &str)>)] = &[
+        type Case<'a> = (&'a str, &'a [&'a str], Option<(&'a str, &'a str)>);
+        let table: &[Case<'_>] = &[
             ("/", &["a.example"], Some(("a.example", "a.example"))),
             ("/", &["A.Example:80"], Some(("A.Example:80", "a.example"))),
             ("/", &["a.example."], Some(("a.example.", "a.example"))),

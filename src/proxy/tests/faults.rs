@@ -18,7 +18,7 @@ fn nobody() -> std::net::SocketAddr {
 #[test]
 fn every_fault_says_what_failed() {
     let garbage = Backend::answering("nonsense\r\n\r\n");
-    let silent = Backend::raw(|stream| drop(stream));
+    let silent = Backend::raw(drop);
     let unasked = Backend::answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
     let slow = Backend::with(|_, _, _| {
         std::thread::park_timeout(Duration::from_secs(2));

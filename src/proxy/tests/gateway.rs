@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
-use crate::observe::Metrics;
+use crate::observe::{AccessLog, Metrics};
 use crate::proxy::{ListenerOptions, Proxy, ProxyHandle, ProxyOptions, bind};
 use crate::table::{Live, Snapshot};
 
@@ -62,15 +62,14 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) fn start(options: ListenerOptions, documents: &[(Kind, &str, Value)]) -> Gateway {
+        Gateway::logging(options, documents, None)
+    }
+
+    pub(super) fn logging(options: ListenerOptions, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
         let bound = bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let (address, live, metrics) = (bound.address(), Arc::new(Live::new()), Metrics::new());
-        let options = ProxyOptions {
-            listeners: vec![bound],
-            live: Arc::clone(&live),
-            metrics: metrics.clone(),
-            access_log: None,
-            workers: 1,
-        };
+        let options =
+            ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers: 1 };
         let handle = Some(Proxy::start(options).unwrap());
         let mut gateway = Gateway { state: State::default(), live, metrics, address, handle };
         if !documents.is_empty() {

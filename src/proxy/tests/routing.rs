@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::gateway::{Backend, Gateway, OK, field, route_to, service, status};
+use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
+use crate::observe::{AccessLog, Metrics};
 use crate::proxy::ListenerOptions;
 
 #[test]
@@ -129,4 +130,29 @@ fn a_changed_table_serves_the_next_request() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = client.answer();
     assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (203, Some("2")));
+}
+
+#[test]
+fn the_access_log_tells_a_request_from_end_to_end() {
+    let backend = Backend::answering(OK);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (log, _writer) = AccessLog::open(Some(&path), Metrics::new().access_log_dropped).unwrap();
+    let rules = json!({"rules": [{"name": "all", "backendRefs": [{"name": "s"}]}]});
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
+    let gateway = Gateway::logging(ListenerOptions::default(), &documents, Some(log));
+    gateway.ask("GET /p?secret=1 HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n");
+    let read = || std::fs::read_to_string(&path).unwrap();
+    wait_for("the line", || read().ends_with('\n'));
+    let mut line: serde_json::Value = serde_json::from_str(&read()).unwrap();
+    let fields = line.as_object_mut().unwrap();
+    for name in ["time", "duration", "upstreamDuration"] {
+        assert!(fields.remove(name).is_some(), "{name}");
+    }
+    let expected = json!({
+        "requestId": "id1", "traceId": "ab", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
+        "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
+        "bytes": 2, "attempts": 1
+    });
+    assert_eq!(line, expected);
 }
