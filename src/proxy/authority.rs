@@ -50,7 +50,8 @@ pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Fau
 /// information.
 fn is_valid(text: &str) -> bool {
     let (host, port) = split_port(text);
-    let port_is_valid = port.is_none_or(|port| port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let port_is_valid =
+        port.is_none_or(|port| port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
     let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),

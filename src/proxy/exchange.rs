@@ -349,9 +349,7 @@ async fn send(
         .then(|| copy_of(&request));
     let sent = upstream.send(endpoint, request).await;
     sent.map_err(|error| match (error.unsent, *error.failure) {
-        (None, failure @ SendFailure::Terminated { .. }) => {
-            SendError { failure: Box::new(failure), unsent: copy.map(Box::new) }
-        }
+        (None, failure @ SendFailure::Terminated { .. }) => SendError { failure: Box::new(failure), unsent: copy.map(Box::new) },
         (unsent, failure) => SendError { failure: Box::new(failure), unsent },
     })
 }

@@ -60,12 +60,9 @@ mod tests {
 
     #[test]
     fn sets_adds_and_removes() {
-        let field = |name: &'static str, value| Field { name: HeaderName::from_static(name), value: HeaderValue::from_static(value) };
-        let modifier = HeaderModifier {
-            set: vec![field("x-a", "new")],
-            add: vec![field("x-b", "second")],
-            remove: vec![ACCEPT],
-        };
+        let field =
+            |name: &'static str, value| Field { name: HeaderName::from_static(name), value: HeaderValue::from_static(value) };
+        let modifier = HeaderModifier { set: vec![field("x-a", "new")], add: vec![field("x-b", "second")], remove: vec![ACCEPT] };
         let rule = Rule { filters: vec![Filter::RequestHeaderModifier(modifier)], ..Rule::default() };
         let mut headers = HeaderMap::new();
         for (name, value) in [("x-a", "1"), ("x-a", "2"), ("x-b", "first"), ("accept", "x")] {

@@ -1,7 +1,8 @@
 //! Which fields pass, and which the gateway sets.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -56,9 +57,29 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 fn is_protected(name: &HeaderName) -> bool {
     let fixed = [
-        "host", "content-length", "content-type", "content-encoding", "authorization", "cookie", "set-cookie", "forwarded", "via",
-        "x-real-ip", "x-request-id", "traceparent", "tracestate", "origin", "date", "cache-control", "location", "proxy-status",
-        "strict-transport-security", "content-security-policy", "x-frame-options", "x-content-type-options", "www-authenticate",
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "origin",
+        "date",
+        "cache-control",
+        "location",
+        "proxy-status",
+        "strict-transport-security",
+        "content-security-policy",
+        "x-frame-options",
+        "x-content-type-options",
+        "www-authenticate",
     ];
     name.as_str().starts_with("x-forwarded-") || fixed.contains(&name.as_str())
 }
@@ -147,8 +168,14 @@ mod tests {
         let table = [
             ("Connection: close\nAccept: a", "accept: a"),
             ("Connection: x-a, X-B\nConnection: keep-alive\nX-A: 1\nX-B: 2\nX-C: 3\nKeep-Alive: timeout=5", "x-c: 3"),
-            ("Connection: authorization, cookie, x-forwarded-for, host, content-length\nAuthorization: b\nCookie: c", "authorization: b\ncookie: c"),
-            ("TE: trailers\nTransfer-Encoding: chunked\nUpgrade: h2c\nHTTP2-Settings: x\nProxy-Connection: y\nTrailer: t", "trailer: t"),
+            (
+                "Connection: authorization, cookie, x-forwarded-for, host, content-length\nAuthorization: b\nCookie: c",
+                "authorization: b\ncookie: c",
+            ),
+            (
+                "TE: trailers\nTransfer-Encoding: chunked\nUpgrade: h2c\nHTTP2-Settings: x\nProxy-Connection: y\nTrailer: t",
+                "trailer: t",
+            ),
             ("Proxy-Authorization: p\nRaftgate-Revision: 1\nRaftgate-Anything: 2\nX-Raftgate: 3", "x-raftgate: 3"),
             ("Connection: ,, (bad) ,x-a\nX-A: 1", ""),
         ];
@@ -161,7 +188,8 @@ mod tests {
 
     #[test]
     fn believes_only_trusted_senders() {
-        let claims = "Forwarded: for=9.9.9.9\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nX-Real-IP: 9.9.9.9";
+        let claims =
+            "Forwarded: for=9.9.9.9\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nX-Real-IP: 9.9.9.9";
         let authority = Authority { field: HeaderValue::from_static("a.example:81") };
         let address = HeaderValue::from_static("192.0.2.1");
         let mut headers = map(claims);

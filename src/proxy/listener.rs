@@ -209,6 +209,7 @@ pub(super) async fn accept_all(
             }
         }
     }
+    worker.begin_drain();
     while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
         begin(&worker, &listener, stream, peer);
     }

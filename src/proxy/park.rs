@@ -39,9 +39,11 @@ impl Parking {
         let least = least.ok_or(Fault::bad_request("Raftgate-Min-Revision is not a number"))?;
         let wait = match headers.get(TIMEOUT) {
             None => WAIT_DEFAULT,
-            Some(value) => value.to_str().ok().and_then(|text| crate::model::spec::parse_duration(text).ok()).ok_or(
-                Fault::bad_request("Raftgate-Timeout is not a duration (\"5s\", \"250ms\")"),
-            )?,
+            Some(value) => value
+                .to_str()
+                .ok()
+                .and_then(|text| crate::model::spec::parse_duration(text).ok())
+                .ok_or(Fault::bad_request("Raftgate-Timeout is not a duration (\"5s\", \"250ms\")"))?,
         };
         if self.published.borrow().revision >= least {
             return Ok(());

@@ -70,9 +70,9 @@ impl Proxy {
         let mut ended = Vec::new();
         let workers = options.workers.max(1);
         for index in 0..workers {
-            let sockets = listeners.iter_mut().filter_map(|listener| {
-                listener.sockets.pop().map(|socket| (listener.options.clone(), listener.address, socket))
-            });
+            let sockets = listeners
+                .iter_mut()
+                .filter_map(|listener| listener.sockets.pop().map(|socket| (listener.options.clone(), listener.address, socket)));
             let setup = Setup {
                 sockets: sockets.map(|(options, address, socket)| (Listener::new(options, address, workers), socket)).collect(),
                 live: Arc::clone(&options.live),
@@ -130,7 +130,8 @@ fn start_worker(index: usize, setup: Setup) -> io::Result<oneshot::Receiver<()>>
     let (started, starting) = std::sync::mpsc::channel();
     let run = move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let built = builder.enable_io().enable_time().max_blocking_threads(4).build_local(tokio::runtime::LocalOptions::default());
+        let built =
+            builder.enable_io().enable_time().max_blocking_threads(4).build_local(tokio::runtime::LocalOptions::default());
         let runtime = match built {
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error))),
@@ -193,6 +194,13 @@ impl Worker {
         self.draining_since.get().is_some()
     }
 
+    /// From now on answers end their connections. Called before the first listener closes.
+    pub(super) fn begin_drain(&self) {
+        if !self.is_draining() {
+            self.draining_since.set(Some(Instant::now()));
+        }
+    }
+
     /// A point for a weighted choice.
     pub(super) fn point(&self) -> u64 {
         self.points.borrow_mut().next_point()
@@ -234,7 +242,7 @@ impl Worker {
 }
 
 async fn run_worker(setup: Setup) {
-    let mut draining = setup.draining;
+    let draining = setup.draining;
     let worker = Rc::new(Worker::new(setup.live, setup.metrics, setup.access_log));
     let mut accepting = JoinSet::new();
     for (listener, socket) in setup.sockets {
@@ -244,13 +252,12 @@ async fn run_worker(setup: Setup) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for count in 1_u64.. {
         interval.tick().await;
-        if !worker.is_draining() {
-            match draining.has_changed() {
-                Ok(_) if *draining.borrow_and_update() => worker.draining_since.set(Some(Instant::now())),
-                Ok(_) => {}
-                // The handle was dropped: nobody waits for what is under way.
-                Err(_) => return,
-            }
+        // A drain keeps its sender until the workers ended; without it the handle was dropped, and nobody waits.
+        if draining.has_changed().is_err() {
+            return;
+        }
+        if *draining.borrow() {
+            worker.begin_drain();
         }
         worker.tick();
         if count.is_multiple_of(SWEEP_TICKS) {

@@ -205,9 +205,7 @@ impl Connection {
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let progress = request.body().progress();
         match self.sender.try_send_request(request).await {
-            Ok(response) => {
-                Ok((response, Lease { connection: Some(self), endpoint: Rc::clone(endpoint), progress }))
-            }
+            Ok(response) => Ok((response, Lease { connection: Some(self), endpoint: Rc::clone(endpoint), progress })),
             Err(mut error) => {
                 let unsent = error.take_message().map(Box::new);
                 let source = error.into_error();

@@ -1,0 +1,171 @@
+//! Bodies stream both ways, and a body that breaks off leaves nothing behind.
+
+use std::io::{Read, Write};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use super::gateway::{Backend, Gateway, OK, field, read_until, status, wait_for};
+
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn a_chunk_passes_before_the_next_is_made() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let backend = Backend::with(move |_, _, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").unwrap();
+        wait.lock().unwrap().recv().unwrap();
+        stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").is_ok()
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.until("first").ends_with("first"));
+    go.send(()).unwrap();
+    assert!(client.until("0\r\n\r\n").ends_with("6\r\nsecond\r\n0\r\n\r\n"));
+}
+
+#[test]
+fn a_request_chunk_passes_before_the_next_is_sent() {
+    let (first, came) = channel();
+    let first = Mutex::new(first);
+    let backend = Backend::raw(move |mut stream| {
+        let mut buffer = Vec::new();
+        read_until(&mut stream, &mut buffer, "first");
+        first.lock().unwrap().send(()).unwrap();
+        read_until(&mut stream, &mut buffer, "0\r\n\r\n");
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send(CHUNKED);
+    client.send("5\r\nfirst\r\n");
+    came.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    client.send("0\r\n\r\n");
+    assert_eq!(status(&client.answer()), 200);
+}
+
+#[test]
+fn a_broken_request_body_aborts_the_upstream_request() {
+    for rest in ["5\r\nfirst\r\n", "5\r\nfirst\r\nzz\r\n", "5\r\nfirst\r\n;\n\r\n", "5\r\nfirst\r\n-1\r\n"] {
+        let (end, ended) = channel();
+        let end = Mutex::new(end);
+        let backend = Backend::raw(move |mut stream| {
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            end.lock().unwrap().send(String::from_utf8(bytes).unwrap()).unwrap();
+        });
+        let gateway = Gateway::to(&backend);
+        let mut client = gateway.connect();
+        client.send(CHUNKED);
+        client.send(rest);
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let bytes = ended.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        assert!(!bytes.ends_with("0\r\n\r\n"), "the last chunk was written for {rest:?}: {bytes}");
+        assert!(bytes.starts_with("POST / HTTP/1.1\r\n") || bytes.is_empty(), "{bytes}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_closes_the_upstream_connection() {
+    let (end, ended) = channel();
+    let end = Mutex::new(end);
+    let backend = Backend::raw(move |mut stream| {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        end.lock().unwrap().send(()).unwrap();
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_for("the request upstream", || backend.connections() == 1);
+    drop(client);
+    ended.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn an_early_answer_leaves_no_dirty_connection() {
+    let backend = Backend::raw(|mut stream| {
+        let mut buffer = Vec::new();
+        read_until(&mut stream, &mut buffer, "\r\n\r\n");
+        stream.write_all(OK.as_bytes()).unwrap();
+        let _ = stream.read_to_end(&mut buffer);
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\npart");
+    assert_eq!(status(&client.answer()), 200);
+    assert_eq!(status(&gateway.get("/")), 200);
+    assert_eq!(backend.connections(), 2, "the connection with half a body was used again");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_made_whole() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst",
+    ] {
+        let answer = answer.to_owned();
+        let backend = Backend::with(move |_, _, stream| {
+            stream.write_all(answer.as_bytes()).unwrap();
+            false
+        });
+        let gateway = Gateway::to(&backend);
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let text = client.until("\r\n0\r\n");
+        assert!(text.contains("first") && !text.contains("\r\n0\r\n"), "{text}");
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn lengths_and_heads_without_bodies_pass_as_they_are() {
+    let backend = Backend::with(|_, seen, stream| {
+        let answer = match seen.bytes.split(' ').nth(1) {
+            Some("/304") => "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n",
+            Some("/204") => "HTTP/1.1 204 No Content\r\n\r\n",
+            _ if seen.bytes.starts_with("HEAD") => "HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n",
+            _ => OK,
+        };
+        stream.write_all(answer.as_bytes()).is_ok()
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.until("\r\n\r\n");
+    assert_eq!(field(&head, "content-length"), Some("42"));
+    for (path, code) in [("/304", 304), ("/204", 204), ("/", 200)] {
+        client.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(status(&client.answer()), code);
+    }
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(status(&client.answer()), 200);
+    let seen = backend.seen();
+    assert!(seen[4].bytes.ends_with("\r\n\r\nabc") && field(&seen[4].bytes, "content-length") == Some("3"), "{:?}", seen[4]);
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn trailers_pass_where_they_are_announced() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(status(&client.answer()), 200);
+    let seen = &backend.seen()[0].bytes;
+    assert_eq!(field(seen, "trailer"), Some("X-Sum"));
+    assert!(!seen.to_ascii_lowercase().contains("content-length"), "{seen}");
+}
+
+#[test]
+fn a_client_that_expects_100_gets_it() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 100"));
+    client.send("abc");
+    assert_eq!(status(&client.answer()), 200);
+    assert_eq!(field(&backend.seen()[0].bytes, "expect"), None);
+}

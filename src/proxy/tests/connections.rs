@@ -1,0 +1,151 @@
+//! Connections on both sides: kept, repeated, timed out, drained.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use super::gateway::{Backend, Gateway, OK, field, status, wait_for};
+use crate::proxy::ListenerOptions;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    for _ in 0..20 {
+        client.send(GET);
+        assert_eq!(status(&client.answer()), 200);
+    }
+    assert_eq!((backend.seen().len(), backend.connections()), (20, 1));
+    // Pipelined requests are answered in order.
+    client.send(&GET.repeat(3));
+    for _ in 0..3 {
+        assert_eq!(status(&client.answer()), 200);
+    }
+}
+
+/// A backend whose first connection answers once and closes when the second request comes.
+fn closes_on_second_request() -> Backend {
+    let served = Mutex::new(0);
+    Backend::with(move |connection, _, stream| {
+        let mut served = served.lock().unwrap();
+        *served += 1;
+        if connection == 0 && *served == 2 {
+            return false;
+        }
+        stream.write_all(OK.as_bytes()).is_ok()
+    })
+}
+
+#[test]
+fn a_stale_connection_is_repeated_where_that_is_safe() {
+    for (request, expected) in [
+        (GET, 200),
+        ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 502),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", 502),
+    ] {
+        let backend = closes_on_second_request();
+        let gateway = Gateway::to(&backend);
+        let mut client = gateway.connect();
+        client.send(GET);
+        assert_eq!(status(&client.answer()), 200);
+        client.send(request);
+        assert_eq!(status(&client.answer()), expected, "{request}");
+        assert_eq!(backend.seen().len(), if expected == 200 { 3 } else { 2 }, "{request}");
+    }
+}
+
+#[test]
+fn a_head_that_trickles_is_cut() {
+    let backend = Backend::answering(OK);
+    let header_read_timeout = Duration::from_millis(300);
+    let gateway = Gateway::with(ListenerOptions { header_read_timeout, ..ListenerOptions::default() }, &backend);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\n");
+    let started = Instant::now();
+    assert!(client.is_closed());
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let backend = Backend::answering(OK);
+    let idle_timeout = Duration::from_millis(200);
+    let gateway = Gateway::with(ListenerOptions { idle_timeout, ..ListenerOptions::default() }, &backend);
+    let mut client = gateway.connect();
+    client.send(GET);
+    assert_eq!(status(&client.answer()), 200);
+    assert!(client.is_closed());
+    wait_for("the gauge to fall", || gateway.metrics.downstream_connections.get() == 0);
+}
+
+#[test]
+fn connections_over_the_limit_wait_their_turn() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::with(ListenerOptions { connections_max: 1, ..ListenerOptions::default() }, &backend);
+    let mut first = gateway.connect();
+    first.send(GET);
+    assert_eq!(status(&first.answer()), 200);
+    let mut second = gateway.connect();
+    second.send(GET);
+    second.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(second.answer(), "", "served beside the first");
+    second.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    drop(first);
+    assert_eq!(status(&second.answer()), 200);
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let backend = Backend::with(move |_, seen, stream| {
+        if seen.bytes.starts_with("GET /slow") {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        stream.write_all(OK.as_bytes()).is_ok()
+    });
+    let mut gateway = Gateway::to(&backend);
+    let (mut busy, mut idle) = (gateway.connect(), gateway.connect());
+    idle.send(GET);
+    assert_eq!(status(&idle.answer()), 200);
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_for("the slow request upstream", || backend.seen().len() == 2);
+    let handle = gateway.handle.take().unwrap();
+    let draining = std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(handle.drain());
+    });
+    wait_for("the listener to close", || std::net::TcpStream::connect(gateway.address).is_err());
+    // A request that comes within the grace is still answered, and told that it is the last.
+    idle.send(GET);
+    let answer = idle.answer();
+    assert_eq!((status(&answer), field(&answer, "connection")), (200, Some("close")));
+    assert!(idle.is_closed());
+    assert!(!draining.is_finished());
+    go.send(()).unwrap();
+    let answer = busy.answer();
+    assert_eq!((status(&answer), field(&answer, "connection")), (200, Some("close")));
+    draining.join().unwrap();
+}
+
+#[test]
+fn a_drain_gives_up_in_time() {
+    let backend = Backend::with(|_, _, _| {
+        std::thread::park_timeout(Duration::from_secs(8));
+        false
+    });
+    let options = ListenerOptions { drain_timeout: Duration::from_millis(300), ..ListenerOptions::default() };
+    let mut gateway = Gateway::with(options, &backend);
+    let mut client = gateway.connect();
+    client.send(GET);
+    wait_for("the request upstream", || backend.seen().len() == 1);
+    let started = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(gateway.handle.take().unwrap().drain());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(client.is_closed());
+}

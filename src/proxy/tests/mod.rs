@@ -1,0 +1,9 @@
+//! The proxy over loopback: raw clients, raw backends that record every byte.
+
+mod bodies;
+mod connections;
+mod faults;
+mod gateway;
+mod inputs;
+mod publishing;
+mod routing;

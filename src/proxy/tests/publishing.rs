@@ -1,0 +1,94 @@
+//! From State to answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{oneshot, watch};
+
+use super::gateway::{Backend, Gateway, field, put, route_to, service, status, wait_for};
+use crate::model::Kind::{Route, Service};
+use crate::model::{Revision, State};
+use crate::observe::Metrics;
+use crate::proxy::{ListenerOptions, Publisher};
+use crate::table::Live;
+
+#[test]
+fn publishes_after_the_gate_and_follows() {
+    let mut state = State::default();
+    put(&mut state, &[(Route, "r", route_to("s"))]);
+    let (states, followed) = watch::channel(state.clone());
+    let (begin, gate) = oneshot::channel();
+    let (live, metrics) = (Arc::new(Live::new()), Metrics::new());
+    let publisher = Publisher::start(followed, gate, Arc::clone(&live), metrics.clone()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(live.load().revision, Revision(0), "published before the gate opened");
+    begin.send(()).unwrap();
+    wait_for("the first table", || live.load().revision == Revision(1));
+    let held = live.load();
+    for number in 0..50 {
+        put(&mut state, &[(Service, &format!("s{number}"), json!({"endpoints": []}))]);
+        states.send_replace(state.clone());
+    }
+    wait_for("the last table", || live.load().revision == Revision(51));
+    assert_eq!((live.load().counts().routes, live.load().counts().services), (1, 50));
+    assert_eq!(live.load().digest, state.digest());
+    assert_eq!(held.revision, Revision(1), "a held snapshot changed");
+    wait_for("the gauge", || metrics.table_revision.get() == 51 && metrics.table_services.get() == 50);
+    wait_for("retired snapshots to be freed but for the held one", || Arc::strong_count(&held) <= 2);
+    drop(publisher);
+    assert_eq!(Arc::strong_count(&held), 1, "the publisher freed what it kept");
+}
+
+/// Every revision n sends requests to a service that carries n, through a filter that carries n: an answer whose three parts
+/// disagree was made by parts of two tables.
+#[test]
+fn no_request_is_served_by_parts_of_two_tables() {
+    let backend = Backend::with(|_, seen, stream| {
+        let echo = field(&seen.bytes, "x-revision").unwrap_or("none").to_owned();
+        let answer = format!("HTTP/1.1 200 OK\r\nX-Echo: {echo}\r\nContent-Length: 0\r\n\r\n");
+        std::io::Write::write_all(stream, answer.as_bytes()).is_ok()
+    });
+    let address = backend.address;
+    let documents = |revision: u64| {
+        let filters = json!([
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Revision", "value": revision.to_string()}]}},
+            {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "X-Answer", "value": revision.to_string()}]}}
+        ]);
+        let name = format!("s{revision}");
+        let route = json!({"rules": [{"filters": filters, "backendRefs": [{"name": name}]}]});
+        (name, service(&[address]), route)
+    };
+    let (name, first_service, first_route) = documents(1);
+    let options = ListenerOptions { debug_headers: true, ..ListenerOptions::default() };
+    let mut gateway = Gateway::start(options, &[(Service, &name, first_service), (Route, "r", first_route)]);
+    let done = Arc::new(AtomicBool::new(false));
+    let asking: Vec<_> = (0..2)
+        .map(|_| {
+            let (mut client, done) = (gateway.connect(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let mut count = 0_u32;
+                while !done.load(Ordering::SeqCst) {
+                    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                    let answer = client.answer();
+                    assert_eq!(status(&answer), 200, "{answer}");
+                    let revision = field(&answer, "raftgate-revision");
+                    assert_eq!(field(&answer, "x-echo"), revision, "{answer}");
+                    assert_eq!(field(&answer, "x-answer"), revision, "{answer}");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for revision in 2..=200 {
+        let (name, new_service, new_route) = documents(revision);
+        gateway.put(&[(Service, &name, new_service), (Route, "r", new_route)]);
+    }
+    wait_for("some requests by the last table", || gateway.metrics.requests_active.get() >= 0 && backend.seen().len() > 300);
+    done.store(true, Ordering::SeqCst);
+    for thread in asking {
+        assert!(thread.join().unwrap() > 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! What reaches backends, and what redirects say.
+
+use serde_json::json;
+
+use super::gateway::{Backend, Gateway, OK, field, route_to, service, status};
+use crate::model::Kind::{Route, Service};
+use crate::proxy::ListenerOptions;
+
+#[test]
+fn the_backend_gets_exactly_these_bytes() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let request = "GET http://B.example:81/a/%2e%2e/%7Eb?q=%2e HTTP/1.1\r\nHost: other\r\nConnection: x-drop, authorization\r\n\
+        X-Drop: 1\r\nAuthorization: keep\r\nX-Forwarded-For: 9.9.9.9\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTE: trailers\r\n\
+        Raftgate-Secret: 1\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n";
+    assert_eq!(status(&gateway.ask(request)), 200);
+    let mut lines: Vec<String> = backend.seen()[0].bytes.lines().map(str::to_owned).collect();
+    assert_eq!(lines.remove(0), "GET /~b?q=%2e HTTP/1.1");
+    lines.retain(|line| !line.is_empty());
+    lines.sort();
+    let expected = [
+        "authorization: keep",
+        "host: B.example:81",
+        "traceparent: 00-ab-cd-01",
+        "via: 1.1 raftgate",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-host: B.example:81",
+        "x-forwarded-proto: http",
+        "x-request-id: id1",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_trusted_proxy_is_believed() {
+    let backend = Backend::answering(OK);
+    let trusted_proxies = vec![("127.0.0.0".parse().unwrap(), 8)];
+    let gateway = Gateway::with(ListenerOptions { trusted_proxies, ..ListenerOptions::default() }, &backend);
+    gateway.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\n\r\n");
+    let seen = &backend.seen()[0].bytes;
+    assert!(seen.contains("x-forwarded-for: 9.9.9.9\r\nx-forwarded-for: 127.0.0.1\r\n"), "{seen}");
+    assert_eq!(field(seen, "x-forwarded-proto"), Some("https"));
+}
+
+#[test]
+fn an_answer_loses_what_belongs_to_one_connection() {
+    let backend = Backend::answering(
+        "HTTP/1.1 201 Made\r\nConnection: x-drop\r\nX-Drop: 1\r\nKeep-Alive: timeout=5\r\nRaftgate-Revision: 99\r\nX-Keep: 1\r\n\
+         Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let answer = Gateway::to(&backend).get("/");
+    assert_eq!(status(&answer), 201);
+    for absent in ["connection", "x-drop", "keep-alive", "raftgate-revision"] {
+        assert_eq!(field(&answer, absent), None, "{absent} in {answer}");
+    }
+    assert_eq!(field(&answer, "x-keep"), Some("1"));
+    assert!(answer.contains("set-cookie: a\r\nset-cookie: b\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+}
+
+#[test]
+fn filters_change_requests_and_answers() {
+    let backend = Backend::answering(OK);
+    let rule = json!({
+        "matches": [{"path": {"type": "PathTemplate", "value": "/users/{id}"}}],
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Env", "value": "blue"}]}},
+            {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": [{"name": "X-Answer", "value": "42"}]}},
+            {"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example",
+                "path": {"type": "ReplaceFullPath", "replaceFullPath": "/v2/{id}/profile"}}}
+        ],
+        "backendRefs": [{"name": "s"}]
+    });
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", json!({"rules": [rule]}))];
+    let gateway = Gateway::start(ListenerOptions::default(), &documents);
+    let answer = gateway.get("/users/7%20a?x=1");
+    assert_eq!((status(&answer), field(&answer, "x-answer")), (200, Some("42")));
+    let seen = &backend.seen()[0].bytes;
+    assert!(seen.starts_with("GET /v2/7%20a/profile?x=1 HTTP/1.1\r\n"), "{seen}");
+    assert_eq!((field(seen, "host"), field(seen, "x-forwarded-host")), (Some("inner.example"), Some("a.example")));
+    assert_eq!(field(seen, "x-env"), Some("blue"));
+}
+
+#[test]
+fn redirects_answer_at_once() {
+    let redirect =
+        json!({"scheme": "https", "statusCode": 301, "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}});
+    let rule = json!({
+        "matches": [{"path": {"type": "PathPrefix", "value": "/old"}}],
+        "filters": [{"type": "RequestRedirect", "requestRedirect": redirect}]
+    });
+    let gateway = Gateway::start(ListenerOptions::default(), &[(Route, "r", json!({"rules": [rule]}))]);
+    let answer = gateway.get("/old/x?q=1");
+    assert_eq!((status(&answer), field(&answer, "location")), (301, Some("https://a.example/new/x?q=1")));
+}
+
+#[test]
+fn shares_follow_weights_and_endpoints_take_turns() {
+    let (one, two, three) = (Backend::answering(OK), Backend::answering(OK), Backend::answering(OK));
+    let rules = json!({"rules": [{"backendRefs": [{"name": "big", "weight": 3}, {"name": "small", "weight": 1}]}]});
+    let documents = [
+        (Service, "big", service(&[one.address, two.address])),
+        (Service, "small", service(&[three.address])),
+        (Route, "r", rules),
+    ];
+    let gateway = Gateway::start(ListenerOptions::default(), &documents);
+    let mut client = gateway.connect();
+    for _ in 0..400 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(status(&client.answer()), 200);
+    }
+    let counts = [one.seen().len(), two.seen().len(), three.seen().len()];
+    assert_eq!(counts.iter().sum::<usize>(), 400);
+    assert!((95..=105).contains(&counts[2]), "{counts:?}");
+    assert!(counts[0].abs_diff(counts[1]) <= 1, "{counts:?}");
+    assert_eq!([one.connections(), two.connections(), three.connections()], [1, 1, 1]);
+}
+
+#[test]
+fn a_changed_table_serves_the_next_request() {
+    let (old, new) = (Backend::answering(OK), Backend::answering("HTTP/1.1 203 OK\r\nContent-Length: 0\r\n\r\n"));
+    let options = ListenerOptions { debug_headers: true, ..ListenerOptions::default() };
+    let mut gateway = Gateway::with(options, &old);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (200, Some("1")));
+    gateway.put(&[(Service, "t", service(&[new.address])), (Route, "r", route_to("t"))]);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (203, Some("2")));
+}
