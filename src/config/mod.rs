@@ -1,7 +1,7 @@
 //! A node's configuration: what one process is told when it starts.
 //!
 //! It is read once, from three places that each override the one before: a TOML file, `RAFTGATE_...` variables of the environment,
-//! and flags. [`source`] merges them into one TOML value, [`file`] gives that value its shape (an unknown key is an error that names
+//! and flags. [`source`] merges them into one TOML value, [`mod@file`] gives that value its shape (an unknown key is an error that names
 //! the key), [`validate`] resolves it into the types below and refuses what cannot work or is not served yet. Nothing else in the
 //! program reads the environment or the file.
 //!
