@@ -1,6 +1,7 @@
 //! Real processes: three nodes of the built program on loopback, killed, paused and restarted, judged from outside over HTTP.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unexpected answer is a failure")]
+#![expect(clippy::print_stderr, reason = "a crash test says what it measured")]
 
 mod atomicity;
 mod crashes;
