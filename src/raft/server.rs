@@ -136,7 +136,7 @@ impl Peer for PeerService {
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
         let request = request.into_inner();
         self.shared.identity.admit(request.header.as_ref())?;
-        let result = self.shared.propose_for_peer(request.command, deadline_of(request.wait_ms)).await;
+        let result = self.shared.propose_for_peer(wire::own(&request.command).0, deadline_of(request.wait_ms)).await;
         Ok(Response::new(response(result)))
     }
 

@@ -101,10 +101,16 @@ fn read_entry(message: pb::Entry) -> Result<Entry, WireError> {
     let id = read_log_id(message.log_id.as_ref().ok_or(WireError("entry without a log id"))?)?;
     let payload = match message.payload.ok_or(WireError("entry without a payload"))? {
         pb::entry::Payload::Blank(_) => EntryPayload::Blank,
-        pb::entry::Payload::Command(bytes) => EntryPayload::Normal(Proposal(bytes)),
+        pb::entry::Payload::Command(bytes) => EntryPayload::Normal(own(&bytes)),
         pb::entry::Payload::Membership(change) => EntryPayload::Membership(read_membership(&change)?),
     };
     Ok(Entry::new(id, payload))
+}
+
+/// A command of a message as bytes of its own. What a message holds are slices of the connection's read buffer: kept in the log's tail,
+/// each of some hundred bytes would hold a buffer of 8 KiB in memory.
+pub(super) fn own(command: &Bytes) -> Proposal {
+    Proposal(Bytes::copy_from_slice(command))
 }
 
 /// Bytes that an entry takes on the wire, about.
