@@ -55,7 +55,7 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<Node, StartError> {
         let config = raft_config(&options.cluster_name, options.settings)?;
         let opened = options.opened;
-        let known = opened.identity.get().cloned();
+        let (known, failure) = (opened.identity.get().cloned(), opened.failure);
         if known.is_none() {
             check_empty(options.node_id, opened.is_empty, &options.initial_members)?;
         }
@@ -81,6 +81,7 @@ impl Node {
             follower_rounds,
             board: board::Board::default(),
             storage_failed: opened.failed,
+            failure,
             bootstrap_failed: watch::Sender::new(None),
             metrics: options.metrics,
             lease: options.settings.election_timeout_max,
@@ -243,14 +244,18 @@ impl Node {
         None
     }
 
+    /// Ends the Raft core behind the node's back.
+    #[cfg(test)]
+    pub(super) async fn end_core(&self) {
+        stop_core(&self.shared.raft().unwrap()).await;
+    }
+
     /// Stops the Raft side and the peer server, and closes the store. Calls under way end with an error.
     pub async fn shutdown(&self) {
         let shared = &self.shared;
         shared.stopping.cancel();
-        if let Some(raft) = shared.raft()
-            && let Err(error) = raft.shutdown().await
-        {
-            tracing::warn!(%error, "raft core did not end in order");
+        if let Some(raft) = shared.raft() {
+            stop_core(&raft).await;
         }
         shared.tasks.close();
         if tokio::time::timeout(STOP_TIMEOUT, shared.tasks.wait()).await.is_err() {
@@ -308,6 +313,7 @@ async fn start_raft(shared: &Arc<Shared>, core: Core) -> Result<Raft, StartError
         .map_err(|error| StartError::Raft(error.to_string()))?;
     shared.raft.send_replace(Some(raft.clone()));
     shared.tasks.spawn(compaction::run(Arc::clone(shared), raft.clone(), core.advisor));
+    shared.tasks.spawn(watch_core(Arc::clone(shared), raft.clone()));
     Ok(raft)
 }
 
@@ -356,6 +362,36 @@ fn spawn_rounds(shared: &Arc<Shared>, leader_waiting: reads::Waiting, follower_w
     });
 }
 
+/// A Raft core that ends by itself, by a panic for instance, leaves a node that looks alive and never learns anything again. That is
+/// the same to its users as a storage that failed, and is reported and answered as such.
+async fn watch_core(shared: Arc<Shared>, raft: Raft) {
+    let mut metrics = raft.metrics();
+    let ended = async {
+        loop {
+            if let Err(error) = &metrics.borrow_and_update().running_state {
+                return error.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "its metrics have ended".to_owned();
+            }
+        }
+    };
+    if let Some(reason) = shared.stopping.run_until_cancelled(ended).await
+        && !shared.stopping.is_cancelled()
+    {
+        shared.failure.set(&format!("raft core ended: {reason}"));
+    }
+}
+
+/// Stops the core; a disk that is stuck can keep it from ending.
+async fn stop_core(raft: &Raft) {
+    match tokio::time::timeout(STOP_TIMEOUT, raft.shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "raft core did not end in order"),
+        Err(_) => tracing::warn!("raft core still runs"),
+    }
+}
+
 async fn stop_raft_on_storage_failure(shared: Arc<Shared>) {
     let mut failed = shared.storage_failed.clone();
     let failure = async {
@@ -366,9 +402,7 @@ async fn stop_raft_on_storage_failure(shared: Arc<Shared>) {
     tracing::error!(reason, "storage failed: the Raft side of this process stops for good");
     shared.metrics.storage_failed.set(1);
     shared.metrics.raft_is_leader.set(0);
-    if let Some(raft) = shared.raft()
-        && let Err(error) = raft.shutdown().await
-    {
-        tracing::debug!(%error, "raft core had ended");
+    if let Some(raft) = shared.raft() {
+        stop_core(&raft).await;
     }
 }

@@ -21,7 +21,7 @@ use super::wire;
 use crate::model::{NodeId, Published, State};
 use crate::observe::Metrics;
 use crate::pb::peer as pb;
-use crate::store::{AppliedState, SnapshotDirectory, StateMachine, TypeConfig};
+use crate::store::{AppliedState, Failure, SnapshotDirectory, StateMachine, TypeConfig};
 
 /// The Raft core.
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -57,6 +57,8 @@ pub(super) struct Shared {
     pub(super) board: Board,
     /// Why the storage failed.
     pub(super) storage_failed: watch::Receiver<Option<String>>,
+    /// Where the end of the Raft core is reported.
+    pub(super) failure: Failure,
     /// Why this node cannot form or join its cluster.
     pub(super) bootstrap_failed: watch::Sender<Option<String>>,
     pub(super) metrics: Metrics,
@@ -78,8 +80,11 @@ impl Shared {
         self.storage_failed.borrow().clone()
     }
 
-    /// Who leads, as far as this node knows.
+    /// Who leads, as far as this node knows; after a storage error it hears of nobody any more.
     pub(super) fn leader(&self) -> Option<NodeId> {
+        if self.storage_failed.borrow().is_some() {
+            return None;
+        }
         self.raft.borrow().as_ref().and_then(|raft| raft.server_metrics().borrow_watched().current_leader)
     }
 

@@ -118,7 +118,7 @@ impl Shared {
         let Some(raft) = self.raft() else { return status };
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
-        status.leader = metrics.current_leader;
+        status.leader = metrics.current_leader.filter(|_| status.storage_failed.is_none());
         status.term = metrics.current_term;
         status.last_log_index = metrics.last_log_index.unwrap_or(0);
         status.committed_index = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);

@@ -26,6 +26,8 @@ struct Running {
     node: Node,
     metrics: Metrics,
     published: watch::Sender<Published>,
+    log: store::LogCloser,
+    failure: store::Failure,
 }
 
 struct Cluster {
@@ -66,6 +68,7 @@ impl Cluster {
         let options =
             StoreOptions { dir: self.data_dir(id), node_id: id, cluster_name: self.name.to_owned(), metrics: metrics.clone() };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
+        let (log, failure) = (opened.closer.clone(), opened.failure.clone());
         let (published, published_receiver) = watch::channel(Published::default());
         let node = Node::start(NodeOptions {
             node_id: id,
@@ -80,7 +83,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        self.running.insert(id, Running { node, metrics, published });
+        self.running.insert(id, Running { node, metrics, published, log, failure });
     }
 
     async fn stop_node(&mut self, id: NodeId) {
@@ -419,5 +422,73 @@ async fn many_writers_at_every_node_make_revisions_without_gaps() {
     let mut revisions: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=WRITERS * WRITES).collect::<Vec<_>>());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_fails_leaves_raft_for_good_and_the_others_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    let revision = put_at(&cluster.node(1), "orders", "before").await;
+    cluster.all_at(revision).await;
+    let broken = cluster.leader().await;
+    cluster.running[&broken].log.break_disk();
+    let node = cluster.node(broken);
+    // Appended at the leader, and perhaps committed by the others: never "not applied".
+    let lost = node.propose(put(&[("lost", spec("?"))], None), Instant::now() + SOON).await;
+    assert!(matches!(lost, Ok(_) | Err(ProposeError::Unknown { .. })), "{lost:?}");
+    eventually("the failure shows", || node.status().storage_failed.is_some()).await;
+    let status = node.status();
+    assert!(status.storage_failed.unwrap().contains("injected"));
+    assert!(!status.quorum && status.leader.is_none());
+    let refused = node.propose(put(&[("orders", spec("never"))], None), Instant::now() + SOON).await.unwrap_err();
+    assert!(matches!(refused, ProposeError::NotApplied { kind: NotAppliedKind::StorageFailed, .. }), "{refused:?}");
+    assert!(matches!(node.read(Instant::now() + SOON).await, Err(ReadError::StorageFailed(_))));
+    assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "what is known is still served");
+
+    let other = (1..=3).find(|&id| id != broken).unwrap();
+    put_at(&cluster.node(other), "orders", "after").await;
+    assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "it never resumes");
+    cluster.stop_node(broken).await;
+    cluster.start_node(broken).await;
+    let state = cluster.node(broken).read(Instant::now() + SOON).await.unwrap();
+    assert_eq!(text_of(&state, "orders"), Some(spec("after")));
+    let revision = state.revision();
+    cluster.all_at(revision).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_core_that_ends_by_itself_is_reported() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(1);
+    put_at(&node, "orders", "before").await;
+    // As after a panic inside of it: nobody asked this node to stop.
+    node.end_core().await;
+    eventually("the end shows", || node.status().storage_failed.is_some()).await;
+    assert!(!node.status().quorum);
+    let refused = node.propose(put(&[("orders", spec("never"))], None), Instant::now() + SOON).await.unwrap_err();
+    assert!(matches!(refused, ProposeError::NotApplied { kind: NotAppliedKind::StorageFailed, .. }), "{refused:?}");
+    assert!(cluster.running[&1].failure.reason().is_some());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_follower_learns_of_a_commit_before_the_next_heartbeat() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    put_at(&cluster.node(leader), "orders", "first").await;
+    let mut delays = Vec::new();
+    for write in 0..40 {
+        let revision = put_at(&cluster.node(leader), "orders", &write.to_string()).await;
+        let answered = Instant::now();
+        for follower in (1..=3).filter(|&id| id != leader) {
+            let mut states = cluster.node(follower).states();
+            let applied = states.wait_for(|state| state.revision() >= revision);
+            tokio::time::timeout(SOON, applied).await.unwrap().unwrap();
+        }
+        delays.push(answered.elapsed());
+    }
+    delays.sort();
+    assert!(delays[20] < Duration::from_millis(20), "as slow as a heartbeat of 50 ms would be: {delays:?}");
     cluster.stop().await;
 }

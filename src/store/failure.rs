@@ -8,7 +8,7 @@ use crate::observe::Metrics;
 
 /// Where a storage error is published, once. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Failure {
+pub struct Failure {
     reason: Arc<watch::Sender<Option<String>>>,
     metrics: Metrics,
 }
@@ -18,8 +18,8 @@ impl Failure {
         Failure { reason: Arc::new(watch::Sender::new(None)), metrics }
     }
 
-    /// Publishes the reason; the first one stands.
-    pub(crate) fn set(&self, reason: &str) {
+    /// Publishes the reason; the first one stands. The log takes no more work from here on.
+    pub fn set(&self, reason: &str) {
         self.metrics.storage_failed.set(1);
         self.reason.send_if_modified(|present| {
             let is_first = present.is_none();

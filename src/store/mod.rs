@@ -28,6 +28,7 @@ mod types;
 
 pub use advisor::{Advice, SnapshotAdvisor};
 pub use codec::{CodecError, decode_command, encode_command};
+pub use failure::Failure;
 pub use log::{LogCloser, LogReader, LogStore};
 pub use open::{OpenError, Opened, StoreOptions, open};
 pub use sidecar::{Identity, IdentityFile};

@@ -57,6 +57,8 @@ pub struct Opened {
     pub states: watch::Receiver<State>,
     /// The reason of a storage error, after which this process takes no part in Raft any more.
     pub failed: watch::Receiver<Option<String>>,
+    /// Where others than the store report that the Raft side has ended for good.
+    pub failure: Failure,
     /// Where received snapshots go.
     pub snapshots: SnapshotDirectory,
     /// When to make a snapshot, and how much of the log may be purged.
@@ -260,7 +262,7 @@ fn start(
     let writer = Writer::new(Arc::clone(&shared), database, files, mark, advisor.clone());
     thread::Builder::new().name("raftgate-log".to_owned()).spawn(move || writer.run())?;
     let failed = failure.subscribe();
-    let snapshots = Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure, metrics };
+    let snapshots = Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure: failure.clone(), metrics };
     let state_machine = StateMachine::new(current, snapshots);
     Ok(Opened {
         applied: state_machine.applied(),
@@ -270,6 +272,7 @@ fn start(
         state_machine,
         identity,
         failed,
+        failure,
         snapshots: directory,
         advisor,
         is_empty,

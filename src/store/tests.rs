@@ -346,3 +346,31 @@ async fn after_a_hole_nothing_is_acknowledged() {
     let error = opened.log.save_vote(&vote(2)).await.unwrap_err();
     assert!(error.to_string().contains("closed"), "{error}");
 }
+
+#[tokio::test]
+async fn a_snapshot_that_is_late_is_not_the_newest() {
+    let directory = TempDir::new().unwrap();
+    let opened = open(options(directory.path())).unwrap();
+    let meta = |index| SnapshotMeta { last_log_id: Some(log_id(1, index)), ..SnapshotMeta::default() };
+    opened.snapshots.write(&meta(20), &opened.states.borrow().clone()).unwrap();
+    opened.snapshots.write(&meta(10), &opened.states.borrow().clone()).unwrap();
+    assert_eq!(opened.snapshots.newest().unwrap().meta(), &meta(20));
+    assert_eq!(opened.snapshots.previous().unwrap().meta(), &meta(10));
+    close(opened).await;
+}
+
+#[tokio::test]
+async fn truncation_takes_whole_entries_of_any_size() {
+    let directory = TempDir::new().unwrap();
+    let mut opened = open(options(directory.path())).unwrap();
+    opened.log.save_vote(&vote(1)).await.unwrap();
+    // 2, 5 and 800 parts: more and less than one step of the removal takes.
+    let written = [5_000, 20_000, 3_200_000, 3_200_000, 20_000, 5_000].into_iter().enumerate();
+    let written: Vec<_> = written.map(|(index, bytes)| command(index as u64, bytes)).collect();
+    opened.log.blocking_append(written.clone()).await.unwrap();
+    opened.log.truncate_after(Some(log_id(1, 1))).await.unwrap();
+    close(opened).await;
+    let mut opened = open(options(directory.path())).unwrap();
+    assert_eq!(entries(&mut opened).await, written[..2]);
+    close(opened).await;
+}

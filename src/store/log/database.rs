@@ -29,6 +29,9 @@ const FLUSH_EVERY_MS: u64 = 500;
 pub(crate) struct Database {
     db: Db,
     sync_file: File,
+    /// Makes every sync fail, as a broken disk does.
+    #[cfg(test)]
+    pub(crate) broken: std::sync::atomic::AtomicBool,
 }
 
 impl Database {
@@ -43,7 +46,12 @@ impl Database {
         File::open(path.join("conf"))?.sync_all()?;
         sync_directory(path)?;
         sync_directory(path.parent().unwrap_or(Path::new(".")))?;
-        Ok(Database { db, sync_file })
+        Ok(Database {
+            db,
+            sync_file,
+            #[cfg(test)]
+            broken: std::sync::atomic::AtomicBool::new(false),
+        })
     }
 
     /// Writes `batch`, atomically; durable after [`Database::sync`].
@@ -54,6 +62,10 @@ impl Database {
     /// Makes all that was applied durable. Never to be tried again after an error.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.db.flush()?;
+        #[cfg(test)]
+        if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::other("injected: the disk is broken"));
+        }
         self.sync_file.sync_data()
     }
 

@@ -139,6 +139,12 @@ impl LogCloser {
         LogCloser { shared }
     }
 
+    /// Makes every later sync of the log fail.
+    #[cfg(test)]
+    pub(crate) fn break_disk(&self) {
+        self.shared.database().unwrap().broken.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Takes no more work, writes what waits, syncs log and mark, closes the database and gives the data directory free. Call it once
     /// Raft has stopped.
     pub async fn close(&self) {

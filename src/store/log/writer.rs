@@ -18,7 +18,7 @@ use tracing::{debug, error, info};
 
 use super::LogShared;
 use super::database::{Database, panic_message};
-use super::keys::{COMMITTED, PURGED, encode_entry, encode_log_id};
+use super::keys::{COMMITTED, PURGED, encode_entry, encode_log_id, index_of};
 use super::queue::{Job, Taken, Waiter};
 use crate::store::advisor::SnapshotAdvisor;
 use crate::store::format::{DiskLogId, DiskMark, DiskVote};
@@ -249,7 +249,7 @@ impl Writer {
         self.write_mark()?;
         self.sync_mark()?;
         let first_removed = after.map_or(0, |after| after.index + 1);
-        while self.remove(first_removed, u64::MAX, true)? {}
+        while self.remove_from_end(first_removed)? {}
         self.database.sync()?;
         self.waiters.drain(..).for_each(|waiter| waiter.complete(Ok(())));
         Ok(())
@@ -265,10 +265,30 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes some keys of the entries from `first` to `last`; false once there are none. Not synced: what comes back after a crash
-    /// is removed again.
-    fn remove(&mut self, first: u64, last: u64, from_end: bool) -> io::Result<bool> {
-        let keys = self.database.keys(first..=last, REMOVED_KEYS, from_end)?;
+    /// Removes some keys of the entries up to `last`, from the first on; false once there are none. Not synced: what comes back after
+    /// a crash is removed again.
+    fn remove_from_start(&self, last: u64) -> io::Result<bool> {
+        self.remove(self.database.keys(0..=last, REMOVED_KEYS, false)?)
+    }
+
+    /// Removes the last entry, if its index is `first` or later, and with it as many whole entries before it as fit; false once there
+    /// are none. A crash must not leave a part of an entry at the end of the log: that is damage to the next start.
+    fn remove_from_end(&self, first: u64) -> io::Result<bool> {
+        let mut keys = self.database.keys(first..=u64::MAX, REMOVED_KEYS, true)?;
+        let (newest, oldest) = (keys.first().and_then(|key| index_of(key)), keys.last().and_then(|key| index_of(key)));
+        if let (Some(newest), Some(oldest)) = (newest, oldest)
+            && keys.len() == REMOVED_KEYS
+        {
+            if newest == oldest {
+                keys = self.database.keys(newest..=newest, usize::MAX, true)?;
+            } else {
+                keys.retain(|key| index_of(key) != Some(oldest));
+            }
+        }
+        self.remove(keys)
+    }
+
+    fn remove(&self, keys: Vec<sled::IVec>) -> io::Result<bool> {
         if keys.is_empty() {
             return Ok(false);
         }
@@ -285,7 +305,7 @@ impl Writer {
             self.sync_mark()?;
         }
         if let Some(upto) = self.removing_upto
-            && !self.remove(0, upto, false)?
+            && !self.remove_from_start(upto)?
         {
             self.removing_upto = None;
         }

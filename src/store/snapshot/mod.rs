@@ -125,6 +125,8 @@ impl SnapshotDirectory {
         let mut kept = self.kept();
         kept.retain(|old| old.path() != path);
         kept.push(snapshot.clone());
+        // One that was built may be done only after a later one was installed; it is not the newest then.
+        kept.sort_by_key(|kept| kept.meta().last_log_id);
         let superfluous = kept.len().saturating_sub(KEPT);
         for old in kept.drain(..superfluous) {
             fs::remove_file(old.path())?;
