@@ -14,7 +14,7 @@
 //!    probed from the longest whole-element prefix of the path down, hashed incrementally, and only at depths (numbers of elements)
 //!    that the host has. Templates stand in *shards* by their literal prefix, found the same way; in a shard they form a trie of
 //!    elements that is walked depth first, literal before parameter before rest, which is their order.
-//! 3. *Candidates* of one pattern stand in order of precedence ([`Candidate`]): method match, most headers, most query parameters,
+//! 3. *Candidates* of one pattern stand in order of precedence (`Candidate`): method match, most headers, most query parameters,
 //!    oldest route, name, rule, match. The first whose listener, method, headers and query hold answers.
 //!
 //! [`Snapshot::find`] and [`Snapshot::explain`] walk the same enumerator: what one does, the other tells.
