@@ -159,6 +159,10 @@ fn read(received: &Received) -> Result<Content, Problem> {
         Format::Yaml => read_yaml(&received.bytes)?,
     };
     let mut draft = Draft::naming();
+    if documents.is_empty() {
+        // An upload that was cut off must not pass for a wish to remove everything.
+        draft.errors([at("", "the body holds no document; an empty configuration is written as items: []".to_owned())]);
+    }
     let mut seen = BTreeSet::new();
     for (index, document) in documents.iter().enumerate() {
         let pointer = if documents.len() == 1 { String::new() } else { format!("/{index}") };

@@ -44,8 +44,8 @@ impl Terms {
 fn timeout(headers: &HeaderMap) -> Result<Duration, Problem> {
     let Some(text) = text(headers, &TIMEOUT)? else { return Ok(TIMEOUT_DEFAULT) };
     match parse_duration(text) {
-        Ok(timeout) if timeout <= TIMEOUT_MAX => Ok(timeout),
-        Ok(_) => Err(bad(&TIMEOUT, text, "a duration of at most 30s")),
+        Ok(timeout) if !timeout.is_zero() && timeout <= TIMEOUT_MAX => Ok(timeout),
+        Ok(_) => Err(bad(&TIMEOUT, text, "a duration from 1ms to 30s")),
         Err(_) => Err(bad(&TIMEOUT, text, "a duration such as 5s or 250ms")),
     }
 }
@@ -198,6 +198,7 @@ mod tests {
         assert_eq!((terms.timeout, terms.min_revision), (Duration::from_millis(250), Some(Revision(7))));
         for (name, value) in [
             ("raftgate-timeout", "31s"),
+            ("raftgate-timeout", "0s"),
             ("raftgate-timeout", "soon"),
             ("raftgate-timeout", ""),
             ("raftgate-min-revision", "-1"),

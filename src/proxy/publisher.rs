@@ -16,6 +16,9 @@ use crate::model::State;
 use crate::observe::Metrics;
 use crate::table::{Live, Snapshot};
 
+/// Between two publications at least: under a load of changes each table takes some of them, and costs one round of copied nodes for
+/// all. A change that comes alone does not wait.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 /// How often retired snapshots are looked at, while there are any.
 const RETIRED_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -81,7 +84,10 @@ impl Follower {
         loop {
             tokio::select! {
                 changed = self.states.changed() => match changed {
-                    Ok(()) => self.publish(),
+                    Ok(()) => {
+                        self.publish();
+                        tokio::time::sleep(PUBLISH_INTERVAL).await;
+                    }
                     Err(_) => return,
                 },
                 () = tokio::time::sleep(RETIRED_INTERVAL), if !self.retired.is_empty() => {}
@@ -106,7 +112,7 @@ impl Follower {
         self.metrics.table_services.set(counts.services as i64);
         self.metrics.table_not_compiled.set(counts.not_compiled as i64);
         self.metrics.table_publish_duration.observe(started.elapsed().as_secs_f64());
-        tracing::info!(%revision, routes = counts.routes, services = counts.services, "table published");
+        tracing::debug!(%revision, routes = counts.routes, services = counts.services, "table published");
         self.retired.push(old);
         self.published = state;
     }

@@ -130,6 +130,8 @@ async fn bad_input_is_named_and_changes_nothing() {
         ("PUT /v1/config", none, twice.to_string(), 422, "/items/1"),
         ("PUT /v1/config", none, bad_item.to_string(), 422, "Service \\\"s\\\""),
         ("PUT /v1/config", &[("content-type", "application/yaml")], "items: [".to_owned(), 400, "YAML"),
+        ("PUT /v1/config?prune=true", &[("content-type", "application/yaml")], String::new(), 422, "no document"),
+        ("PUT /v1/config?prune=true", &[("content-type", "application/yaml")], "---\n# cut off\n".to_owned(), 422, "no document"),
         ("PUT /v1/config", &[("content-type", "text/csv")], String::new(), 415, "text/csv"),
         ("PUT /v1/config?prun=true", none, "{\"items\":[]}".to_owned(), 400, "prun"),
         ("PUT /v1/config", &[("if-match", "\"7\"")], "{\"items\":[]}".to_owned(), 412, "\"presentRevision\":1"),
