@@ -1,13 +1,15 @@
 //! The access log: one JSON object a line for each request, off by default.
 //!
 //! A worker hands its entry over through a bounded channel and never waits: what the writer thread cannot take is dropped and
-//! counted. The thread writes through a buffer and flushes whenever nothing more is waiting.
+//! counted. The thread gathers for a moment, writes what came through a buffer, and flushes: a worker pays for waking it once a burst and
+//! not once a line.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -15,6 +17,8 @@ use super::metrics::Counter;
 
 /// Entries that wait for the writer at most.
 const WAITING_MAX: usize = 8192;
+/// How long the writer gathers after the first entry. At 100,000 requests a second 2,000 entries come meanwhile.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// One request, as it is written. Times in seconds.
 #[derive(Debug, Clone, Serialize)]
@@ -81,6 +85,7 @@ impl AccessLog {
 fn write_all(waiting: &Receiver<AccessEntry>, target: impl Write) {
     let mut target = BufWriter::with_capacity(64 * 1024, target);
     while let Ok(first) = waiting.recv() {
+        std::thread::sleep(GATHER);
         if let Err(error) = write_burst(waiting, first, &mut target) {
             tracing::error!(%error, "access log not written");
         }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Cluster, Node, route};
+use serde_json::json;
+
+use crate::harness::{Cluster, Node, eventually, route};
 
 fn rewrite(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
@@ -125,4 +127,26 @@ async fn a_damaged_log_is_refused_and_says_how_to_replace_the_member() {
     bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
     fs::write(&log, bytes).unwrap();
     check_refusal(&cluster, 1, &["log"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_refused_and_says_how_to_replace_the_member() {
+    let mut cluster = Cluster::start().await;
+    // Large documents, until the log has grown enough for a snapshot.
+    let endpoints: Vec<_> = (0..9_000).map(|n| json!({"address": format!("backend-{n}.example.internal:8080")})).collect();
+    for number in 0..14 {
+        let service = json!({"endpoints": endpoints, "connectTimeout": format!("{}ms", number + 1)});
+        cluster.put(number % 3, &format!("/v1/services/large-{number}"), &service).await;
+    }
+    eventually("a snapshot", || async { cluster.get(0, "/v1/cluster").await?["snapshotIndex"].as_u64() }).await;
+    cluster.nodes[0].kill();
+    let snapshots = files_under(&cluster.nodes[0].data_dir().join("snapshots"));
+    assert!(!snapshots.is_empty());
+    for snapshot in snapshots {
+        let mut bytes = fs::read(&snapshot).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&snapshot, bytes).unwrap();
+    }
+    check_refusal(&cluster, 0, &["snapshot", "remove"]);
 }
