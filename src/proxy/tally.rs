@@ -22,7 +22,8 @@ pub(super) struct Tally {
     status: StatusCode,
     rule: Option<Arc<CompiledRule>>,
     service: Option<Arc<Service>>,
-    revision: Revision,
+    /// The table that was asked; before one is, none.
+    revision: Option<Revision>,
     bytes: u64,
     attempts: u32,
     upstream_seconds: Option<f64>,
@@ -52,7 +53,7 @@ impl Tally {
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             rule: None,
             service: None,
-            revision: Revision::ZERO,
+            revision: None,
             bytes: 0,
             attempts: 0,
             upstream_seconds: None,
@@ -76,7 +77,7 @@ impl Tally {
 
     /// The table that is asked, and the rule that answers.
     pub(super) fn note_rule(&mut self, revision: Revision, rule: Option<&Arc<CompiledRule>>) {
-        self.revision = revision;
+        self.revision = Some(revision);
         self.rule = rule.cloned();
     }
 
@@ -120,9 +121,9 @@ impl Tally {
         self.connection.worker().metrics.proxy_errors.with_label_values(&[error]).inc();
     }
 
-    /// The table that was asked.
-    pub(super) fn revision(&self) -> Revision {
-        self.revision
+    /// The table that was asked or, where the answer came before that, the live one.
+    pub(super) fn revision(&mut self) -> Revision {
+        *self.revision.get_or_insert_with(|| self.connection.worker().live.load().revision)
     }
 
     pub(super) fn add_bytes(&mut self, bytes: usize) {
@@ -141,7 +142,7 @@ impl Tally {
             path: log.path,
             route: self.rule.as_ref().map(|rule| rule.route.as_str().to_owned()).unwrap_or_default(),
             rule: self.rule.as_ref().map(|rule| rule.rule.name.clone().unwrap_or_else(|| rule.rule_index.to_string())),
-            revision: self.revision.0,
+            revision: self.revision().0,
             service: self.service.as_ref().map(name_of).unwrap_or_default(),
             endpoint: log.endpoint,
             status: self.status.as_u16(),

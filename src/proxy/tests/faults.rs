@@ -109,6 +109,26 @@ fn another_endpoint_takes_over_where_one_refuses() {
 }
 
 #[test]
+fn answers_before_the_match_carry_the_live_revision() {
+    let options = ListenerOptions { min_revision: true, debug_headers: true, ..ListenerOptions::default() };
+    let gateway = Gateway::with(options, &Backend::answering(OK));
+    let table = [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET foo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 405),
+        ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: y\r\n\r\n", 417),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nRaftgate-Min-Revision: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nRaftgate-Min-Revision: 9\r\nRaftgate-Timeout: 50ms\r\n\r\n", 503),
+    ];
+    for (request, code) in table {
+        let answer = gateway.ask(request);
+        assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (code, Some("1")), "{request:?}");
+    }
+}
+
+#[test]
 fn a_least_revision_is_waited_for() {
     let backend = Backend::answering(OK);
     let options = ListenerOptions { min_revision: true, debug_headers: true, ..ListenerOptions::default() };
