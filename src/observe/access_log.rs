@@ -23,7 +23,6 @@ const WAITING_MAX: usize = 8192;
 pub struct AccessEntry {
     pub time: String,
     pub request_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     pub client: String,
     pub method: String,
@@ -140,6 +139,7 @@ mod tests {
         assert_eq!(lines[0]["path"], "/a\n\"b");
         assert_eq!(lines[1]["upstreamDuration"], 0.125);
         assert!(lines[0].get("error").is_none());
+        assert!(lines[0].get("traceId").is_some_and(serde_json::Value::is_null));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) async fn serve(
     connection: Rc<ClientConnection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut tally = Tally::begin(&connection, request.method(), request.uri());
+    let mut tally = Tally::begin(&connection, &request);
     let (mut head, content) = match run(&connection, request, &mut tally).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
@@ -61,6 +61,10 @@ pub(super) async fn serve(
     };
     if connection.listener().options.debug_headers {
         head.headers_mut().insert(headers::RAFTGATE_REVISION, HeaderValue::from(tally.revision().0));
+    }
+    if matches!(content, Content::Whole(_)) {
+        // A backend says itself what it answered to; nobody else says it of the gateway's own answers.
+        head.headers_mut().insert(headers::X_REQUEST_ID, tally.request_id());
     }
     if connection.worker().is_draining() {
         head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -85,6 +89,7 @@ enum Content {
 
 async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tally: &mut Tally) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
+    head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
 
     let admitted = admit(connection, &head)?;
     tally.note_host(&admitted.authority.host());
@@ -99,7 +104,6 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
     }
 
     prepare(connection, &mut head, &admitted, &matched)?;
-    tally.note_identifiers(&head.headers);
 
     let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
     let (response, lease, deadline) = forward(connection, &matched, request, tally).await?;
@@ -226,13 +230,11 @@ fn prepare(
     admitted: &Admitted,
     matched: &Matched,
 ) -> Result<(), Fault> {
-    let worker = connection.worker();
     let rule = &matched.rule.rule;
     headers::remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
     let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
-    headers::ensure_request_id(&mut head.headers, || worker.random_id());
     let rewrite = filter::url_rewrite(rule);
     if let Some(hostname) = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()) {
         let value = HeaderValue::from_str(hostname).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;

@@ -141,7 +141,10 @@ fn the_access_log_tells_a_request_from_end_to_end() {
     let rules = json!({"rules": [{"name": "all", "backendRefs": [{"name": "s"}]}]});
     let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
     let gateway = Gateway::logging(ListenerOptions::default(), &documents, Some(log));
-    gateway.ask("GET /p?secret=1 HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n");
+    gateway.ask(
+        "GET /p?secret=1 HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\n\
+        Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
+    );
     let read = || std::fs::read_to_string(&path).unwrap();
     wait_for("the line", || read().ends_with('\n'));
     let mut line: serde_json::Value = serde_json::from_str(&read()).unwrap();
@@ -150,9 +153,34 @@ fn the_access_log_tells_a_request_from_end_to_end() {
         assert!(fields.remove(name).is_some(), "{name}");
     }
     let expected = json!({
-        "requestId": "id1", "traceId": "ab", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
+        "requestId": "id1", "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
         "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
         "bytes": 2, "attempts": 1
     });
     assert_eq!(line, expected);
+}
+
+#[test]
+fn the_gateways_own_answers_are_called_as_the_log_calls_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (log, _writer) = AccessLog::open(Some(&path), Metrics::new().access_log_dropped).unwrap();
+    let gateway = Gateway::logging(ListenerOptions::default(), &[], Some(log));
+    let requests = [
+        "GET /p HTTP/1.1\r\nHost: a\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n",
+        "GET /p HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /p HTTP/1.1\r\nHost: a\r\nX-Request-Id: \u{e9}\r\n\r\n",
+        "GET /p HTTP/1.1\r\n\r\n",
+        "BREW /p HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    for (index, request) in requests.iter().enumerate() {
+        let answer = gateway.ask(request);
+        let id = field(&answer, "x-request-id").unwrap_or_default();
+        assert!(if index == 0 { id == "id1" } else { id.len() == 32 }, "{request:?}: {answer}");
+        let read = || std::fs::read_to_string(&path).unwrap();
+        wait_for("the line", || read().ends_with('\n') && read().lines().count() == index + 1);
+        let line: serde_json::Value = serde_json::from_str(read().lines().last().unwrap()).unwrap();
+        assert_eq!(line["requestId"], id, "{request:?}");
+        assert_eq!(line.get("traceId"), Some(&serde_json::Value::Null), "{request:?}");
+    }
 }
