@@ -322,7 +322,8 @@ fn choose_service(connection: &ClientConnection, matched: &Matched) -> Result<Ar
         _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
     };
     let Some(index) = index else {
-        return Err(Fault::configuration(format!("route {}: no backend has a weight", matched.rule.route)));
+        let reason = if references.is_empty() { "the rule has no backends" } else { "no backend has a weight" };
+        return Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route)));
     };
     let name = &references[index].name;
     matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))
@@ -406,6 +407,7 @@ async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Insta
 fn answer(matched: &Matched, response: Response<Incoming>, lease: Lease, deadline: Option<Instant>) -> Answer {
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
+    headers::extend_via(&mut head.headers);
     filter::modify_response(&matched.rule.rule, &mut head.headers);
     head.version = Version::HTTP_11;
     // What hyper's client noted of this message (a reason phrase) is not the client's concern.

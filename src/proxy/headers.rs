@@ -120,15 +120,35 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, send
     if !sender.is_trusted {
         let claims = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
         let claimed: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
-        for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP]) {
+        for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP, VIA]) {
             headers.remove(name);
         }
     }
-    headers.append(X_FORWARDED_FOR, sender.address.clone());
+    append_to_list(headers, X_FORWARDED_FOR, sender.address);
     headers.entry(X_FORWARDED_PROTO).or_insert(SCHEME);
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
-    headers.append(VIA, VIA_VALUE);
+    append_to_list(headers, VIA, &VIA_VALUE);
     headers.insert(HOST, authority.field.clone());
+}
+
+/// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).
+pub(super) fn extend_via(headers: &mut HeaderMap) {
+    if headers.contains_key(VIA) {
+        append_to_list(headers, VIA, &VIA_VALUE);
+    }
+}
+
+/// Makes one line of a list that may stand in several, with `value` at its end: not every reader looks further than one line.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    let mut lines: Vec<&[u8]> =
+        headers.get_all(&name).iter().map(HeaderValue::as_bytes).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        headers.insert(name, value.clone());
+        return;
+    }
+    lines.push(value.as_bytes());
+    let list = HeaderValue::from_bytes(&lines.join(&b", "[..])).expect("valid values joined by a comma are a valid value");
+    headers.insert(name, list);
 }
 
 /// What a request is called across services.
@@ -226,8 +246,7 @@ mod tests {
 
     #[test]
     fn believes_only_trusted_senders() {
-        let claims =
-            "Forwarded: for=9.9.9.9\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nX-Real-IP: 9.9.9.9";
+        let claims = "Forwarded: for=9.9.9.9\nX-Forwarded-For: 8.8.8.8\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nVia: 1.0 a\nX-Real-IP: 9.9.9.9";
         let authority = Authority { field: HeaderValue::from_static("a.example:81") };
         let address = HeaderValue::from_static("192.0.2.1");
         let mut headers = map(claims);
@@ -238,10 +257,9 @@ mod tests {
         let mut headers = map(claims);
         set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true });
         let text = text(&headers);
-        assert!(text.contains("x-forwarded-for: 192.0.2.1\nx-forwarded-for: 9.9.9.9"), "{text}");
+        assert!(text.contains("x-forwarded-for: 8.8.8.8, 9.9.9.9, 192.0.2.1"), "{text}");
         assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
-        let order: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-        assert_eq!(order, ["9.9.9.9", "192.0.2.1"]);
+        assert!(text.contains("via: 1.0 a, 1.1 raftgate"), "{text}");
     }
 
     #[test]

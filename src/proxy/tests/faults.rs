@@ -30,7 +30,7 @@ fn every_fault_says_what_failed() {
     };
     let to = |name: &str| json!([{"name": name}]);
     let rules = json!({"rules": [
-        rule("/dangling", to("nowhere")), rule("/weightless", json!([{"name": "none", "weight": 0}])), rule("/none", to("none")),
+        rule("/dangling", to("nowhere")), rule("/weightless", json!([{"name": "none", "weight": 0}])), rule("/none", to("none")), rule("/empty", json!([])),
         rule("/refused", to("refused")), rule("/garbage", to("garbage")), rule("/silent", to("silent")),
         rule("/unasked", to("unasked")), rule("/slow", to("slow")), rule("/unresolved", to("unresolved")),
     ]});
@@ -49,6 +49,7 @@ fn every_fault_says_what_failed() {
         ("/else", 404, "destination_not_found", "no route matches the request"),
         ("/dangling", 500, "proxy_configuration_error", "service nowhere does not exist"),
         ("/weightless", 500, "proxy_configuration_error", "route r: no backend has a weight"),
+        ("/empty", 500, "proxy_configuration_error", "route r: the rule has no backends"),
         ("/none", 503, "destination_unavailable", "service none has no endpoint"),
         ("/refused", 502, "connection_refused", "service refused: the connection was refused"),
         ("/garbage", 502, "http_protocol_error", "service garbage: the answer is not HTTP/1.1"),

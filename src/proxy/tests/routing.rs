@@ -13,7 +13,7 @@ fn the_backend_gets_exactly_these_bytes() {
     let gateway = Gateway::to(&backend);
     let request = "GET http://B.example:81/a/%2e%2e/%7Eb?q=%2e HTTP/1.1\r\nHost: other\r\nConnection: x-drop, authorization\r\n\
         X-Drop: 1\r\nAuthorization: keep\r\nX-Forwarded-For: 9.9.9.9\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTE: trailers\r\n\
-        Raftgate-Secret: 1\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n";
+        Raftgate-Secret: 1\r\nVia: 1.0 forged\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n";
     assert_eq!(status(&gateway.ask(request)), 200);
     let mut lines: Vec<String> = backend.seen()[0].bytes.lines().map(str::to_owned).collect();
     assert_eq!(lines.remove(0), "GET /~b?q=%2e HTTP/1.1");
@@ -39,14 +39,14 @@ fn a_trusted_proxy_is_believed() {
     let gateway = Gateway::with(ListenerOptions { trusted_proxies, ..ListenerOptions::default() }, &backend);
     gateway.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\n\r\n");
     let seen = &backend.seen()[0].bytes;
-    assert!(seen.contains("x-forwarded-for: 9.9.9.9\r\nx-forwarded-for: 127.0.0.1\r\n"), "{seen}");
+    assert!(seen.contains("x-forwarded-for: 9.9.9.9, 127.0.0.1\r\n"), "{seen}");
     assert_eq!(field(seen, "x-forwarded-proto"), Some("https"));
 }
 
 #[test]
 fn an_answer_loses_what_belongs_to_one_connection() {
     let backend = Backend::answering(
-        "HTTP/1.1 201 Made\r\nConnection: x-drop\r\nX-Drop: 1\r\nKeep-Alive: timeout=5\r\nRaftgate-Revision: 99\r\nX-Keep: 1\r\n\
+        "HTTP/1.1 201 Made\r\nConnection: x-drop\r\nX-Drop: 1\r\nKeep-Alive: timeout=5\r\nRaftgate-Revision: 99\r\nVia: 1.1 inner\r\nX-Keep: 1\r\n\
          Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
     );
     let answer = Gateway::to(&backend).get("/");
@@ -55,6 +55,7 @@ fn an_answer_loses_what_belongs_to_one_connection() {
         assert_eq!(field(&answer, absent), None, "{absent} in {answer}");
     }
     assert_eq!(field(&answer, "x-keep"), Some("1"));
+    assert_eq!(field(&answer, "via"), Some("1.1 inner, 1.1 raftgate"));
     assert!(answer.contains("set-cookie: a\r\nset-cookie: b\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
 }
