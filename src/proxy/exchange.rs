@@ -19,10 +19,10 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
@@ -31,8 +31,8 @@ use super::counters::method_label;
 use super::fault::Fault;
 use super::tally::Tally;
 use super::{filter, headers, rewrite};
-use crate::model::path;
 use crate::model::spec::RequestRedirect;
+use crate::model::{Name, path};
 use crate::table::{Matched, RequestView, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError, SendFailure};
@@ -89,7 +89,6 @@ enum Content {
 
 async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tally: &mut Tally) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
-    head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
 
     let admitted = admit(connection, &head)?;
     tally.note_host(&admitted.authority.host());
@@ -103,12 +102,14 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
         return redirected(connection, &head, &admitted, &matched, redirect);
     }
 
+    head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
+    let takes_trailers = headers::takes_trailers(&head);
     prepare(connection, &mut head, &admitted, &matched)?;
 
     let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
     let (response, lease, deadline) = forward(connection, &matched, request, tally).await?;
 
-    Ok(answer(&matched, response, lease, deadline))
+    Ok(answer(&matched, response, lease, deadline, takes_trailers))
 }
 
 // ---- admit
@@ -299,7 +300,7 @@ async fn forward(
                 return Ok((response, lease, deadline));
             }
             Some(Err(failure)) => failure,
-            None => return Err(body_fault(progress.as_deref()).unwrap_or_else(|| Fault::no_answer_in_time(name))),
+            None => return Err(late_fault(progress.as_deref(), total, name)),
         };
         if let Some(fault) = body_fault(progress.as_deref()) {
             return Err(fault);
@@ -375,7 +376,20 @@ fn body_fault(progress: Option<&BodyProgress>) -> Option<Fault> {
     match progress?.state() {
         BodyState::TooLarge => Some(Fault::body_too_large()),
         BodyState::Broken => Some(Fault::body_broken()),
-        BodyState::Unstarted | BodyState::Started | BodyState::Complete => None,
+        BodyState::Unstarted | BodyState::Started | BodyState::Awaited | BodyState::Complete => None,
+    }
+}
+
+/// Whose fault it is that there is no answer in time: not the service's where the client still owes part of its request.
+fn late_fault(progress: Option<&BodyProgress>, total: Option<Instant>, name: &Name) -> Fault {
+    if let Some(fault) = body_fault(progress) {
+        return fault;
+    }
+    let is_awaited = progress.is_some_and(|progress| progress.state() == BodyState::Awaited);
+    match total.is_some_and(|total| Instant::now() >= total) {
+        _ if !is_awaited => Fault::no_answer_in_time(name),
+        true => Fault::request_incomplete("the request did not complete within timeouts.request"),
+        false => Fault::request_incomplete("the request's body did not come in time"),
     }
 }
 
@@ -404,8 +418,18 @@ async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Insta
 // ---- answer
 
 /// Turns the backend's head into the client's; its fields are moved, not copied.
-fn answer(matched: &Matched, response: Response<Incoming>, lease: Lease, deadline: Option<Instant>) -> Answer {
+fn answer(
+    matched: &Matched,
+    response: Response<Incoming>,
+    lease: Lease,
+    deadline: Option<Instant>,
+    takes_trailers: bool,
+) -> Answer {
     let (mut head, incoming) = response.into_parts();
+    // Only chunks are followed by trailers, and only where the client takes them.
+    if !takes_trailers || incoming.is_end_stream() || !head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(TRAILER);
+    }
     headers::remove_hop_by_hop(&mut head.headers);
     headers::extend_via(&mut head.headers);
     filter::modify_response(&matched.rule.rule, &mut head.headers);

@@ -4,7 +4,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
     VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 
 use super::authority::Authority;
 use super::fault::Fault;
@@ -129,6 +129,11 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, send
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
     append_to_list(headers, VIA, &VIA_VALUE);
     headers.insert(HOST, authority.field.clone());
+}
+
+/// Whether trailers may follow the answer (RFC 9110 6.5.1); the same test as hyper's, which leaves them out otherwise.
+pub(super) fn takes_trailers(head: &request::Parts) -> bool {
+    head.version == Version::HTTP_11 && head.headers.get(TE).is_some_and(|te| te == "trailers")
 }
 
 /// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).

@@ -147,3 +147,14 @@ fn a_least_revision_is_waited_for() {
     assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (200, Some("2")));
     assert!(backend.seen().iter().all(|seen| !seen.bytes.contains("raftgate-")));
 }
+
+#[test]
+fn a_client_that_stalls_is_not_the_services_fault() {
+    let backend = Backend::answering(OK);
+    let rules = json!({"rules": [{"backendRefs": [{"name": "s"}], "timeouts": {"request": "300ms"}}]});
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
+    let gateway = Gateway::start(ListenerOptions::default(), &documents);
+    let answer = gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
+    assert_eq!(status(&answer), 504);
+    assert!(answer.contains("\"detail\":\"the request did not complete within timeouts.request\""), "{answer}");
+}
