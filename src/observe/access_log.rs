@@ -27,7 +27,6 @@ const GATHER: Duration = Duration::from_millis(20);
 pub struct AccessEntry {
     pub time: String,
     pub request_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     pub client: String,
     pub method: String,
@@ -145,6 +144,7 @@ mod tests {
         assert_eq!(lines[0]["path"], "/a\n\"b");
         assert_eq!(lines[1]["upstreamDuration"], 0.125);
         assert!(lines[0].get("error").is_none());
+        assert!(lines[0].get("traceId").is_some_and(serde_json::Value::is_null));
     }
 
     #[test]

@@ -19,10 +19,10 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
@@ -31,8 +31,8 @@ use super::counters::method_label;
 use super::fault::Fault;
 use super::tally::Tally;
 use super::{filter, headers, rewrite};
-use crate::model::path;
 use crate::model::spec::RequestRedirect;
+use crate::model::{Name, path};
 use crate::table::{Matched, RequestView, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError, SendFailure};
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     connection: Rc<ClientConnection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut tally = Tally::begin(&connection, request.method(), request.uri());
+    let mut tally = Tally::begin(&connection, &request);
     let (mut head, content) = match run(&connection, request, &mut tally).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
@@ -61,6 +61,10 @@ pub(super) async fn serve(
     };
     if connection.listener().options.debug_headers {
         head.headers_mut().insert(headers::RAFTGATE_REVISION, HeaderValue::from(tally.revision().0));
+    }
+    if matches!(content, Content::Whole(_)) {
+        // A backend says itself what it answered to; nobody else says it of the gateway's own answers.
+        head.headers_mut().insert(headers::X_REQUEST_ID, tally.request_id());
     }
     if connection.worker().is_draining() {
         head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -98,13 +102,14 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
         return redirected(connection, &head, &admitted, &matched, redirect);
     }
 
+    head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
+    let takes_trailers = headers::takes_trailers(&head);
     prepare(connection, &mut head, &admitted, &matched)?;
-    tally.note_identifiers(&head.headers);
 
     let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
     let (response, lease, deadline) = forward(connection, &matched, request, tally).await?;
 
-    Ok(answer(&matched, response, lease, deadline))
+    Ok(answer(&matched, response, lease, deadline, takes_trailers))
 }
 
 // ---- admit
@@ -226,13 +231,11 @@ fn prepare(
     admitted: &Admitted,
     matched: &Matched,
 ) -> Result<(), Fault> {
-    let worker = connection.worker();
     let rule = &matched.rule.rule;
     headers::remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
     let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
-    headers::ensure_request_id(&mut head.headers, || worker.random_id());
     let rewrite = filter::url_rewrite(rule);
     if let Some(hostname) = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()) {
         let value = HeaderValue::from_str(hostname).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
@@ -297,7 +300,7 @@ async fn forward(
                 return Ok((response, lease, deadline));
             }
             Some(Err(failure)) => failure,
-            None => return Err(body_fault(progress.as_deref()).unwrap_or_else(|| Fault::no_answer_in_time(name))),
+            None => return Err(late_fault(progress.as_deref(), total, name)),
         };
         if let Some(fault) = body_fault(progress.as_deref()) {
             return Err(fault);
@@ -320,7 +323,8 @@ fn choose_service(connection: &ClientConnection, matched: &Matched) -> Result<Ar
         _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
     };
     let Some(index) = index else {
-        return Err(Fault::configuration(format!("route {}: no backend has a weight", matched.rule.route)));
+        let reason = if references.is_empty() { "the rule has no backends" } else { "no backend has a weight" };
+        return Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route)));
     };
     let name = &references[index].name;
     matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))
@@ -372,7 +376,20 @@ fn body_fault(progress: Option<&BodyProgress>) -> Option<Fault> {
     match progress?.state() {
         BodyState::TooLarge => Some(Fault::body_too_large()),
         BodyState::Broken => Some(Fault::body_broken()),
-        BodyState::Unstarted | BodyState::Started | BodyState::Complete => None,
+        BodyState::Unstarted | BodyState::Started | BodyState::Awaited | BodyState::Complete => None,
+    }
+}
+
+/// Whose fault it is that there is no answer in time: not the service's where the client still owes part of its request.
+fn late_fault(progress: Option<&BodyProgress>, total: Option<Instant>, name: &Name) -> Fault {
+    if let Some(fault) = body_fault(progress) {
+        return fault;
+    }
+    let is_awaited = progress.is_some_and(|progress| progress.state() == BodyState::Awaited);
+    match total.is_some_and(|total| Instant::now() >= total) {
+        _ if !is_awaited => Fault::no_answer_in_time(name),
+        true => Fault::request_incomplete("the request did not complete within timeouts.request"),
+        false => Fault::request_incomplete("the request's body did not come in time"),
     }
 }
 
@@ -401,9 +418,20 @@ async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Insta
 // ---- answer
 
 /// Turns the backend's head into the client's; its fields are moved, not copied.
-fn answer(matched: &Matched, response: Response<Incoming>, lease: Lease, deadline: Option<Instant>) -> Answer {
+fn answer(
+    matched: &Matched,
+    response: Response<Incoming>,
+    lease: Lease,
+    deadline: Option<Instant>,
+    takes_trailers: bool,
+) -> Answer {
     let (mut head, incoming) = response.into_parts();
+    // Only chunks are followed by trailers, and only where the client takes them.
+    if !takes_trailers || incoming.is_end_stream() || !head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(TRAILER);
+    }
     headers::remove_hop_by_hop(&mut head.headers);
+    headers::extend_via(&mut head.headers);
     filter::modify_response(&matched.rule.rule, &mut head.headers);
     head.version = Version::HTTP_11;
     // What hyper's client noted of this message (a reason phrase) is not the client's concern.

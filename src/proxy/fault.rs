@@ -103,6 +103,11 @@ impl Fault {
         Fault::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", format!("service {name} did not answer in time"))
     }
 
+    /// The client's own body did not come in time.
+    pub(super) fn request_incomplete(detail: &'static str) -> Fault {
+        Fault::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail)
+    }
+
     /// A backend switched protocols without being asked.
     pub(super) fn unexpected_upgrade(name: &Name) -> Fault {
         Fault::new(StatusCode::BAD_GATEWAY, "http_protocol_error", format!("service {name} answered 101 unasked"))

@@ -4,7 +4,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
     VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 
 use super::authority::Authority;
 use super::fault::Fault;
@@ -14,7 +14,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Identifies a request across services.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The revision that answered, where a listener shows it.
 pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
 const SCHEME: HeaderValue = HeaderValue::from_static("http");
@@ -119,32 +120,94 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, send
     if !sender.is_trusted {
         let claims = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
         let claimed: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
-        for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP]) {
+        for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP, VIA]) {
             headers.remove(name);
         }
     }
-    headers.append(X_FORWARDED_FOR, sender.address.clone());
+    append_to_list(headers, X_FORWARDED_FOR, sender.address);
     headers.entry(X_FORWARDED_PROTO).or_insert(SCHEME);
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
-    headers.append(VIA, VIA_VALUE);
+    append_to_list(headers, VIA, &VIA_VALUE);
     headers.insert(HOST, authority.field.clone());
 }
 
-/// The client's request id, or one made of `random`.
-pub(super) fn ensure_request_id(headers: &mut HeaderMap, random: impl FnOnce() -> u128) {
-    let is_usable = |value: &HeaderValue| !value.is_empty() && value.len() <= REQUEST_ID_BYTES_MAX;
-    if headers.get(X_REQUEST_ID).is_some_and(is_usable) {
+/// Whether trailers may follow the answer (RFC 9110 6.5.1); the same test as hyper's, which leaves them out otherwise.
+pub(super) fn takes_trailers(head: &request::Parts) -> bool {
+    head.version == Version::HTTP_11 && head.headers.get(TE).is_some_and(|te| te == "trailers")
+}
+
+/// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).
+pub(super) fn extend_via(headers: &mut HeaderMap) {
+    if headers.contains_key(VIA) {
+        append_to_list(headers, VIA, &VIA_VALUE);
+    }
+}
+
+/// Makes one line of a list that may stand in several, with `value` at its end: not every reader looks further than one line.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    let mut lines: Vec<&[u8]> =
+        headers.get_all(&name).iter().map(HeaderValue::as_bytes).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        headers.insert(name, value.clone());
         return;
     }
-    let mut digits = [0_u8; 32];
-    let mut rest = random();
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(rest & 15) as usize];
-        rest >>= 4;
+    lines.push(value.as_bytes());
+    let list = HeaderValue::from_bytes(&lines.join(&b", "[..])).expect("valid values joined by a comma are a valid value");
+    headers.insert(name, list);
+}
+
+/// What a request is called across services.
+#[derive(Debug, Clone)]
+pub(super) enum RequestId {
+    /// As the client sent it.
+    Sent(HeaderValue),
+    /// Made here. A number until somebody asks: most often nobody does.
+    Made(u128),
+}
+
+impl RequestId {
+    /// The client's, where it is usable, or one made of `random`.
+    pub(super) fn of(headers: &HeaderMap, random: impl FnOnce() -> u128) -> RequestId {
+        let is_usable = |value: &&HeaderValue| !value.is_empty() && value.len() <= REQUEST_ID_BYTES_MAX && value.to_str().is_ok();
+        match headers.get(X_REQUEST_ID).filter(is_usable) {
+            Some(value) => RequestId::Sent(value.clone()),
+            None => RequestId::Made(random()),
+        }
     }
-    if let Ok(value) = HeaderValue::from_bytes(&digits) {
-        headers.insert(X_REQUEST_ID, value);
+
+    /// As it stands in `X-Request-Id`.
+    pub(super) fn value(&self) -> HeaderValue {
+        let mut rest = match self {
+            RequestId::Sent(value) => return value.clone(),
+            RequestId::Made(number) => *number,
+        };
+        let mut digits = [0_u8; 32];
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(rest & 15) as usize];
+            rest >>= 4;
+        }
+        HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a valid value")
     }
+}
+
+/// The trace id of a valid `traceparent` (W3C trace context: version "-" trace id "-" parent id "-" flags), else nothing.
+pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let value = values.next()?.to_str().ok()?;
+    let mut parts = value.split('-');
+    let [version, trace, parent, flags] = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    let is_hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_set = |part: &str| part.bytes().any(|byte| byte != b'0');
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && is_set(trace)
+        && is_hex(parent, 16)
+        && is_set(parent)
+        && is_hex(flags, 2);
+    // Later versions may append parts; the first may not.
+    let ends = version != "00" || parts.next().is_none();
+    (is_valid && ends && values.next().is_none()).then_some(trace)
 }
 
 #[cfg(test)]
@@ -188,8 +251,7 @@ mod tests {
 
     #[test]
     fn believes_only_trusted_senders() {
-        let claims =
-            "Forwarded: for=9.9.9.9\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nX-Real-IP: 9.9.9.9";
+        let claims = "Forwarded: for=9.9.9.9\nX-Forwarded-For: 8.8.8.8\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nVia: 1.0 a\nX-Real-IP: 9.9.9.9";
         let authority = Authority { field: HeaderValue::from_static("a.example:81") };
         let address = HeaderValue::from_static("192.0.2.1");
         let mut headers = map(claims);
@@ -200,10 +262,9 @@ mod tests {
         let mut headers = map(claims);
         set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true });
         let text = text(&headers);
-        assert!(text.contains("x-forwarded-for: 192.0.2.1\nx-forwarded-for: 9.9.9.9"), "{text}");
+        assert!(text.contains("x-forwarded-for: 8.8.8.8, 9.9.9.9, 192.0.2.1"), "{text}");
         assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
-        let order: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-        assert_eq!(order, ["9.9.9.9", "192.0.2.1"]);
+        assert!(text.contains("via: 1.0 a, 1.1 raftgate"), "{text}");
     }
 
     #[test]
@@ -229,10 +290,31 @@ mod tests {
 
     #[test]
     fn makes_a_request_id_where_there_is_no_usable_one() {
-        for (before, after) in [("X-Request-Id: mine", "mine"), ("A: b", "0000000000000000000000000000002a")] {
-            let mut headers = map(before);
-            ensure_request_id(&mut headers, || 42);
-            assert_eq!(headers[X_REQUEST_ID], after);
+        let long = format!("X-Request-Id: {}", "x".repeat(REQUEST_ID_BYTES_MAX + 1));
+        let made = "0000000000000000000000000000002a";
+        for (before, after) in [("X-Request-Id: mine", "mine"), ("A: b", made), (&long, made), ("X-Request-Id: \u{e9}", made)] {
+            assert_eq!(RequestId::of(&map(before), || 42).value(), after, "{before}");
         }
+    }
+
+    #[test]
+    fn only_a_valid_traceparent_names_a_trace() {
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let table = [
+            (format!("00-{trace}-{parent}-01"), Some(trace)),
+            (format!("01-{trace}-{parent}-01-more"), Some(trace)),
+            (format!("00-{trace}-{parent}-01-more"), None),
+            (format!("ff-{trace}-{parent}-01"), None),
+            (format!("00-{}-{parent}-01", trace.to_uppercase()), None),
+            (format!("00-{}-{parent}-01", "0".repeat(32)), None),
+            (format!("00-{trace}-{}-01", "0".repeat(16)), None),
+            (format!("00-{trace}-{parent}"), None),
+            ("00-ab-cd-01".to_owned(), None),
+            (format!("00-{trace}-{parent}-01\nTraceparent: 00-{trace}-{parent}-01"), None),
+        ];
+        for (value, expected) in table {
+            assert_eq!(trace_id(&map(&format!("Traceparent: {value}"))), expected, "{value}");
+        }
+        assert_eq!(trace_id(&HeaderMap::new()), None);
     }
 }

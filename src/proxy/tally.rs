@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
 
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
+use super::headers::{RequestId, trace_id};
 use crate::model::Revision;
 use crate::observe::AccessEntry;
 use crate::table::{CompiledRule, Service};
@@ -22,18 +24,19 @@ pub(super) struct Tally {
     status: StatusCode,
     rule: Option<Arc<CompiledRule>>,
     service: Option<Arc<Service>>,
-    revision: Revision,
+    /// The table that was asked; before one is, none.
+    revision: Option<Revision>,
     bytes: u64,
     attempts: u32,
     upstream_seconds: Option<f64>,
     error: Option<&'static str>,
+    request_id: RequestId,
     log: Option<Box<LogFields>>,
 }
 
 /// What only the access log asks for.
 #[derive(Debug, Default)]
 struct LogFields {
-    request_id: String,
     trace_id: Option<String>,
     host: String,
     path: String,
@@ -42,22 +45,26 @@ struct LogFields {
 
 impl Tally {
     /// A request arrived.
-    pub(super) fn begin(connection: &Rc<ClientConnection>, method: &Method, uri: &Uri) -> Tally {
+    pub(super) fn begin(connection: &Rc<ClientConnection>, request: &Request<Incoming>) -> Tally {
         connection.begin_exchange();
         connection.worker().metrics.requests_active.inc();
-        let log = connection.worker().access_log.is_some();
+        let log = connection.worker().access_log.as_ref().map(|_| {
+            let trace_id = trace_id(request.headers()).map(str::to_owned);
+            Box::new(LogFields { trace_id, path: request.uri().path().to_owned(), ..LogFields::default() })
+        });
         Tally {
             started: Instant::now(),
-            method: method_label(method),
+            method: method_label(request.method()),
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             rule: None,
             service: None,
-            revision: Revision::ZERO,
+            revision: None,
             bytes: 0,
             attempts: 0,
             upstream_seconds: None,
             error: None,
-            log: log.then(|| Box::new(LogFields { path: uri.path().to_owned(), ..LogFields::default() })),
+            request_id: RequestId::of(request.headers(), || connection.worker().random_id()),
+            log,
             connection: Rc::clone(connection),
         }
     }
@@ -76,17 +83,13 @@ impl Tally {
 
     /// The table that is asked, and the rule that answers.
     pub(super) fn note_rule(&mut self, revision: Revision, rule: Option<&Arc<CompiledRule>>) {
-        self.revision = revision;
+        self.revision = Some(revision);
         self.rule = rule.cloned();
     }
 
-    /// The identifiers, as they go on.
-    pub(super) fn note_identifiers(&mut self, headers: &HeaderMap) {
-        let Some(log) = &mut self.log else { return };
-        let text = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
-        log.request_id = text("x-request-id").unwrap_or_default().to_owned();
-        // W3C trace context: version "-" trace id "-" parent id "-" flags.
-        log.trace_id = text("traceparent").and_then(|value| value.split('-').nth(1)).map(str::to_owned);
+    /// What the request is called, by the client or else by the gateway.
+    pub(super) fn request_id(&self) -> HeaderValue {
+        self.request_id.value()
     }
 
     /// The service that the request goes to.
@@ -120,9 +123,9 @@ impl Tally {
         self.connection.worker().metrics.proxy_errors.with_label_values(&[error]).inc();
     }
 
-    /// The table that was asked.
-    pub(super) fn revision(&self) -> Revision {
-        self.revision
+    /// The table that was asked or, where the answer came before that, the live one.
+    pub(super) fn revision(&mut self) -> Revision {
+        *self.revision.get_or_insert_with(|| self.connection.worker().live.load().revision)
     }
 
     pub(super) fn add_bytes(&mut self, bytes: usize) {
@@ -133,7 +136,7 @@ impl Tally {
         let name_of = |service: &Arc<Service>| service.id.name.as_str().to_owned();
         AccessEntry {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            request_id: log.request_id,
+            request_id: String::from_utf8_lossy(self.request_id().as_bytes()).into_owned(),
             trace_id: log.trace_id,
             client: self.connection.peer().to_string(),
             method: self.method.to_owned(),
@@ -141,7 +144,7 @@ impl Tally {
             path: log.path,
             route: self.rule.as_ref().map(|rule| rule.route.as_str().to_owned()).unwrap_or_default(),
             rule: self.rule.as_ref().map(|rule| rule.rule.name.clone().unwrap_or_else(|| rule.rule_index.to_string())),
-            revision: self.revision.0,
+            revision: self.revision().0,
             service: self.service.as_ref().map(name_of).unwrap_or_default(),
             endpoint: log.endpoint,
             status: self.status.as_u16(),

@@ -17,6 +17,8 @@ pub enum BodyState {
     Unstarted,
     /// Under way.
     Started,
+    /// The endpoint takes more and the client has not sent it yet.
+    Awaited,
     /// Through to the last byte.
     Complete,
     /// The client broke it off.
@@ -88,9 +90,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let RequestBody::Stream { incoming, progress, allowed } = self.get_mut() else { return Poll::Ready(None) };
-        if progress.state() == BodyState::Unstarted {
-            progress.0.set(BodyState::Started);
-        }
+        progress.0.set(BodyState::Awaited);
         let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             None => {
                 progress.0.set(BodyState::Complete);
@@ -102,6 +102,7 @@ impl Body for RequestBody {
             }
             Some(Ok(frame)) => frame,
         };
+        progress.0.set(BodyState::Started);
         if let (Some((left, limit)), Some(data)) = (allowed.as_mut(), frame.data_ref()) {
             let Some(rest) = left.checked_sub(data.remaining() as u64) else {
                 progress.0.set(BodyState::TooLarge);

@@ -169,3 +169,19 @@ fn a_client_that_expects_100_gets_it() {
     assert_eq!(status(&client.answer()), 200);
     assert_eq!(field(&backend.seen()[0].bytes, "expect"), None);
 }
+
+#[test]
+fn trailers_are_announced_only_where_they_can_follow() {
+    let known = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nContent-Length: 2\r\n\r\nok";
+    let chunked = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
+    for (answer, te, expected) in
+        [(known, "TE: trailers\r\n", None), (chunked, "", None), (chunked, "TE: trailers\r\n", Some("X-Sum"))]
+    {
+        let gateway = Gateway::to(&Backend::answering(answer));
+        let mut client = gateway.connect();
+        client.send(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{te}\r\n"));
+        let answer = client.until("never");
+        assert_eq!(field(&answer, "trailer"), expected, "{answer}");
+        assert_eq!(answer.to_ascii_lowercase().contains("x-sum: 7"), expected.is_some(), "{answer}");
+    }
+}

@@ -30,7 +30,7 @@ fn every_fault_says_what_failed() {
     };
     let to = |name: &str| json!([{"name": name}]);
     let rules = json!({"rules": [
-        rule("/dangling", to("nowhere")), rule("/weightless", json!([{"name": "none", "weight": 0}])), rule("/none", to("none")),
+        rule("/dangling", to("nowhere")), rule("/weightless", json!([{"name": "none", "weight": 0}])), rule("/none", to("none")), rule("/empty", json!([])),
         rule("/refused", to("refused")), rule("/garbage", to("garbage")), rule("/silent", to("silent")),
         rule("/unasked", to("unasked")), rule("/slow", to("slow")), rule("/unresolved", to("unresolved")),
     ]});
@@ -49,6 +49,7 @@ fn every_fault_says_what_failed() {
         ("/else", 404, "destination_not_found", "no route matches the request"),
         ("/dangling", 500, "proxy_configuration_error", "service nowhere does not exist"),
         ("/weightless", 500, "proxy_configuration_error", "route r: no backend has a weight"),
+        ("/empty", 500, "proxy_configuration_error", "route r: the rule has no backends"),
         ("/none", 503, "destination_unavailable", "service none has no endpoint"),
         ("/refused", 502, "connection_refused", "service refused: the connection was refused"),
         ("/garbage", 502, "http_protocol_error", "service garbage: the answer is not HTTP/1.1"),
@@ -109,6 +110,26 @@ fn another_endpoint_takes_over_where_one_refuses() {
 }
 
 #[test]
+fn answers_before_the_match_carry_the_live_revision() {
+    let options = ListenerOptions { min_revision: true, debug_headers: true, ..ListenerOptions::default() };
+    let gateway = Gateway::with(options, &Backend::answering(OK));
+    let table = [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET foo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 405),
+        ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: y\r\n\r\n", 417),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nRaftgate-Min-Revision: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nRaftgate-Min-Revision: 9\r\nRaftgate-Timeout: 50ms\r\n\r\n", 503),
+    ];
+    for (request, code) in table {
+        let answer = gateway.ask(request);
+        assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (code, Some("1")), "{request:?}");
+    }
+}
+
+#[test]
 fn a_least_revision_is_waited_for() {
     let backend = Backend::answering(OK);
     let options = ListenerOptions { min_revision: true, debug_headers: true, ..ListenerOptions::default() };
@@ -125,4 +146,15 @@ fn a_least_revision_is_waited_for() {
     let answer = parked.answer();
     assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (200, Some("2")));
     assert!(backend.seen().iter().all(|seen| !seen.bytes.contains("raftgate-")));
+}
+
+#[test]
+fn a_client_that_stalls_is_not_the_services_fault() {
+    let backend = Backend::answering(OK);
+    let rules = json!({"rules": [{"backendRefs": [{"name": "s"}], "timeouts": {"request": "300ms"}}]});
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
+    let gateway = Gateway::start(ListenerOptions::default(), &documents);
+    let answer = gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
+    assert_eq!(status(&answer), 504);
+    assert!(answer.contains("\"detail\":\"the request did not complete within timeouts.request\""), "{answer}");
 }

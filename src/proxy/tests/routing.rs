@@ -13,7 +13,7 @@ fn the_backend_gets_exactly_these_bytes() {
     let gateway = Gateway::to(&backend);
     let request = "GET http://B.example:81/a/%2e%2e/%7Eb?q=%2e HTTP/1.1\r\nHost: other\r\nConnection: x-drop, authorization\r\n\
         X-Drop: 1\r\nAuthorization: keep\r\nX-Forwarded-For: 9.9.9.9\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTE: trailers\r\n\
-        Raftgate-Secret: 1\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n";
+        Raftgate-Secret: 1\r\nVia: 1.0 forged\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n";
     assert_eq!(status(&gateway.ask(request)), 200);
     let mut lines: Vec<String> = backend.seen()[0].bytes.lines().map(str::to_owned).collect();
     assert_eq!(lines.remove(0), "GET /~b?q=%2e HTTP/1.1");
@@ -39,14 +39,14 @@ fn a_trusted_proxy_is_believed() {
     let gateway = Gateway::with(ListenerOptions { trusted_proxies, ..ListenerOptions::default() }, &backend);
     gateway.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\n\r\n");
     let seen = &backend.seen()[0].bytes;
-    assert!(seen.contains("x-forwarded-for: 9.9.9.9\r\nx-forwarded-for: 127.0.0.1\r\n"), "{seen}");
+    assert!(seen.contains("x-forwarded-for: 9.9.9.9, 127.0.0.1\r\n"), "{seen}");
     assert_eq!(field(seen, "x-forwarded-proto"), Some("https"));
 }
 
 #[test]
 fn an_answer_loses_what_belongs_to_one_connection() {
     let backend = Backend::answering(
-        "HTTP/1.1 201 Made\r\nConnection: x-drop\r\nX-Drop: 1\r\nKeep-Alive: timeout=5\r\nRaftgate-Revision: 99\r\nX-Keep: 1\r\n\
+        "HTTP/1.1 201 Made\r\nConnection: x-drop\r\nX-Drop: 1\r\nKeep-Alive: timeout=5\r\nRaftgate-Revision: 99\r\nVia: 1.1 inner\r\nX-Keep: 1\r\n\
          Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
     );
     let answer = Gateway::to(&backend).get("/");
@@ -55,6 +55,7 @@ fn an_answer_loses_what_belongs_to_one_connection() {
         assert_eq!(field(&answer, absent), None, "{absent} in {answer}");
     }
     assert_eq!(field(&answer, "x-keep"), Some("1"));
+    assert_eq!(field(&answer, "via"), Some("1.1 inner, 1.1 raftgate"));
     assert!(answer.contains("set-cookie: a\r\nset-cookie: b\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
 }
@@ -141,7 +142,10 @@ fn the_access_log_tells_a_request_from_end_to_end() {
     let rules = json!({"rules": [{"name": "all", "backendRefs": [{"name": "s"}]}]});
     let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
     let gateway = Gateway::logging(ListenerOptions::default(), &documents, Some(log));
-    gateway.ask("GET /p?secret=1 HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n");
+    gateway.ask(
+        "GET /p?secret=1 HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\n\
+        Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
+    );
     let read = || std::fs::read_to_string(&path).unwrap();
     wait_for("the line", || read().ends_with('\n'));
     let mut line: serde_json::Value = serde_json::from_str(&read()).unwrap();
@@ -150,9 +154,34 @@ fn the_access_log_tells_a_request_from_end_to_end() {
         assert!(fields.remove(name).is_some(), "{name}");
     }
     let expected = json!({
-        "requestId": "id1", "traceId": "ab", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
+        "requestId": "id1", "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
         "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
         "bytes": 2, "attempts": 1
     });
     assert_eq!(line, expected);
+}
+
+#[test]
+fn the_gateways_own_answers_are_called_as_the_log_calls_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (log, _writer) = AccessLog::open(Some(&path), Metrics::new().access_log_dropped).unwrap();
+    let gateway = Gateway::logging(ListenerOptions::default(), &[], Some(log));
+    let requests = [
+        "GET /p HTTP/1.1\r\nHost: a\r\nX-Request-Id: id1\r\nTraceparent: 00-ab-cd-01\r\n\r\n",
+        "GET /p HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /p HTTP/1.1\r\nHost: a\r\nX-Request-Id: \u{e9}\r\n\r\n",
+        "GET /p HTTP/1.1\r\n\r\n",
+        "BREW /p HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    for (index, request) in requests.iter().enumerate() {
+        let answer = gateway.ask(request);
+        let id = field(&answer, "x-request-id").unwrap_or_default();
+        assert!(if index == 0 { id == "id1" } else { id.len() == 32 }, "{request:?}: {answer}");
+        let read = || std::fs::read_to_string(&path).unwrap();
+        wait_for("the line", || read().ends_with('\n') && read().lines().count() == index + 1);
+        let line: serde_json::Value = serde_json::from_str(read().lines().last().unwrap()).unwrap();
+        assert_eq!(line["requestId"], id, "{request:?}");
+        assert_eq!(line.get("traceId"), Some(&serde_json::Value::Null), "{request:?}");
+    }
 }
