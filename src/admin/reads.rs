@@ -232,7 +232,7 @@ fn member(member: &MemberStatus) -> Value {
         "adminAddress": member.admin_address,
         "version": member.version,
         "revision": member.revision,
-        "digest": member.digest.to_string(),
+        "digest": member.digest.map(|digest| digest.to_string()),
         "published": member.published,
         "lagEntries": member.lag_entries,
         "reachable": member.reachable,

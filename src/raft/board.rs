@@ -71,6 +71,8 @@ pub(super) struct Board {
 #[derive(Debug, Default)]
 struct Inner {
     reports: BTreeMap<NodeId, Report>,
+    /// When each member was asked first.
+    asked_since: BTreeMap<NodeId, Instant>,
     /// This node's state digests by applied log id, oldest first.
     past: VecDeque<(LogId, Digest)>,
     alarms: BTreeSet<(NodeId, &'static str)>,
@@ -88,6 +90,19 @@ impl Board {
 
     pub(super) fn report(&self, id: NodeId) -> Option<Report> {
         self.inner().reports.get(&id).cloned()
+    }
+
+    /// When a member answered last, or was asked first where it never answered; `None` for one that was not asked yet.
+    pub(super) fn silent_since(&self, id: NodeId) -> Option<Instant> {
+        let inner = self.inner();
+        inner.reports.get(&id).map(|report| report.answered_at).or_else(|| inner.asked_since.get(&id).copied())
+    }
+
+    /// A member said elsewhere than in a report what it has published.
+    pub(super) fn note_published(&self, id: NodeId, published: Revision) {
+        if let Some(report) = self.inner().reports.get_mut(&id) {
+            report.published = published;
+        }
     }
 
     /// What differs from a peer, once something does.
@@ -144,6 +159,7 @@ impl Shared {
 
     /// Asks one member how it is, and puts its answer on the board.
     pub(super) async fn poll(&self, id: NodeId, limit: Duration) -> Result<Report, CallError> {
+        self.board.inner().asked_since.entry(id).or_insert_with(Instant::now);
         let peer = self.member(id)?;
         let request = pb::StatusRequest { header: Some(self.identity.header(id)) };
         let mut client = peer.control();
@@ -154,13 +170,15 @@ impl Shared {
         Ok(report)
     }
 
-    /// Whether this node knows of a leader that a quorum follows.
-    pub(super) fn has_quorum(&self) -> bool {
-        match self.leader() {
-            None => false,
-            Some(id) if id == self.node_id() => self.leads_with_quorum(),
-            Some(id) => self.board.report(id).is_some_and(|report| report.leads && report.is_fresh()),
-        }
+    /// The leader that a quorum follows, as far as this node knows. Raft itself goes on naming the leader of the term after it died.
+    pub(super) fn leader_with_quorum(&self) -> Option<NodeId> {
+        self.leader().filter(|&id| {
+            if id == self.node_id() {
+                self.leads_with_quorum()
+            } else {
+                self.board.report(id).is_some_and(|report| report.leads && report.is_fresh())
+            }
+        })
     }
 
     fn remember_own_digest(&self) {
@@ -220,7 +238,7 @@ impl Shared {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.raft_term.set(gauge(term));
         self.metrics.raft_is_leader.set(i64::from(leader == Some(self.node_id())));
-        self.metrics.raft_has_quorum.set(i64::from(self.has_quorum()));
+        self.metrics.raft_has_quorum.set(i64::from(self.leader_with_quorum().is_some()));
         self.metrics.raft_applied_index.set(gauge(applied));
         self.metrics.raft_apply_lag_entries.set(gauge(last.saturating_sub(applied)));
     }

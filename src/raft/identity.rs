@@ -18,6 +18,9 @@ use crate::store::{AppliedState, ClusterId, Incarnation};
 /// The version of the messages in `proto/peer.proto`. A node refuses others.
 pub(super) const PROTOCOL: u32 = 1;
 
+/// The reason of a refusal while this node does not know its cluster.
+const NOT_JOINED: &str = "not_joined";
+
 /// This node's name in all its messages.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -88,7 +91,13 @@ impl Identity {
             Some(refusal) => refusal,
         };
         self.metrics.raft_peer_refusals.with_label_values(&[reason]).inc();
-        tracing::warn!(reason, detail, sender = header.map(|h| h.sender), "message of a peer refused");
+        let sender = header.map(|header| header.sender);
+        if reason == NOT_JOINED {
+            // Peers may ask before this node knows its cluster; they try again.
+            tracing::debug!(reason, detail, sender, "message of a peer refused");
+        } else {
+            tracing::warn!(reason, detail, sender, "message of a peer refused");
+        }
         Err(Status::failed_precondition(detail))
     }
 
@@ -98,7 +107,7 @@ impl Identity {
             return Some(("protocol", format!("protocol {}; this node speaks {PROTOCOL}", header.protocol)));
         }
         let Some(cluster) = self.cluster.get() else {
-            return Some(("not_joined", format!("node {} does not belong to a cluster yet", self.node_id)));
+            return Some((NOT_JOINED, format!("node {} is starting", self.node_id)));
         };
         if header.cluster_id != cluster.bytes {
             return Some(("cluster", format!("node {} belongs to cluster {}", self.node_id, cluster.text)));

@@ -16,6 +16,8 @@ use crate::pb::peer as pb;
 const SLICE: Duration = Duration::from_millis(500);
 /// A member that has given no answer for this long leaves the wait.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// How long a member that was silent when the wait began may take to show that it is back.
+const LAST_TRY: Duration = Duration::from_millis(100);
 /// Between two tries at a member that refuses connections.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -39,7 +41,9 @@ impl Shared {
 
     async fn wait_for_self(&self, revision: Revision, deadline: Instant) -> MemberLive {
         let published = self.await_published(revision, deadline).await.revision;
-        member_live(self.node_id(), revision, published, "not published in time".to_owned())
+        let live = published >= revision;
+        let reason = (!live).then(|| "not published in time".to_owned());
+        MemberLive { id: self.node_id(), revision: Some(published), live, reason }
     }
 
     /// What this node's table serves once that is `revision` or later, or at the deadline.
@@ -50,28 +54,37 @@ impl Shared {
         *self.published.borrow()
     }
 
+    /// A member that the board knows to be silent is asked once more, briefly: it may just have come back.
     async fn wait_for_member(&self, id: NodeId, revision: Revision, deadline: Instant) -> MemberLive {
-        let mut published = Revision::ZERO;
-        let mut answered_at = Instant::now();
+        let mut published = self.board.report(id).map(|report| report.published);
+        let mut answered_at = self.board.silent_since(id).unwrap_or_else(Instant::now);
+        let mut last_try = answered_at.elapsed() >= SILENCE_MAX;
         loop {
+            answered_at = answered_at.max(self.board.silent_since(id).unwrap_or(answered_at));
             let now = Instant::now();
             let silent_at = answered_at + SILENCE_MAX;
-            if now >= silent_at {
-                return member_live(id, revision, published, "no answer for 1 s".to_owned());
+            let reason = if now >= silent_at && !last_try {
+                Some(format!("no answer for {} s", (now - answered_at).as_secs()))
+            } else {
+                (now >= deadline).then(|| "not published in time".to_owned())
+            };
+            if reason.is_some() {
+                return MemberLive { id, revision: published, live: false, reason };
             }
-            if now >= deadline {
-                return member_live(id, revision, published, "not published in time".to_owned());
-            }
-            let wait = SLICE.min(deadline - now);
-            let limit = (silent_at - now).min(deadline + RETRY_DELAY - now);
-            match self.ask_published(id, revision, wait, limit).await {
-                Some(answer) if answer >= revision => return member_live(id, revision, answer, String::new()),
+            let (wait, patience) =
+                if last_try { (Duration::ZERO, LAST_TRY) } else { (SLICE.min(deadline - now), silent_at - now) };
+            let limit = patience.min(deadline + RETRY_DELAY - now);
+            let answer = self.ask_published(id, revision, wait, limit).await;
+            match answer {
+                Some(answer) if answer >= revision => return MemberLive { id, revision: Some(answer), live: true, reason: None },
                 Some(answer) => {
-                    published = answer;
+                    published = Some(answer);
                     answered_at = Instant::now();
                 }
+                None if last_try => {}
                 None => tokio::time::sleep(RETRY_DELAY).await,
             }
+            last_try = false;
         }
     }
 
@@ -81,11 +94,9 @@ impl Shared {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let mut client = peer.bulk();
         let request = pb::AwaitPublishedRequest { header, revision: revision.0, wait_ms };
-        call(limit, client.await_published(request)).await.ok().map(|answer| Revision(answer.revision))
+        let answer = call(limit, client.await_published(request)).await.ok()?;
+        let published = Revision(answer.revision);
+        self.board.note_published(id, published);
+        Some(published)
     }
-}
-
-fn member_live(id: NodeId, awaited: Revision, published: Revision, reason: String) -> MemberLive {
-    let live = published >= awaited;
-    MemberLive { id, revision: published, live, reason: (!live).then_some(reason) }
 }

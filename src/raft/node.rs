@@ -89,10 +89,13 @@ impl Node {
             tasks: TaskTracker::new(),
         });
         let core = Core { config, log: opened.log, state_machine: opened.state_machine, advisor: opened.advisor };
+        if let Some(known) = &known {
+            // Before the first peer asks, or it would be refused.
+            shared.identity.join(known.cluster_id);
+        }
         shared.tasks.spawn(server::run(options.peer_listener, Arc::clone(&shared)));
         match known {
             Some(known) => {
-                shared.identity.join(known.cluster_id);
                 let raft = start_raft(&shared, core).await?;
                 spawn_form(&shared, raft, known.cluster_id);
             }

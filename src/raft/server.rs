@@ -25,6 +25,9 @@ use crate::store::{IncomingSnapshot, Snapshot, SnapshotFile};
 
 /// Calls of one connection that are under way at once.
 const STREAMS_MAX: u32 = 8192;
+/// Calls that were given up before this node looked at them. A node that stood still for seconds finds as many as its peers made
+/// meanwhile; above this the connection ends, and with it forwarded proposals whose outcome nobody knows then.
+const PENDING_RESETS_MAX: usize = STREAMS_MAX as usize;
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -42,6 +45,7 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let served = Server::builder()
         .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -77,7 +81,7 @@ impl PeerService {
         if let Some(reason) = self.shared.storage_failure() {
             return Err(refused(format!("storage of node {} failed: {reason}", self.shared.node_id())));
         }
-        self.shared.raft().ok_or_else(|| refused(format!("node {} has not started", self.shared.node_id())))
+        self.shared.raft().ok_or_else(|| refused(format!("node {} is starting", self.shared.node_id())))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Instant as _, ReadPolicy};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -130,7 +131,15 @@ impl Shared {
     /// One round as the leader.
     pub(super) async fn leader_round(&self) -> RoundAnswer {
         let raft = self.raft().ok_or_else(|| "this node has not joined a cluster".to_owned())?;
-        let (read_log_id, _) = raft.get_read_log_id(ReadPolicy::ReadIndex).await.map_err(|error| error.to_string())?;
+        let (read_log_id, _) = raft.get_read_log_id(ReadPolicy::ReadIndex).await.map_err(|error| {
+            // openraft's own text prints the whole membership.
+            let reason = match error {
+                RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => "the leader did not hear from a quorum",
+                RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => "this node does not lead any more",
+                RaftError::Fatal(_) => "the raft core of this node has stopped",
+            };
+            reason.to_owned()
+        })?;
         Ok(*read_log_id.log_id())
     }
 

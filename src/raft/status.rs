@@ -18,7 +18,7 @@ pub struct ClusterStatus {
     pub cluster_name: Arc<str>,
     /// This node.
     pub node_id: NodeId,
-    /// Who leads, as far as this node knows.
+    /// The leader that a quorum follows, as far as this node knows; `None` without a quorum.
     pub leader: Option<NodeId>,
     /// The present term.
     pub term: u64,
@@ -76,12 +76,12 @@ pub struct MemberStatus {
     pub admin_address: String,
     /// The version it runs; empty until it answered once.
     pub version: String,
-    /// The revision of its State, as last reported.
-    pub revision: Revision,
+    /// The revision of its State, as last reported; `None` until it answered once.
+    pub revision: Option<Revision>,
     /// The digest at that revision.
-    pub digest: Digest,
+    pub digest: Option<Digest>,
     /// The revision that its table serves, as last reported.
-    pub published: Revision,
+    pub published: Option<Revision>,
     /// Entries that it is behind the last log index known here.
     pub lag_entries: u64,
     /// Whether it answered within the last second.
@@ -93,8 +93,8 @@ pub struct MemberStatus {
 pub struct MemberLive {
     /// Which member.
     pub id: NodeId,
-    /// What it had published when the wait ended.
-    pub revision: Revision,
+    /// What it had published as last heard; `None` where it never answered this node.
+    pub revision: Option<Revision>,
     /// Whether that is the awaited revision or a later one.
     pub live: bool,
     /// Why not, where it is not live.
@@ -104,11 +104,13 @@ pub struct MemberLive {
 impl Shared {
     pub(super) fn status(&self) -> ClusterStatus {
         let applied = self.applied.borrow().clone();
+        let leader = self.leader_with_quorum();
         let mut status = ClusterStatus {
             cluster_id: self.identity.cluster_text(),
             cluster_name: Arc::clone(&self.cluster_name),
             node_id: self.node_id(),
-            quorum: self.has_quorum(),
+            leader,
+            quorum: leader.is_some(),
             storage_failed: self.storage_failure(),
             bootstrap_failed: self.bootstrap_failed.borrow().clone(),
             diverged: self.board.diverged(),
@@ -118,7 +120,6 @@ impl Shared {
         let Some(raft) = self.raft() else { return status };
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
-        status.leader = metrics.current_leader.filter(|_| status.storage_failed.is_none());
         status.term = metrics.current_term;
         status.last_log_index = metrics.last_log_index.unwrap_or(0);
         status.committed_index = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);
@@ -133,18 +134,18 @@ impl Shared {
                 peer_address: member.peer_address.clone(),
                 admin_address: member.admin_address.clone(),
                 version: String::new(),
-                revision: Revision::ZERO,
-                digest: Digest::default(),
-                published: Revision::ZERO,
+                revision: None,
+                digest: None,
+                published: None,
                 lag_entries: status.last_log_index,
                 reachable: false,
             };
             if id == self.node_id() {
                 shown.version = VERSION.to_owned();
                 shown.admin_address = self.admin_address.clone();
-                shown.revision = applied.state.revision();
-                shown.digest = applied.state.digest();
-                shown.published = self.published.borrow().revision;
+                shown.revision = Some(applied.state.revision());
+                shown.digest = Some(applied.state.digest());
+                shown.published = Some(self.published.borrow().revision);
                 shown.lag_entries = status.last_log_index.saturating_sub(status.applied_index);
                 shown.reachable = true;
             } else if let Some(report) = reports.get(&id) {
@@ -160,9 +161,9 @@ impl MemberStatus {
     fn fill(&mut self, report: &Report, last_log_index: u64) {
         self.version.clone_from(&report.version);
         self.admin_address.clone_from(&report.admin_address);
-        self.revision = report.revision;
-        self.digest = report.digest;
-        self.published = report.published;
+        self.revision = Some(report.revision);
+        self.digest = Some(report.digest);
+        self.published = Some(report.published);
         self.lag_entries = last_log_index.saturating_sub(report.applied.map_or(0, |id| id.index));
         self.reachable = report.is_fresh();
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -189,7 +190,7 @@ async fn three_nodes_form_a_cluster_and_write_and_read_anywhere() {
         cluster.running.values().all(|running| {
             let status = running.node.status();
             let member_fine =
-                |member: &MemberStatus| member.reachable && member.revision == Revision(3) && member.version == "0.1.0";
+                |member: &MemberStatus| member.reachable && member.revision == Some(Revision(3)) && member.version == "0.1.0";
             status.quorum && status.members.len() == 3 && status.members.iter().all(member_fine) && status.diverged.is_none()
         })
     })
@@ -252,14 +253,26 @@ async fn without_a_quorum_nothing_is_applied_and_nothing_is_read() {
     }
     let node = cluster.node(leader);
     eventually("the quorum is missed", || !node.status().quorum).await;
+    assert_eq!(node.status().leader, None, "who leads nobody is not shown as the leader");
     let deadline = Duration::from_millis(500);
     let started = Instant::now();
     let error = node.propose(put(&[("orders", spec("never"))], None), started + deadline).await.unwrap_err();
     assert!(matches!(error, ProposeError::NotApplied { .. }), "{error:?}");
     assert!(started.elapsed() < deadline * 3, "{:?}", started.elapsed());
     let error = node.read(Instant::now() + deadline).await.unwrap_err();
-    assert!(matches!(error, ReadError::Unavailable(_)), "{error:?}");
+    assert!(matches!(&error, ReadError::Unavailable(reason) if !reason.contains(['{', '['])), "{error:?}");
     assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "the local State stays");
+
+    let follower = (1..=3).find(|&id| id != leader).unwrap();
+    cluster.stop_node(leader).await;
+    cluster.start_node(follower).await;
+    let node = cluster.node(follower);
+    eventually("the members are known", || node.status().members.len() == 3).await;
+    let status = node.status();
+    assert!(status.leader.is_none() && !status.quorum, "{status:?}");
+    for member in status.members.iter().filter(|member| member.id != follower) {
+        assert!(!member.reachable && member.revision.is_none() && member.digest.is_none(), "{member:?}");
+    }
     cluster.stop().await;
 }
 
@@ -338,6 +351,55 @@ async fn strangers_are_refused_and_counted() {
     cluster.stop().await;
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_that_were_given_up_at_once_do_not_end_a_connection() {
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let cluster = Cluster::start(1).await;
+    let mut stream = tokio::net::TcpStream::connect(&cluster.members[&1]).await.unwrap();
+    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat();
+    for call in 0..100 {
+        let id = call * 2 + 1;
+        // POST http /, with the end of the headers; then the reset "cancelled".
+        bytes.extend(frame(1, 4, id, &[0x83, 0x86, 0x84]));
+        bytes.extend(frame(3, 0, id, &8u32.to_be_bytes()));
+    }
+    bytes.extend(frame(PING, 0, 0, &[7; 8]));
+    stream.write_all(&bytes).await.unwrap();
+    let answered = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            assert_ne!(head[3], GOAWAY, "{}", String::from_utf8_lossy(&payload));
+            if head[3] == PING && payload == [7; 8] {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, answered).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_cluster_says_that_it_is_starting() {
+    let mut cluster = Cluster::prepare(3).await;
+    cluster.start_node(1).await;
+    let mut client = PeerClient::connect(format!("http://{}", cluster.members[&1])).await.unwrap();
+    let header = Some(pb::Header { protocol: 1, receiver: 1, ..pb::Header::default() });
+    let refused = client.status(pb::StatusRequest { header }).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::FailedPrecondition, "node 1 is starting"));
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_node_does_not_come_back_under_its_id() {
     let mut cluster = Cluster::start(3).await;
@@ -396,7 +458,19 @@ async fn waiting_for_live_names_who_is_late_and_who_is_silent() {
     let started = Instant::now();
     let live = cluster.node(1).wait_live(revision.next(), Instant::now() + Duration::from_secs(3)).await;
     assert_eq!(live[2].reason.as_deref(), Some("no answer for 1 s"));
+    assert_eq!(live[2].revision, Some(revision), "the last that was heard of it");
     assert!(started.elapsed() < Duration::from_secs(5));
+
+    cluster.stop_node(2).await;
+    let node = cluster.node(1);
+    eventually("node 2 is known to be silent", || !node.status().members[1].reachable).await;
+    cluster.running[&1].published.send_modify(|published| published.revision = revision.next());
+    let started = Instant::now();
+    let live = node.wait_live(revision.next(), Instant::now() + SOON).await;
+    assert!(started.elapsed() < Duration::from_millis(700), "the second of silence is over: {:?}", started.elapsed());
+    for member in &live[1..] {
+        assert!(member.reason.as_deref().is_some_and(|reason| reason.starts_with("no answer for ")), "{member:?}");
+    }
     cluster.stop().await;
 }
 

@@ -104,7 +104,7 @@ impl Cluster for FakeCluster {
         let late = self.fault() == Fault::OneNotLive;
         let member = move |id, live: bool| {
             let reason = (!live).then(|| "no answer for 1s".to_owned());
-            MemberLive { id, revision: if live { revision } else { Revision::ZERO }, live, reason }
+            MemberLive { id, revision: Some(if live { revision } else { Revision::ZERO }), live, reason }
         };
         Box::pin(async move { vec![member(1, true), member(2, !late)] })
     }
