@@ -20,10 +20,23 @@ fi
 # It is no configuration key of a node.
 unset RAFTGATE_BIN
 
+# Whether the process of node $1 is there and has not ended: a killed one stays visible until its parent takes notice.
+alive() {
+    local pid
+    pid=$(cat "cluster/data/node$1.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null &&
+        ! grep -qs '^State:[[:space:]]*[ZX]' "/proc/$pid/status"
+}
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/908$1") 2>/dev/null; }
+
 for id in 1 2 3; do
     data=cluster/data/node$id
     mkdir -p "$data"
-    if [[ -f $data.pid ]] && kill -0 "$(<"$data.pid")" 2>/dev/null; then
+    # One that is there and does not answer is starting or on its way out.
+    for _ in $(seq 50); do
+        alive "$id" && ! answers "$id" || break
+        sleep 0.1
+    done
+    if alive "$id"; then
         echo "node $id runs already (pid $(<"$data.pid"))"
         continue
     fi
@@ -34,11 +47,10 @@ done
 
 for id in 1 2 3; do
     for _ in $(seq 150); do
-        if (exec 3<>"/dev/tcp/127.0.0.1/908$id") 2>/dev/null &&
-            "$binary" cluster status --server "127.0.0.1:908$id" 2>/dev/null | grep -q 'leader [0-9]'; then
+        if answers "$id" && "$binary" cluster status --server "127.0.0.1:908$id" 2>/dev/null | grep -q 'leader [0-9]'; then
             continue 2
         fi
-        kill -0 "$(<"cluster/data/node$id.pid")" 2>/dev/null || break
+        alive "$id" || break
         sleep 0.1
     done
     echo "node $id is not ready; the end of its log:" >&2
