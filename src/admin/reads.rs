@@ -154,19 +154,26 @@ pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request)
     only_local(&request)?;
     let snapshot = shared.admin.live.load();
     let counts = snapshot.counts();
-    let not_compiled = snapshot.not_compiled().take(PAGE_ITEMS_MAX).map(|(key, reason)| {
+    let listeners: Vec<&str> = shared.admin.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let with_reason = |key: &ResourceKey, reason: &str| {
         let mut value = key_value(key);
         value["reason"] = json!(reason);
         value
+    };
+    let elsewhere = snapshot.bound_elsewhere(&listeners).map(|(route, listener)| {
+        let key = ResourceKey::new(Kind::Route, route.clone());
+        with_reason(&key, &format!("listener {listener:?} does not exist on this node"))
     });
+    let not_compiled = snapshot.not_compiled().map(|(key, reason)| with_reason(key, reason)).chain(elsewhere);
+    let not_compiled_count = counts.not_compiled + snapshot.bound_elsewhere(&listeners).count();
     let body = json!({
         "revision": snapshot.revision,
         "digest": snapshot.digest.to_string(),
         "routes": counts.routes,
         "services": counts.services,
         "publishedAt": snapshot.published_at().map(system_time),
-        "notCompiledCount": counts.not_compiled,
-        "notCompiled": not_compiled.collect::<Vec<Value>>(),
+        "notCompiledCount": not_compiled_count,
+        "notCompiled": not_compiled.take(PAGE_ITEMS_MAX).collect::<Vec<Value>>(),
     });
     Ok(json_at(StatusCode::OK, snapshot.revision, &body))
 }

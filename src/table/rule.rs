@@ -41,6 +41,11 @@ pub(super) struct CompiledRoute {
 }
 
 impl CompiledRoute {
+    /// The listeners that it is bound to; none means all.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &String> {
+        self.rules.first().into_iter().flat_map(|rule| &rule.scope.listeners)
+    }
+
     /// One candidate for each hostname and match.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate> {
         self.rules.iter().flat_map(|rule| {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::compile::{Compiled, compile};
 use super::conditions::first_failure;
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub(super) routes: TextMap<Name, Arc<CompiledRoute>>,
     services: TextMap<Name, Arc<Service>>,
     not_compiled: OrdMap<ResourceKey, Arc<str>>,
+    /// Routes that are bound to a listener, by its name.
+    bound: OrdMap<String, OrdSet<Name>>,
     published_at: OnceLock<SystemTime>,
 }
 
@@ -54,6 +56,7 @@ impl Snapshot {
             routes: text_map(),
             services: text_map(),
             not_compiled: OrdMap::new(),
+            bound: OrdMap::new(),
             published_at: OnceLock::new(),
         }
     }
@@ -167,6 +170,9 @@ impl Snapshot {
 
     pub(super) fn add_route(&mut self, name: Name, route: CompiledRoute) {
         route.candidates().for_each(|candidate| self.index.insert(candidate));
+        for listener in route.listeners() {
+            self.bound.entry(listener.clone()).or_default().insert(name.clone());
+        }
         self.routes.insert(name, Arc::new(route));
     }
 
@@ -176,12 +182,30 @@ impl Snapshot {
             Kind::Route => {
                 let route = self.routes.remove(&key.name);
                 route.iter().flat_map(|route| route.candidates()).for_each(|candidate| self.index.remove(&candidate));
+                route.iter().flat_map(|route| route.listeners()).for_each(|listener| self.unbind(listener, &key.name));
             }
             Kind::Service => {
                 self.services.remove(&key.name);
             }
             Kind::Unknown(_) => {}
         }
+    }
+}
+
+impl Snapshot {
+    fn unbind(&mut self, listener: &str, route: &Name) {
+        let Some(routes) = self.bound.get_mut(listener) else { return };
+        routes.remove(route);
+        if routes.is_empty() {
+            self.bound.remove(listener);
+        }
+    }
+
+    /// Routes that are bound to a listener which is not among `known`, with its name. They are kept, and never refused: another node
+    /// may have that listener. Costs one look a listener name, and one a route that is found.
+    pub fn bound_elsewhere<'a>(&'a self, known: &'a [&str]) -> impl Iterator<Item = (&'a Name, &'a str)> {
+        let missing = self.bound.iter().filter(|(listener, _)| !known.contains(&listener.as_str()));
+        missing.flat_map(|(listener, routes)| routes.iter().map(move |route| (route, listener.as_str())))
     }
 }
 

@@ -264,6 +264,20 @@ async fn a_minimal_revision_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_route_to_a_listener_of_other_nodes_is_kept_and_reported() {
+    let api = Api::open();
+    let mut spec = route("/", "none");
+    for (listeners, reported) in [(json!(["nolist"]), 1), (json!(["public"]), 0), (json!(["public", "nolist"]), 1)] {
+        spec["listeners"] = listeners;
+        let written = api.put("/v1/routes/bound", &spec).await;
+        let revision = written.body["revision"].to_string();
+        let table = api.send("GET /v1/table", &[("raftgate-min-revision", revision.as_str())], "").await.body;
+        assert_eq!(table["notCompiledCount"], reported, "{table}");
+        assert_eq!(table["notCompiled"].to_string().contains("listener \\\"nolist\\\" does not exist"), reported == 1, "{table}");
+    }
+}
+
+#[tokio::test]
 async fn the_configuration_goes_round_in_both_languages() {
     let api = Api::open();
     for n in 0..200 {

@@ -191,6 +191,7 @@ fn a_table_of_changes_answers_as_one_from_scratch_and_leaves_no_residue() {
         routes.iter().for_each(|route| snapshot.remove(&key_of(&route.name)));
         assert!(snapshot.index.is_empty(), "seed {seed}: {:?}", snapshot.index);
         assert!(snapshot.routes.is_empty(), "seed {seed}");
+        assert_eq!(snapshot.bound_elsewhere(&[]).next(), None, "seed {seed}");
     }
 }
 
