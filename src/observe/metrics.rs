@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// Only ever grows.
@@ -16,8 +15,6 @@ pub type Counter = IntCounter;
 pub type CounterVec = IntCounterVec;
 /// Goes up and down.
 pub type Gauge = IntGauge;
-/// A [`Gauge`] for each set of label values.
-pub type GaugeVec = IntGaugeVec;
 /// Counts observations by size.
 pub type Histogram = prometheus::Histogram;
 

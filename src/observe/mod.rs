@@ -5,4 +5,4 @@ pub mod logging;
 mod metrics;
 
 pub use access_log::{AccessEntry, AccessLog};
-pub use metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, Metrics};
+pub use metrics::{Counter, CounterVec, Gauge, Histogram, Metrics};
