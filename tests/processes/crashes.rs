@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::harness::{Backend, Cluster, Traffic, eventually, expect_body, route};
+use crate::harness::{Backend, Cluster, Traffic, eventually, expect_body, route, wait_for_answers};
 
 /// 100 changes a second, each to a random node: what was acknowledged, and when.
 struct Writer {
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
     task: JoinHandle<Acknowledged>,
 }
 
@@ -40,7 +41,8 @@ impl Writer {
     /// Writes to the admin API at `bases` until it is stopped.
     fn start(bases: Vec<String>) -> Writer {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let count = Arc::new(AtomicU64::new(0));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let task = tokio::spawn(async move {
             // A client of its own for each node, and short deadlines: a dead node must not hold up the others' writes.
             let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
@@ -53,12 +55,13 @@ impl Writer {
                 let name = format!("r{number}");
                 let path = format!("/written/{number}");
                 let base = bases[fastrand::usize(..bases.len())].clone();
-                let client = client.clone();
+                let (client, counted) = (client.clone(), Arc::clone(&counted));
                 tasks.spawn(async move {
                     let answer = client.put(format!("{base}/v1/routes/{name}")).json(&route(&path, "backend")).send().await;
                     let outcome = match answer {
                         Ok(answer) => {
                             let status = answer.status();
+                            counted.fetch_add(u64::from(status.is_success()), Ordering::Relaxed);
                             (Some(status), answer.json::<Value>().await.unwrap_or(Value::Null))
                         }
                         // Refused by the kernel: nobody listens there, nothing was sent.
@@ -88,7 +91,12 @@ impl Writer {
             acknowledged.times.sort();
             acknowledged
         });
-        Writer { stop, task }
+        Writer { stop, acknowledged: count, task }
+    }
+
+    async fn wait_for(&self, acknowledged: u64) {
+        let enough = || async { (self.acknowledged.load(Ordering::Relaxed) > acknowledged).then_some(()) };
+        eventually("enough acknowledged writes", enough).await;
     }
 
     async fn finish(self) -> Acknowledged {
@@ -140,13 +148,7 @@ fn admin_bases(cluster: &Cluster) -> Vec<String> {
 const PHASE_ANSWERS: u64 = 150;
 
 async fn wait_for_traffic(traffic: &[Traffic], length: Duration) {
-    let counts = || traffic.iter().map(|traffic| traffic.good.load(Ordering::Relaxed)).collect::<Vec<_>>();
-    let (before, begun) = (counts(), Instant::now());
-    eventually("enough traffic in this phase", || async {
-        let enough = counts().iter().zip(&before).all(|(now, before)| now - before > PHASE_ANSWERS);
-        (enough && begun.elapsed() >= length).then_some(())
-    })
-    .await;
+    tokio::join!(wait_for_answers(traffic, PHASE_ANSWERS), tokio::time::sleep(length));
 }
 
 /// Kills the node that `pick` names of (leader, others), under traffic and writes.
@@ -167,6 +169,7 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
     cluster.nodes[victim].start();
     cluster.wait_ready(victim).await;
     phase(Duration::from_secs(1)).await;
+    writer.wait_for(300).await;
     let acknowledged = writer.finish().await;
     let gap = acknowledged.longest_gap_after(killed_at);
     let last = *acknowledged.revisions.iter().max().unwrap();
@@ -181,7 +184,6 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
             failures.len(),
             &failures[..failures.len().min(5)]
         );
-        assert!(good > 3 * PHASE_ANSWERS, "too little traffic to judge: {good}");
     }
     eprintln!(
         "killed node {} (leader was {}): {} writes acknowledged, {} not applied, {} unknown; gap {gap:?}; revision {revision} digest {digest}",
@@ -191,7 +193,6 @@ async fn kill_one(pick: impl Fn(usize) -> usize) -> Duration {
         acknowledged.refused,
         acknowledged.unknown,
     );
-    assert!(acknowledged.routes.len() > 300, "too few writes to judge: {}", acknowledged.routes.len());
     gap
 }
 
@@ -211,11 +212,10 @@ async fn a_killed_follower_is_not_missed_and_catches_up() {
 async fn all_three_killed_come_back_with_everything_acknowledged() {
     let (mut cluster, _backend) = with_backend().await;
     let writer = Writer::start(admin_bases(&cluster));
-    tokio::time::sleep(Duration::from_secs(3)).await;
     // In the middle of the writes.
+    writer.wait_for(200).await;
     cluster.nodes.iter_mut().for_each(crate::harness::Node::kill);
     let acknowledged = writer.finish().await;
-    assert!(acknowledged.routes.len() > 100, "too few writes to judge: {}", acknowledged.routes.len());
     cluster.nodes.iter_mut().for_each(crate::harness::Node::start);
     for index in 0..3 {
         cluster.wait_ready(index).await;

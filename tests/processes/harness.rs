@@ -308,6 +308,16 @@ impl Traffic {
     }
 }
 
+/// Waits until each of `traffic` has had more than `answers` further good answers.
+pub(crate) async fn wait_for_answers(traffic: &[Traffic], answers: u64) {
+    let counts = || traffic.iter().map(|traffic| traffic.good.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let before = counts();
+    eventually("enough good answers at every node", || async {
+        counts().iter().zip(&before).all(|(now, before)| now - before > answers).then_some(())
+    })
+    .await;
+}
+
 async fn one_request(client: &Client, url: &str) -> Result<(StatusCode, Option<u64>, String), String> {
     let answer = client.get(url).send().await.map_err(|error| format!("{error:?}"))?;
     let status = answer.status();
