@@ -4,7 +4,8 @@
 //! syncs. Measured: committed writes a second and their latency with 1, 16 and 64 clients; linearizable reads with 64 clients; the
 //! time from a write's answer to the change being live on all three nodes, idle and at 500 changes a second, from the nodes' own
 //! monotonic stamps of publication. If etcd is installed (Debian package `etcd-server`), three members of it are measured in the same
-//! run, in rounds that alternate with ours: its puts carry a value as long as our document, its reads are linearizable.
+//! run, in rounds that alternate with ours: its puts carry a value as long as our document, its reads are linearizable. Both clients
+//! speak HTTP/2 over one connection a node. The CPU time is that of the three nodes together an operation, without the client's.
 //!
 //! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5).
 
@@ -18,9 +19,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::Client;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -33,6 +40,19 @@ const CLIENTS: [usize; 3] = [1, 16, 64];
 struct Processes {
     children: Vec<Child>,
     directory: PathBuf,
+}
+
+impl Processes {
+    /// CPU time that the processes have used.
+    fn cpu_time(&self) -> Duration {
+        let ticks = |child: &Child| -> u64 {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            // After the name, which stands in brackets: user and system time are the 12th and 13th field, in hundredths of a second.
+            let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+            fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+        };
+        Duration::from_millis(10) * self.children.iter().map(ticks).sum::<u64>() as u32
+    }
 }
 
 impl Drop for Processes {
@@ -64,6 +84,8 @@ fn monotonic_nanos() -> u128 {
 struct Raftgate {
     hosts: Vec<String>,
     client: Client,
+    /// For what is measured: HTTP/2, one connection a node.
+    connections: Vec<SendRequest<Full<Bytes>>>,
     processes: Processes,
 }
 
@@ -88,11 +110,28 @@ impl Raftgate {
             command.args(["serve", "--config"]).arg(&config).stdin(Stdio::null());
             children.push(command.stdout(Stdio::null()).stderr(log_file(&directory, &format!("node{index}"))).spawn().unwrap());
         }
-        let raftgate = Raftgate { hosts, client: Client::new(), processes: Processes { children, directory } };
+        let mut raftgate =
+            Raftgate { hosts, client: Client::new(), connections: Vec::new(), processes: Processes { children, directory } };
         for index in 0..3 {
             raftgate.wait_ready(index).await;
+            let stream = TcpStream::connect(format!("{}:9081", raftgate.hosts[index])).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            raftgate.connections.push(sender);
         }
         raftgate
+    }
+
+    /// One call; its answer must be good.
+    async fn call(&self, index: usize, method: Method, path: &str, body: String) -> Bytes {
+        let request = Request::builder().method(method).uri(self.admin(index, path)).header("content-type", "application/json");
+        let request = request.body(Full::from(body)).unwrap();
+        let answer = self.connections[index].clone().send_request(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(status.is_success(), "{status} {body:?}");
+        body
     }
 
     async fn wait_ready(&self, index: usize) {
@@ -108,12 +147,13 @@ impl Raftgate {
         format!("http://{}:9081{path}", self.hosts[index])
     }
 
+    /// Writes a route; the answer as it came.
+    async fn write(&self, index: usize, name: &str, path: &str) -> Bytes {
+        self.call(index, Method::PUT, &format!("/v1/routes/{name}"), document(path).to_string()).await
+    }
+
     async fn put(&self, index: usize, name: &str, path: &str) -> u64 {
-        let answer =
-            self.client.put(self.admin(index, &format!("/v1/routes/{name}"))).json(&document(path)).send().await.unwrap();
-        let status = answer.status();
-        let body: Value = answer.json().await.unwrap();
-        assert!(status.is_success(), "{status} {body}");
+        let body: Value = serde_json::from_slice(&self.write(index, name, path).await).unwrap();
         body["revision"].as_u64().unwrap()
     }
 
@@ -155,7 +195,7 @@ struct EtcdAnswer {}
 /// Three etcd members.
 struct Etcd {
     channels: Vec<Channel>,
-    _processes: Processes,
+    processes: Processes,
 }
 
 impl Etcd {
@@ -180,7 +220,7 @@ impl Etcd {
         for n in 1..=3 {
             channels.push(Channel::from_shared(format!("http://{subnet}.{n}:2379")).unwrap().connect_lazy());
         }
-        let etcd = Etcd { channels, _processes: processes };
+        let etcd = Etcd { channels, processes };
         let deadline = Instant::now() + Duration::from_secs(30);
         while etcd.put(0, "ready").await.is_err() {
             assert!(Instant::now() < deadline, "etcd does not come up");
@@ -217,10 +257,12 @@ struct Round {
     rate: f64,
     p50: Duration,
     p99: Duration,
+    /// CPU time of all nodes together an operation.
+    cpu: Duration,
 }
 
 /// `clients` tasks call `operation(client, sequence)` one after another for `length`.
-async fn load<F, O>(clients: usize, length: Duration, operation: F) -> Round
+async fn load<F, O>(processes: &Processes, clients: usize, length: Duration, operation: F) -> Round
 where
     F: Fn(usize, u64) -> O + Send + Sync + 'static,
     O: Future<Output = ()> + Send,
@@ -228,7 +270,7 @@ where
     let operation = Arc::new(operation);
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
-    let started = Instant::now();
+    let (started, cpu_before) = (Instant::now(), processes.cpu_time());
     for client in 0..clients {
         let (operation, stop) = (Arc::clone(&operation), Arc::clone(&stop));
         tasks.spawn(async move {
@@ -245,22 +287,24 @@ where
     stop.store(true, Ordering::Relaxed);
     let mut times: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
     let rate = times.len() as f64 / started.elapsed().as_secs_f64();
+    let cpu = (processes.cpu_time() - cpu_before) / times.len() as u32;
     times.sort();
-    Round { rate, p50: times[times.len() / 2], p99: times[times.len() * 99 / 100] }
+    Round { cpu, rate, p50: times[times.len() / 2], p99: times[times.len() * 99 / 100] }
 }
 
 fn print_rounds(what: &str, mut rounds: Vec<Round>) -> f64 {
     rounds.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     let median = &rounds[rounds.len() / 2];
     let (low, high) = (rounds[0].rate, rounds[rounds.len() - 1].rate);
-    println!("{what:<34} {:>9.0}/s ({low:.0}-{high:.0})   p50 {:>9.2?}   p99 {:>9.2?}", median.rate, median.p50, median.p99);
+    let Round { rate, p50, p99, cpu } = median;
+    println!("{what:<39} {rate:>6.0}/s ({low:.0}-{high:.0})   p50 {p50:>8.2?}   p99 {p99:>8.2?}   CPU {:>4} us", cpu.as_micros());
     median.rate
 }
 
 fn print_times(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: usize| times[(times.len() - 1) * share / 100];
-    println!("{what:<34} p50 {:>9.2?}   p99 {:>9.2?}   max {:>9.2?}   ({} writes)", at(50), at(99), at(100), times.len());
+    println!("{what:<39} p50 {:>9.2?}   p99 {:>9.2?}   max {:>9.2?}   ({} writes)", at(50), at(99), at(100), times.len());
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -283,17 +327,17 @@ async fn measure_writes(raftgate: &Arc<Raftgate>, etcd: Option<&Arc<Etcd>>, roun
                 async move {
                     // A path that was never written before, so that no write is a repetition that changes nothing.
                     let path = format!("/{}", fastrand::u64(..));
-                    target.put(client % 3, &next_key(), &path).await;
+                    target.write(client % 3, &next_key(), &path).await;
                 }
             };
-            ours.push(load(clients, length, write).await);
+            ours.push(load(&raftgate.processes, clients, length, write).await);
             let Some(etcd) = etcd else { continue };
             let target = Arc::clone(etcd);
             let write = move |client: usize, _| {
                 let target = Arc::clone(&target);
                 async move { target.put(client % 3, &next_key()).await.unwrap() }
             };
-            theirs.push(load(clients, length, write).await);
+            theirs.push(load(&etcd.processes, clients, length, write).await);
         }
         report(&format!("writes, {clients} clients"), ours, theirs);
     }
@@ -306,19 +350,17 @@ async fn measure_reads(raftgate: &Arc<Raftgate>, etcd: Option<&Arc<Etcd>>, round
         let read = move |client: usize, _| {
             let target = Arc::clone(&target);
             async move {
-                let answer = target.client.get(target.admin(client % 3, "/v1/routes/k1")).send().await.unwrap();
-                assert!(answer.status().is_success(), "{}", answer.status());
-                answer.bytes().await.unwrap();
+                target.call(client % 3, Method::GET, "/v1/routes/k1", String::new()).await;
             }
         };
-        ours.push(load(64, length, read).await);
+        ours.push(load(&raftgate.processes, 64, length, read).await);
         let Some(etcd) = etcd else { continue };
         let target = Arc::clone(etcd);
         let read = move |client: usize, _| {
             let target = Arc::clone(&target);
             async move { target.read(client % 3, "k1").await.unwrap() }
         };
-        theirs.push(load(64, length, read).await);
+        theirs.push(load(&etcd.processes, 64, length, read).await);
     }
     report("linearizable reads, 64 clients", ours, theirs);
 }
@@ -327,7 +369,7 @@ fn report(what: &str, ours: Vec<Round>, theirs: Vec<Round>) {
     let our_rate = print_rounds(&format!("raftgate {what}"), ours);
     if !theirs.is_empty() {
         let their_rate = print_rounds(&format!("etcd     {what}"), theirs);
-        println!("{:<34} {:>9.2}", "         ratio to etcd", our_rate / their_rate);
+        println!("{:<39} {:>8.2}", "         ratio to etcd", our_rate / their_rate);
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::batches::Lanes;
 use super::bootstrap::{find_cluster, form, members_hash};
 use super::error::{ProposeError, ReadError, StartError};
 use super::identity::Identity;
@@ -77,6 +78,7 @@ impl Node {
             snapshots: opened.snapshots,
             receiving: Arc::new(Semaphore::new(1)),
             admission: Admission::new(),
+            lanes: Lanes::default(),
             leader_rounds,
             follower_rounds,
             board: board::Board::default(),

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::ClientWriteError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_stream::StreamExt;
 
 use super::error::{NotAppliedKind, ProposeError};
-use super::peers::{CallError, call};
 use super::shared::{Raft, Shared};
-use super::wire_outcome;
 use crate::model::limits::TRANSACTION_BYTES_MAX;
-use crate::model::{Command, CommandBody, NodeId, Outcome};
-use crate::pb::peer as pb;
+use crate::model::{Command, CommandBody, Outcome};
 use crate::store::{Proposal, encode_command};
 
 /// Bytes of one encoded command: a full transaction with what surrounds its documents. Fits into a peers' message.
@@ -38,7 +36,7 @@ pub(super) struct Admission {
 
 /// Held as long as a proposal waits.
 #[derive(Debug)]
-struct Admitted {
+pub(super) struct Admitted {
     _count: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -51,7 +49,7 @@ impl Admission {
         }
     }
 
-    fn admit(&self, bytes: usize) -> Result<Admitted, ProposeError> {
+    pub(super) fn admit(&self, bytes: usize) -> Result<Admitted, ProposeError> {
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
         let count = Arc::clone(&self.count).try_acquire_owned();
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(permits);
@@ -62,11 +60,11 @@ impl Admission {
     }
 }
 
-fn not_applied(kind: NotAppliedKind, reason: impl Into<String>) -> ProposeError {
+pub(super) fn not_applied(kind: NotAppliedKind, reason: impl Into<String>) -> ProposeError {
     ProposeError::NotApplied { kind, reason: reason.into() }
 }
 
-fn unknown(reason: impl Into<String>) -> ProposeError {
+pub(super) fn unknown(reason: impl Into<String>) -> ProposeError {
     ProposeError::Unknown { reason: reason.into() }
 }
 
@@ -117,10 +115,9 @@ impl Shared {
     }
 
     async fn propose_once(self: &Arc<Self>, bytes: &Bytes, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let raft = self.raft_to_propose()?;
+        self.raft_to_propose()?;
         match self.leader() {
-            Some(id) if id == self.node_id() => self.propose_here(raft, bytes.clone(), deadline).await,
-            Some(id) => self.propose_there(id, bytes.clone(), deadline).await,
+            Some(leader) => self.outcome(self.enqueue(leader, bytes.clone(), deadline)?).await,
             None => Err(not_applied(NotAppliedKind::NoLeader, "no leader")),
         }
     }
@@ -135,55 +132,50 @@ impl Shared {
         self.raft().ok_or_else(|| not_applied(NotAppliedKind::NoLeader, "this node has not joined a cluster yet"))
     }
 
-    /// A peer's proposal: here or not at all.
-    pub(super) async fn propose_for_peer(self: &Arc<Self>, bytes: Bytes, deadline: Instant) -> Result<Outcome, ProposeError> {
-        if bytes.len() > COMMAND_BYTES_MAX {
-            return Err(ProposeError::TooLarge { bytes: bytes.len(), limit: COMMAND_BYTES_MAX });
+    /// What a peer proposes: here, or not at all. One result for each command, in their order.
+    pub(super) async fn propose_for_peer(
+        self: &Arc<Self>,
+        commands: Vec<(Bytes, Instant)>,
+    ) -> Vec<Result<Outcome, ProposeError>> {
+        let enqueue = |(command, deadline)| self.enqueue(self.node_id(), command, deadline);
+        let tickets: Vec<_> = commands.into_iter().map(enqueue).collect();
+        let mut results = Vec::with_capacity(tickets.len());
+        for ticket in tickets {
+            results.push(match ticket {
+                Ok(ticket) => self.outcome(ticket).await,
+                Err(error) => Err(error),
+            });
         }
-        let raft = self.raft_to_propose()?;
-        self.propose_here(raft, bytes, deadline).await
+        results
     }
 
-    /// Writes at this node. The write goes on, and counts as waiting, also when nobody waits for it any more.
-    async fn propose_here(&self, raft: Raft, bytes: Bytes, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let admitted = self.admission.admit(bytes.len())?;
-        let write = self.tasks.spawn(async move {
-            let written = raft.client_write(Proposal(bytes)).await;
-            drop(admitted);
-            written
-        });
-        let written = match tokio::time::timeout_at(deadline, write).await {
-            Err(_) => return Err(unknown("not committed before the deadline")),
-            Ok(Err(_)) => return Err(unknown("this node is stopping")),
-            Ok(Ok(written)) => written,
+    /// Writes at this node: one result for each command, in their order.
+    pub(super) async fn write(&self, commands: Vec<Bytes>) -> Vec<Result<Outcome, ProposeError>> {
+        let count = commands.len();
+        let mut results = match self.raft_to_propose() {
+            Ok(raft) => write_all(&raft, commands).await,
+            Err(error) => vec![Err(error); count],
         };
-        match written {
-            Ok(response) => response.data.ok_or_else(|| unknown("the entry answered no outcome")),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(match forward.leader_id {
+        results.resize_with(count, || Err(unknown("the raft core of this node has stopped")));
+        results
+    }
+}
+
+/// Hands all to the Raft core at once. As many results, in the same order, unless the core stops: then fewer.
+async fn write_all(raft: &Raft, commands: Vec<Bytes>) -> Vec<Result<Outcome, ProposeError>> {
+    let mut results = Vec::with_capacity(commands.len());
+    let Ok(mut written) = raft.client_write_many(commands.into_iter().map(Proposal)).await else { return results };
+    while let Some(Ok(result)) = written.next().await {
+        results.push(match result {
+            Ok(written) => written.response.ok_or_else(|| unknown("the entry answered no outcome")),
+            Err(ClientWriteError::ForwardToLeader(forward)) => Err(match forward.leader_id {
                 Some(id) => not_applied(NotAppliedKind::NoLeader, format!("node {id} leads")),
                 None => not_applied(NotAppliedKind::NoQuorum, "no leader with a quorum"),
             }),
             Err(error) => Err(unknown(error.to_string())),
-        }
+        });
     }
-
-    async fn propose_there(&self, leader: NodeId, bytes: Bytes, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let not_sent = |error: CallError| not_applied(NotAppliedKind::NoLeader, format!("leader {leader}: {error}"));
-        let peer = self.member(leader).map_err(not_sent)?;
-        let wait = deadline.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            return Err(not_applied(NotAppliedKind::NoLeader, "the deadline has passed"));
-        }
-        let _admitted = self.admission.admit(bytes.len())?;
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let request = pb::ProposeRequest { header: Some(self.identity.header(leader)), command: bytes, wait_ms };
-        let mut client = peer.bulk();
-        match call(wait, client.propose(request)).await {
-            Ok(response) => read_response(response),
-            Err(error @ (CallError::NotSent(_) | CallError::Refused(_))) => Err(not_sent(error)),
-            Err(error) => Err(unknown(format!("leader {leader}: {error}"))),
-        }
-    }
+    results
 }
 
 /// How long a peer's proposal may wait at most, whatever it asks for.
@@ -192,49 +184,6 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The deadline of a request that asks for `wait_ms`.
 pub(super) fn deadline_of(wait_ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
-}
-
-pub(super) fn response(result: Result<Outcome, ProposeError>) -> pb::ProposeResponse {
-    use pb::not_applied::Kind;
-    use pb::propose_response::Result;
-    let result = match result {
-        Ok(outcome) => Result::Outcome(wire_outcome::outcome(outcome)),
-        Err(ProposeError::Unknown { reason }) => Result::Unknown(reason),
-        Err(error @ ProposeError::TooLarge { .. }) => {
-            Result::NotApplied(pb::NotApplied { kind: Kind::Busy.into(), reason: error.to_string() })
-        }
-        Err(ProposeError::NotApplied { kind, reason }) => {
-            let kind = match kind {
-                NotAppliedKind::NoLeader => Kind::NoLeader,
-                NotAppliedKind::NoQuorum => Kind::NoQuorum,
-                NotAppliedKind::Busy => Kind::Busy,
-                NotAppliedKind::StorageFailed => Kind::StorageFailed,
-                NotAppliedKind::Stopping => Kind::Stopping,
-            };
-            Result::NotApplied(pb::NotApplied { kind: kind.into(), reason })
-        }
-    };
-    pb::ProposeResponse { result: Some(result) }
-}
-
-fn read_response(message: pb::ProposeResponse) -> Result<Outcome, ProposeError> {
-    use pb::not_applied::Kind;
-    use pb::propose_response::Result;
-    match message.result {
-        Some(Result::Outcome(outcome)) => wire_outcome::read_outcome(&outcome).map_err(|error| unknown(error.to_string())),
-        Some(Result::Unknown(reason)) => Err(unknown(reason)),
-        Some(Result::NotApplied(refused)) => {
-            let kind = match refused.kind() {
-                Kind::NoLeader => NotAppliedKind::NoLeader,
-                Kind::NoQuorum => NotAppliedKind::NoQuorum,
-                Kind::Busy => NotAppliedKind::Busy,
-                // That storage or process is the leader's: another leader will come.
-                Kind::StorageFailed | Kind::Stopping => NotAppliedKind::NoLeader,
-            };
-            Err(not_applied(kind, refused.reason))
-        }
-        None => Err(unknown("empty answer")),
-    }
 }
 
 #[cfg(test)]
@@ -251,19 +200,5 @@ mod tests {
         assert!(admission.admit(1).is_err());
         drop(small);
         assert!(admission.admit(1).is_ok());
-    }
-
-    #[test]
-    fn every_error_keeps_its_meaning_over_the_hop() {
-        let cases = [
-            (unknown("lost"), unknown("lost")),
-            (not_applied(NotAppliedKind::Busy, "b"), not_applied(NotAppliedKind::Busy, "b")),
-            (not_applied(NotAppliedKind::NoQuorum, "q"), not_applied(NotAppliedKind::NoQuorum, "q")),
-            (not_applied(NotAppliedKind::StorageFailed, "s"), not_applied(NotAppliedKind::NoLeader, "s")),
-        ];
-        for (error, expected) in cases {
-            assert_eq!(read_response(response(Err(error))), Err(expected));
-        }
-        assert!(matches!(read_response(pb::ProposeResponse::default()), Err(ProposeError::Unknown { .. })));
     }
 }

@@ -12,11 +12,13 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::batches::BATCH_COUNT_MAX;
 use super::network::SNAPSHOT_CHUNK_TIMEOUT;
 use super::peers::MESSAGE_BYTES_MAX;
-use super::proposals::{deadline_of, response};
+use super::proposals::deadline_of;
 use super::shared::{Raft, Shared};
 use super::wire::{self, WireError};
+use super::wire_outcome;
 use crate::model::Revision;
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_server::{Peer, PeerServer};
@@ -140,8 +142,13 @@ impl Peer for PeerService {
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
         let request = request.into_inner();
         self.shared.identity.admit(request.header.as_ref())?;
-        let result = self.shared.propose_for_peer(wire::own(&request.command).0, deadline_of(request.wait_ms)).await;
-        Ok(Response::new(response(result)))
+        if request.proposals.len() > BATCH_COUNT_MAX {
+            return Err(refused(format!("at most {BATCH_COUNT_MAX} proposals in one call, found {}", request.proposals.len())));
+        }
+        let proposals = request.proposals.iter();
+        let proposals = proposals.map(|proposal| (wire::own(&proposal.command).0, deadline_of(proposal.wait_ms))).collect();
+        let results = self.shared.propose_for_peer(proposals).await.into_iter().map(wire_outcome::propose_result).collect();
+        Ok(Response::new(pb::ProposeResponse { results }))
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexResponse>, Status> {

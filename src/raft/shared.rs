@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::batches::Lanes;
 use super::board::Board;
 use super::identity::Identity;
 use super::peers::{CallError, Peer, Peers, call};
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     /// One snapshot arrives at a time.
     pub(super) receiving: Arc<Semaphore>,
     pub(super) admission: Admission,
+    pub(super) lanes: Lanes,
     /// Rounds that this node makes as the leader, for its own readers and for followers.
     pub(super) leader_rounds: Rounds,
     /// Rounds that this node makes as a follower, by asking the leader.

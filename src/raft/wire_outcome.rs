@@ -1,5 +1,7 @@
-//! Outcomes on the wire: a follower that forwarded a command gets the leader's outcome back.
+//! Outcomes on the wire: a follower that forwarded a command gets the leader's outcome back, or why there is none.
 
+use super::error::{NotAppliedKind, ProposeError};
+use super::proposals::{not_applied, unknown};
 use super::wire::WireError;
 use crate::model::{Kind, Name, Outcome, Refusal, ResourceKey, ResultItem, Revision};
 use crate::pb::peer as pb;
@@ -78,6 +80,49 @@ fn read_refusal(message: &Message) -> Result<Refusal, WireError> {
     })
 }
 
+pub(super) fn propose_result(result: Result<Outcome, ProposeError>) -> pb::ProposeResult {
+    use pb::not_applied::Kind;
+    use pb::propose_result::Result;
+    let result = match result {
+        Ok(applied) => Result::Outcome(outcome(applied)),
+        Err(ProposeError::Unknown { reason }) => Result::Unknown(reason),
+        Err(error @ ProposeError::TooLarge { .. }) => {
+            Result::NotApplied(pb::NotApplied { kind: Kind::Busy.into(), reason: error.to_string() })
+        }
+        Err(ProposeError::NotApplied { kind, reason }) => {
+            let kind = match kind {
+                NotAppliedKind::NoLeader => Kind::NoLeader,
+                NotAppliedKind::NoQuorum => Kind::NoQuorum,
+                NotAppliedKind::Busy => Kind::Busy,
+                NotAppliedKind::StorageFailed => Kind::StorageFailed,
+                NotAppliedKind::Stopping => Kind::Stopping,
+            };
+            Result::NotApplied(pb::NotApplied { kind: kind.into(), reason })
+        }
+    };
+    pb::ProposeResult { result: Some(result) }
+}
+
+pub(super) fn read_propose_result(message: pb::ProposeResult) -> Result<Outcome, ProposeError> {
+    use pb::not_applied::Kind;
+    use pb::propose_result::Result;
+    match message.result {
+        Some(Result::Outcome(outcome)) => read_outcome(&outcome).map_err(|error| unknown(error.to_string())),
+        Some(Result::Unknown(reason)) => Err(unknown(reason)),
+        Some(Result::NotApplied(refused)) => {
+            let kind = match refused.kind() {
+                Kind::NoLeader => NotAppliedKind::NoLeader,
+                Kind::NoQuorum => NotAppliedKind::NoQuorum,
+                Kind::Busy => NotAppliedKind::Busy,
+                // That storage or process is the leader's: another leader will come.
+                Kind::StorageFailed | Kind::Stopping => NotAppliedKind::NoLeader,
+            };
+            Err(not_applied(kind, refused.reason))
+        }
+        None => Err(unknown("empty answer")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +148,19 @@ mod tests {
             assert_eq!(read_outcome(&outcome(expected.clone())), Ok(expected));
         }
         assert!(read_outcome(&pb::Outcome::default()).is_err());
+    }
+
+    #[test]
+    fn every_error_keeps_its_meaning_over_the_hop() {
+        let cases = [
+            (unknown("lost"), unknown("lost")),
+            (not_applied(NotAppliedKind::Busy, "b"), not_applied(NotAppliedKind::Busy, "b")),
+            (not_applied(NotAppliedKind::NoQuorum, "q"), not_applied(NotAppliedKind::NoQuorum, "q")),
+            (not_applied(NotAppliedKind::StorageFailed, "s"), not_applied(NotAppliedKind::NoLeader, "s")),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(read_propose_result(propose_result(Err(error))), Err(expected));
+        }
+        assert!(matches!(read_propose_result(pb::ProposeResult::default()), Err(ProposeError::Unknown { .. })));
     }
 }

@@ -1,37 +1,85 @@
 //! A place in a JSON document: a value, and the pointer that leads to it.
+//!
+//! Every document is read at least once on every node, and hardly one has a fault: so a pointer becomes text only where it is reported.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
 use super::report::{Report, shown, suggestion};
 
+/// Steps of the deepest place that a spec has: `/rules/0/filters/0/requestHeaderModifier/set/0/name` has 8.
+const STEPS_MAX: usize = 12;
+
+/// One step down.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Field(&'static str),
+    Index(usize),
+}
+
+/// A JSON pointer (RFC 6901) of known fields.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pointer {
+    steps: [Step; STEPS_MAX],
+    depth: usize,
+}
+
+impl Pointer {
+    const ROOT: Pointer = Pointer { steps: [Step::Index(0); STEPS_MAX], depth: 0 };
+
+    /// One step further. The readers' own code decides how deep it goes, never a document.
+    fn then(mut self, step: Step) -> Pointer {
+        debug_assert!(self.depth < STEPS_MAX, "a spec grew deeper than STEPS_MAX");
+        if let Some(place) = self.steps.get_mut(self.depth) {
+            *place = step;
+            self.depth += 1;
+        }
+        self
+    }
+
+    /// The pointer of a field that a document names.
+    fn unknown_field(&self, name: &str) -> String {
+        format!("{self}/{}", name.replace('~', "~0").replace('/', "~1"))
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps[..self.depth].iter().try_for_each(|step| match step {
+            Step::Field(name) => write!(f, "/{name}"),
+            Step::Index(index) => write!(f, "/{index}"),
+        })
+    }
+}
+
 /// A value and its JSON pointer.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor<'a> {
     value: &'a Value,
-    path: String,
+    path: Pointer,
 }
 
 /// An object whose field names were checked.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
     map: &'a Map<String, Value>,
-    path: String,
+    path: Pointer,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn root(value: &'a Value) -> Cursor<'a> {
-        Cursor { value, path: String::new() }
+        Cursor { value, path: Pointer::ROOT }
     }
 
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    pub(super) fn path(&self) -> Pointer {
+        self.path
     }
 
     /// Notes a fault of this value.
     pub(super) fn fail(&self, report: &mut Report, message: impl Into<String>) {
-        report.error(&self.path, message);
+        report.error(self.path, message);
     }
 
     /// The good value, or a note of what is wrong with it.
@@ -52,9 +100,9 @@ impl<'a> Cursor<'a> {
                 let nearest = suggestion(name, served.iter().chain(not_yet).copied());
                 format!("unknown field {}{nearest}", shown(name))
             };
-            report.error(&child(&self.path, name), message);
+            report.error(self.path.unknown_field(name), message);
         }
-        Some(Object { map, path: self.path.clone() })
+        Some(Object { map, path: self.path })
     }
 
     /// The elements of an array of at most `max`; of a longer one the first `max`, after a note.
@@ -63,7 +111,7 @@ impl<'a> Cursor<'a> {
         if values.len() > max {
             self.fail(report, format!("at most {max} elements, found {}", values.len()));
         }
-        let at = |(index, value)| Cursor { value, path: format!("{}/{index}", self.path) };
+        let at = |(index, value)| Cursor { value, path: self.path.then(Step::Index(index)) };
         Some(values.iter().take(max).enumerate().map(at).collect())
     }
 
@@ -133,30 +181,26 @@ impl<'a> Cursor<'a> {
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    pub(super) fn path(&self) -> Pointer {
+        self.path
     }
 
     /// The field, if it is there.
-    pub(super) fn get(&self, name: &str) -> Option<Cursor<'a>> {
-        self.map.get(name).map(|value| Cursor { value, path: child(&self.path, name) })
+    pub(super) fn get(&self, name: &'static str) -> Option<Cursor<'a>> {
+        self.map.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
     }
 
     /// The field, or a note that it is missing.
-    pub(super) fn require(&self, name: &str, report: &mut Report) -> Option<Cursor<'a>> {
+    pub(super) fn require(&self, name: &'static str, report: &mut Report) -> Option<Cursor<'a>> {
         let field = self.get(name);
         if field.is_none() {
-            report.error(&child(&self.path, name), "is required");
+            report.error(self.path.then(Step::Field(name)), "is required");
         }
         field
     }
 
     /// The elements of an array field; none where it is missing.
-    pub(super) fn list(&self, name: &str, max: usize, report: &mut Report) -> Vec<Cursor<'a>> {
+    pub(super) fn list(&self, name: &'static str, max: usize, report: &mut Report) -> Vec<Cursor<'a>> {
         self.get(name).and_then(|field| field.list(max, report)).unwrap_or_default()
     }
-}
-
-fn child(path: &str, name: &str) -> String {
-    format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"))
 }

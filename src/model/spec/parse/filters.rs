@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue as FieldValue, StatusCode};
 
-use super::cursor::{Cursor, Object};
+use super::cursor::{Cursor, Object, Pointer};
 use super::matches::{PATH_BYTES_MAX, header_name};
 use super::report::Report;
 use super::{host, rewrite};
@@ -47,7 +47,7 @@ const TYPES: [(&str, FilterType, &str); 4] = [
 
 /// A rule's filters in list order. `matches` are the rule's, or nothing where one could not be read.
 pub(super) fn filters(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
-    let mut seen: Vec<(FilterType, String)> = Vec::new();
+    let mut seen: Vec<(FilterType, Pointer)> = Vec::new();
     let mut filters = Vec::new();
     for cursor in rule.list("filters", ENTRIES_MAX, report) {
         let Some((filter_type, settings)) = settings_of(&cursor, report) else { continue };
@@ -59,7 +59,7 @@ pub(super) fn filters(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report:
                 cursor.fail(report, format!("RequestRedirect and URLRewrite exclude each other; {path} is the other"));
             }
         }
-        seen.push((filter_type, cursor.path().to_owned()));
+        seen.push((filter_type, cursor.path()));
         filters.extend(match filter_type {
             FilterType::RequestHeaderModifier => modifier(&settings, true, report).map(Filter::RequestHeaderModifier),
             FilterType::ResponseHeaderModifier => modifier(&settings, false, report).map(Filter::ResponseHeaderModifier),

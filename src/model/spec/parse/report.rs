@@ -1,5 +1,7 @@
 //! Faults and warnings, as they are found.
 
+use std::fmt::Display;
+
 use super::{FieldError, Parsed};
 
 /// Faults that one answer lists at most; a document may be a megabyte of them.
@@ -20,14 +22,14 @@ pub(super) struct Report {
 
 impl Report {
     /// Notes a fault at the JSON pointer `path`.
-    pub(super) fn error(&mut self, path: &str, message: impl Into<String>) {
+    pub(super) fn error(&mut self, path: impl Display, message: impl Into<String>) {
         if self.errors.len() < ERRORS_MAX {
-            self.errors.push(FieldError { path: path.to_owned(), message: message.into() });
+            self.errors.push(FieldError { path: path.to_string(), message: message.into() });
         }
     }
 
     /// Notes what is allowed but hardly meant.
-    pub(super) fn warn(&mut self, path: &str, message: &str) {
+    pub(super) fn warn(&mut self, path: impl Display, message: &str) {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(format!("{path}: {message}"));
         }

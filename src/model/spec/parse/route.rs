@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cursor::{Cursor, Object};
+use super::cursor::{Cursor, Object, Pointer};
 use super::report::Report;
 use super::{filters, host, matches};
 use crate::model::Name;
@@ -23,9 +23,11 @@ pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 /// The matches of a route so far, and names of its rules: what must not occur twice.
 #[derive(Default)]
 struct Seen {
+    /// Whether the route has one rule only.
+    is_lone_rule: bool,
     match_count: usize,
-    matches: BTreeMap<String, String>,
-    names: BTreeMap<Name, String>,
+    matches: BTreeMap<String, Pointer>,
+    names: BTreeMap<Name, Pointer>,
 }
 
 /// The whole spec.
@@ -40,7 +42,7 @@ pub(super) fn route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpe
     if rule_fields.is_empty() {
         field.fail(report, "a route has at least one rule");
     }
-    let mut seen = Seen::default();
+    let mut seen = Seen { is_lone_rule: rule_fields.len() == 1, ..Seen::default() };
     let rules = rule_fields.iter().filter_map(|field| rule(field, &mut seen, report)).collect();
     if seen.match_count > ROUTE_MATCHES_MAX {
         field.fail(report, format!("at most {ROUTE_MATCHES_MAX} matches in all rules together, found {}", seen.match_count));
@@ -88,7 +90,7 @@ fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Optio
         cursor.fail(report, format!("rule names are unique within a route; {other} has this name"));
         return None;
     }
-    seen.names.insert(name.clone(), cursor.path().to_owned());
+    seen.names.insert(name.clone(), cursor.path());
     Some(name.as_str().to_owned())
 }
 
@@ -100,7 +102,9 @@ fn rule_matches(rule: &Object<'_>, seen: &mut Seen, report: &mut Report) -> Opti
     let mut all: Vec<RouteMatch> = Vec::with_capacity(fields.len());
     for field in &fields {
         if let Some(found) = matches::route_match(field, report) {
-            refuse_duplicate(&found, field.path(), seen, report);
+            if !(seen.is_lone_rule && fields.len() == 1) {
+                refuse_duplicate(&found, field.path(), seen, report);
+            }
             all.push(found);
         }
     }
@@ -113,12 +117,12 @@ fn rule_matches(rule: &Object<'_>, seen: &mut Seen, report: &mut Report) -> Opti
 }
 
 /// The second of two equal matches could never answer: one of them is a slip.
-fn refuse_duplicate(found: &RouteMatch, path: &str, seen: &mut Seen, report: &mut Report) {
+fn refuse_duplicate(found: &RouteMatch, path: Pointer, seen: &mut Seen, report: &mut Report) {
     let identity = matches::identity(found);
     match seen.matches.get(&identity) {
         Some(other) => report.error(path, format!("matches exactly what {other} matches, and would never answer")),
         None => {
-            seen.matches.insert(identity, path.to_owned());
+            seen.matches.insert(identity, path);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cursor::{Cursor, Object};
+use super::cursor::{Cursor, Object, Pointer};
 use super::host;
 use super::report::Report;
 use super::route::{WEIGHT_MAX, duration};
@@ -40,7 +40,7 @@ pub(super) fn service(cursor: &Cursor<'_>, report: &mut Report) -> Option<Servic
 }
 
 fn endpoints(service: &Object<'_>, report: &mut Report) -> Vec<Endpoint> {
-    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    let mut seen: BTreeMap<String, Pointer> = BTreeMap::new();
     let mut endpoints = Vec::new();
     for cursor in service.list("endpoints", ENDPOINTS_MAX, report) {
         let Some(object) = cursor.object(&["address", "weight"], &["zone"], report) else { continue };
@@ -51,7 +51,7 @@ fn endpoints(service: &Object<'_>, report: &mut Report) -> Vec<Endpoint> {
             field.fail(report, format!("addresses are unique within a service; {other} has this one"));
             continue;
         }
-        seen.insert(address.clone(), field.path().to_owned());
+        seen.insert(address.clone(), field.path());
         endpoints.extend(weight.map(|weight| Endpoint { address, weight }));
     }
     endpoints
