@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::report::shown;
+
 /// Bytes of a host name at most (RFC 1123 2.1).
 const HOSTNAME_BYTES_MAX: usize = 253;
 
@@ -41,6 +43,9 @@ pub(super) fn hostname_or_wildcard(text: &str) -> Result<String, String> {
 /// `host:port`, `ip:port` or `[ip6]:port`, in one spelling each. Errors: a sentence that names the fault.
 pub(super) fn address(text: &str) -> Result<String, String> {
     let shape = || "an address is host:port, ip:port or [ip6]:port".to_owned();
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(format!("{}, without the scheme {}", shape(), shown(&format!("{scheme}://"))));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse::<u16>().ok().filter(|port| digits && *port > 0).ok_or("the port must be a number from 1 to 65535")?;

@@ -424,7 +424,8 @@ fn faults_of_services_are_named() {
         (endpoint("[fe80::1%eth0]:80"), "/endpoints/0/address", "host:port"),
         (endpoint(":80"), "/endpoints/0/address", "1 to 253"),
         (endpoint("10.0.0.300:80"), "/endpoints/0/address", "must not be a number"),
-        (endpoint("http://a:80"), "/endpoints/0/address", "brackets"),
+        (endpoint("http://a:80"), "/endpoints/0/address", "host:port, ip:port or [ip6]:port, without the scheme \"http://\""),
+        (endpoint("https://[::1]:80/"), "/endpoints/0/address", "without the scheme \"https://\""),
         (endpoint("a_b:80"), "/endpoints/0/address", "RFC 1123"),
     ];
     for (document, path, part) in table {
