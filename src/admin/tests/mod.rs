@@ -337,6 +337,14 @@ async fn a_request_is_explained_by_the_live_table() {
     assert_eq!(found.header("raftgate-revision"), Some("2"));
     let missed = ask("/other").await;
     assert_eq!((missed.status, &missed.body["outcome"]), (200, &Value::Null));
+    assert_eq!(missed.body["refused"], Value::Null);
+    for (method, status) in [("FOO", 501), ("get", 501), ("CONNECT", 405)] {
+        let question = json!({"method": method, "url": "/shop"});
+        let refused = api.send("POST /v1/explain", &[], question.to_string()).await;
+        assert_eq!((refused.status, &refused.body["refused"]["status"]), (200, &json!(status)), "{refused:?}");
+        let told = [&refused.body["outcome"], &refused.body["candidates"], &refused.body["backends"]];
+        assert_eq!(told, [&Value::Null, &json!([]), &json!([])], "{refused:?}");
+    }
     let bad = api.send("POST /v1/explain", &[], "{\"uri\":\"/\"}").await;
     assert_eq!((bad.status, bad.body.get("outcome")), (422, None));
 }
