@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use raftgate::config::NodeConfig;
 use raftgate::ctl::{self, Arguments, Command, ServeArguments};
 use raftgate::{observe, server};
@@ -11,10 +10,11 @@ use raftgate::{observe, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let Arguments { command, connection } = Arguments::of_process();
+    let outcome = match command {
         Command::Serve(arguments) => serve(&arguments),
         Command::Demo(arguments) => on_runtime(ctl::run_demo(arguments)),
-        Command::Client(command) => on_runtime(ctl::run(command)),
+        Command::Client(command) => on_runtime(ctl::run(connection, command)),
         Command::Completions { shell } => {
             ctl::print_completions(shell);
             Ok(ExitCode::SUCCESS)

@@ -237,7 +237,7 @@ async fn make_so(
             break;
         }
         let state = shared.admin.cluster.read(call.deadline).await.map_err(|error| unreadable(&error))?;
-        let (operations, warnings) = plan(wanted, &state).await?;
+        let (operations, warnings) = plan(shared, wanted, &state).await?;
         let revision = expected.unwrap_or(state.revision());
         let idempotency = wishes.idempotency.as_ref().map(|key| of_attempt(key, attempt));
         let transaction = Transaction { preconditions: vec![Precondition::State { revision }], operations, idempotency };
@@ -258,13 +258,13 @@ async fn make_so(
     Err(Problem::unavailable("the configuration was changed by others each time before this one could be applied"))
 }
 
-async fn plan(wanted: &Arc<Configuration>, state: &State) -> Result<(Vec<Operation>, Vec<String>), Problem> {
-    let (wanted, state) = (Arc::clone(wanted), state.clone());
+async fn plan(shared: &Shared, wanted: &Arc<Configuration>, state: &State) -> Result<(Vec<Operation>, Vec<String>), Problem> {
+    let (wanted, state, listeners) = (Arc::clone(wanted), state.clone(), shared.admin.listeners.clone());
     let cost = wanted.content.operations.iter().map(Operation::byte_count).sum::<usize>() + state.len();
     offload(cost, move || {
         let operations = wanted.difference(&state);
         check_limits(&operations, TOO_LARGE_HINT)?;
-        let warnings = wanted.content.warnings(&state, &operations);
+        let warnings = wanted.content.warnings(&state, &operations, &listeners);
         Ok((operations, warnings))
     })
     .await

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::explain::Listener;
 use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::{FieldError, canonical, parse_route, parse_service};
@@ -28,24 +29,26 @@ pub(crate) struct Document {
     warnings: Vec<String>,
     /// The services that it refers to, and from where.
     references: Vec<(String, Name)>,
+    /// The listeners that it is bound to.
+    listeners: Vec<String>,
 }
 
 /// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
 pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
-    let (warnings, references) = match kind {
+    let (warnings, references, listeners) = match kind {
         Kind::Route => {
             let parsed = parse_route(spec).map_err(|errors| under(pointer, errors))?;
             let references = parsed.spec.rules.iter().enumerate().flat_map(|(rule, content)| {
                 let places = content.backend_refs.iter().enumerate();
                 places.map(move |(place, backend)| (format!("{pointer}/rules/{rule}/backendRefs/{place}"), backend.name.clone()))
             });
-            (parsed.warnings, references.collect())
+            (parsed.warnings, references.collect(), parsed.spec.listeners)
         }
-        Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new()),
+        Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new(), Vec::new()),
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references })
+    Ok(Document { bytes, warnings, references, listeners })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -64,6 +67,7 @@ pub(crate) struct Draft {
     errors: Vec<FieldError>,
     warnings: Vec<String>,
     references: Vec<(String, Name)>,
+    bindings: Vec<(String, String)>,
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
     naming: bool,
@@ -77,6 +81,8 @@ pub(crate) struct Content {
     /// Of the documents themselves.
     warnings: Vec<String>,
     references: Vec<(String, Name)>,
+    /// Where routes are bound to listeners, and to which.
+    bindings: Vec<(String, String)>,
 }
 
 impl Draft {
@@ -101,6 +107,8 @@ impl Draft {
                 self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
                 let references = document.references.into_iter();
                 self.references.extend(references.map(|(path, service)| (format!("{key}: {path}"), service)));
+                let listeners = document.listeners.into_iter();
+                self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
                 self.operations.push(Operation::Put { key, spec: document.bytes });
             }
         }
@@ -124,14 +132,14 @@ impl Draft {
         if let Some(detail) = self.too_large {
             return Err(Problem::too_large(detail));
         }
-        Ok(Content { operations: self.operations, warnings: self.warnings, references: self.references })
+        Ok(Content { operations: self.operations, warnings: self.warnings, references: self.references, bindings: self.bindings })
     }
 }
 
 impl Content {
-    /// Warnings for the answer: the documents' own, and references to services that stand neither in `state` nor in this content, or that
-    /// `operations` remove.
-    pub(crate) fn warnings(&self, state: &State, operations: &[Operation]) -> Vec<String> {
+    /// Warnings for the answer: the documents' own, references to services that stand neither in `state` nor in this content, or that
+    /// `operations` remove, and routes bound to listeners that are not among this node's `listeners`.
+    pub(crate) fn warnings(&self, state: &State, operations: &[Operation], listeners: &[Listener]) -> Vec<String> {
         let put = |operation: &Operation| match operation {
             Operation::Put { key, .. } if key.kind == Kind::Service => Some(key.name.clone()),
             Operation::Put { .. } | Operation::Delete { .. } => None,
@@ -150,7 +158,11 @@ impl Content {
         let dangling = dangling.map(|(place, name)| {
             format!("{place}: service {:?} does not exist; its share is answered with 500 until it does", name.as_str())
         });
-        self.warnings.iter().cloned().chain(dangling).take(WARNINGS_MAX).collect()
+        let is_here = |name: &str| listeners.iter().any(|listener| listener.name == name);
+        let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name)).map(|(place, name)| {
+            format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
+        });
+        self.warnings.iter().cloned().chain(dangling).chain(unbound).take(WARNINGS_MAX).collect()
     }
 }
 

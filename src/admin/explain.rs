@@ -1,4 +1,7 @@
 //! `POST /v1/explain`: which rule of the live table answers a request, and why the others do not.
+//!
+//! What the proxy refuses before it asks a rule is told as it is there: a target that it would not take is a fault of the question, a
+//! method that it does not pass on is answered with `refused`, the status and the reason, and no rule.
 
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use super::document::Format;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::render::json_at;
+use crate::model::MethodRefusal;
 use crate::model::path::{EscapedSlashes, normalize};
 use crate::model::spec::FieldError;
 use crate::table::{Matched, RequestView, Snapshot};
@@ -45,10 +49,18 @@ pub(crate) async fn post(
     let question = Question::read(&received.json().await?, &shared.admin.listeners).map_err(Problem::invalid)?;
     let snapshot = shared.admin.live.load();
     let view = question.view();
-    let mut answer = serde_json::to_value(snapshot.explain(&view))
+    let refusal = MethodRefusal::of(&question.method);
+    let mut explanation = snapshot.explain(&view);
+    if refusal.is_some() {
+        // The proxy asks no rule.
+        (explanation.outcome, explanation.candidates, explanation.truncated) = (None, Vec::new(), false);
+    }
+    let mut answer = serde_json::to_value(&explanation)
         .map_err(|error| Problem::internal(format!("the explanation cannot be written: {error}")))?;
     answer["request"] = json!({"listener": view.listener, "host": view.host, "path": view.path, "method": view.method.as_str()});
-    answer["backends"] = snapshot.find(&view).map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
+    let matched = explanation.outcome.and_then(|_| snapshot.find(&view));
+    answer["backends"] = matched.map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
+    answer["refused"] = json!(refusal.map(|refusal| json!({"status": refusal.status().as_u16(), "detail": refusal.detail()})));
     Ok(json_at(StatusCode::OK, snapshot.revision, &answer))
 }
 

@@ -113,9 +113,14 @@ fn entity_tag(tag: &str) -> Result<Revision, Problem> {
 }
 
 fn revision_of_tag(tag: &str) -> Result<Revision, Problem> {
+    if tag.contains(',') {
+        // A precondition of the log holds one revision. To choose one of several here would refuse what the list allows, where the
+        // resource moves from one of them to another before the write's turn.
+        return Err(bad(&header::IF_MATCH, tag, "one ETag, not a list of them"));
+    }
     let inner = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let revision = inner.and_then(number).map(Revision);
-    revision.ok_or_else(|| bad(&header::IF_MATCH, tag, "one entity tag: a revision in double quotes, such as \"42\""))
+    revision.ok_or_else(|| bad(&header::IF_MATCH, tag, "one ETag: a revision in double quotes, such as \"42\""))
 }
 
 /// Whether a read's `If-None-Match` names this entity tag: then the client has it already (RFC 9110 13.1.2).
@@ -231,6 +236,10 @@ mod tests {
             assert!(problem.detail().contains(name), "{problem:?}");
         }
         assert!(read(&[("if-match", "*"), ("if-none-match", "*")]).is_err());
+        let list = headers(&[("if-match", "\"1\", \"2\"")]);
+        for problem in [conditions(&list, &key()).expect_err("a list"), state_condition(&list).expect_err("a list")] {
+            assert!(problem.detail().contains("expected one ETag, not a list"), "{problem:?}");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// Who may call. None: everybody.
     pub tokens: Tokens,
-    /// This node's listeners, for `/v1/explain`.
+    /// This node's listeners, for `/v1/explain`, and for warnings about routes that are bound to others.
     pub listeners: Vec<Listener>,
     /// Whether the proxy takes requests.
     pub phase: watch::Receiver<Phase>,

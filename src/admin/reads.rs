@@ -19,7 +19,7 @@ use super::query::Parameters;
 use super::render::{json_at, key_value, resource_text, system_time, text_at};
 use super::resources::TargetKind;
 use crate::model::limits::NAME_CHARS_MAX;
-use crate::model::{Kind, Name, Resource, ResourceKey, Revision, State};
+use crate::model::{Digest, Kind, Name, Resource, ResourceKey, Revision, State};
 use crate::raft::{MemberStatus, ReadError};
 use crate::table::PUBLICATIONS_MAX;
 
@@ -27,6 +27,8 @@ const PAGE_ITEMS_DEFAULT: usize = 100;
 const PAGE_ITEMS_MAX: usize = 1000;
 /// Resources that one page looks at: with `hostname` a page may be shorter than asked for, even empty, and still go on.
 const PAGE_SCANNED_MAX: usize = 20_000;
+/// Hexadecimal digits of the check in a `continue` token.
+const TOKEN_CHECK_CHARS: usize = 8;
 /// Bytes after which a page ends.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -77,18 +79,36 @@ struct Wanted {
 
 impl Wanted {
     fn read(kind: Kind, parameters: &Parameters) -> Result<Wanted, Problem> {
-        let after = parameters.get("continue").map(|token| {
-            Name::new(token).map_err(|_| Problem::malformed("query parameter \"continue\" is not what the page before answered"))
-        });
         let prefix = parameters.get("prefix").unwrap_or_default().to_owned();
-        let after = after.transpose()?;
-        Ok(Wanted {
+        let mut wanted = Wanted {
             kind,
-            first: after.is_none(),
-            after: after.or_else(|| first_with(&prefix)),
-            prefix,
             limit: parameters.number("limit", PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX)?,
+            first: true,
+            after: first_with(&prefix),
+            prefix,
             hostname: parameters.get("hostname").map(str::to_ascii_lowercase),
+        };
+        if let Some(token) = parameters.get("continue") {
+            (wanted.first, wanted.after) = (false, Some(wanted.name_in(token)?));
+        }
+        Ok(wanted)
+    }
+
+    /// What the next page is asked for with, where this one ends at `name`: the name, and a check of it and of what is asked. The name
+    /// need not exist any more when the token comes back. The check tells slips from tokens; it is no secret, and guards nothing.
+    fn token(&self, name: &Name) -> String {
+        let hostname = self.hostname.as_deref().map(|hostname| format!("hostname={hostname}")).unwrap_or_default();
+        let parts = [self.kind.as_str(), &self.prefix, &hostname, name.as_str()];
+        let check = Digest::of_parts(parts.map(str::as_bytes)).to_string();
+        format!("{name}~{check:.TOKEN_CHECK_CHARS$}")
+    }
+
+    /// The name in a token that a page of the same question ended with.
+    fn name_in(&self, token: &str) -> Result<Name, Problem> {
+        let name = token.rsplit_once('~').and_then(|(name, _)| Name::new(name).ok());
+        name.filter(|name| self.token(name) == token).ok_or_else(|| {
+            let detail = "is not what a page before answered to the same kind, prefix and hostname";
+            Problem::malformed(format!("query parameter \"continue\" {detail}"))
         })
     }
 
@@ -111,7 +131,7 @@ impl Wanted {
             }
         }
         match last {
-            Some(name) => format!(r#"{{"items":[{items}],"continue":"{name}"}}"#),
+            Some(name) => format!(r#"{{"items":[{items}],"continue":"{}"}}"#, self.token(name)),
             None => format!(r#"{{"items":[{items}]}}"#),
         }
     }
@@ -267,9 +287,7 @@ mod tests {
         let mut names = Vec::new();
         let mut token = String::new();
         loop {
-            let uri = format!("/v1/routes?{query}{token}").parse().expect("a URI");
-            let parameters = Parameters::read(&uri, &["limit", "prefix", "hostname", "continue"]).expect("parameters");
-            let page = Wanted::read(Kind::Route, &parameters).expect("wanted").page(state);
+            let page = read(Kind::Route, &format!("{query}{token}")).expect("wanted").page(state);
             let page: Value = serde_json::from_str(&page).expect("JSON");
             let items = page["items"].as_array().expect("items");
             names.extend(items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)));
@@ -277,6 +295,36 @@ mod tests {
                 Some(next) => token = format!("&continue={next}"),
                 None => return names,
             }
+        }
+    }
+
+    fn read(kind: Kind, query: &str) -> Result<Wanted, Problem> {
+        let uri = format!("/v1/routes?{query}").parse().expect("a URI");
+        let parameters = Parameters::read(&uri, &["limit", "prefix", "hostname", "continue"]).expect("parameters");
+        Wanted::read(kind, &parameters)
+    }
+
+    #[test]
+    fn a_token_goes_on_where_its_page_ended_and_others_are_refused() {
+        let page = |state: &State, query: &str| -> Value {
+            let page = read(Kind::Route, query).map(|wanted| wanted.page(state));
+            serde_json::from_str(&page.unwrap_or_else(|problem| panic!("{query}: {problem:?}"))).expect("JSON")
+        };
+        let first = page(&state(&["aa", "ab", "ac"]), "limit=2&prefix=a");
+        let token = first["continue"].as_str().expect("a token");
+        // The resource that the page ended with may be gone by now.
+        let next = page(&state(&["aa", "ac"]), &format!("limit=7&prefix=a&continue={token}"));
+        assert_eq!((next["items"].as_array().map(Vec::len), &next["items"][0]["name"]), (Some(1), &json!("ac")));
+        let mut cases = vec![(Kind::Service, format!("prefix=a&continue={token}"))];
+        let others = [token.to_owned(), format!("{token}&prefix=ab"), format!("{token}&prefix=a&hostname=h")];
+        cases.extend(others.map(|query| (Kind::Route, format!("continue={query}"))));
+        for token in ["", "ab", "zzz", "~", "ab~", "ab~00000000", "A~1", "%2F", &token.replace("ab", "ac"), &format!("{token}0")]
+        {
+            cases.push((Kind::Route, format!("prefix=a&continue={token}")));
+        }
+        for (kind, query) in cases {
+            let problem = read(kind, &query).expect_err(&query);
+            assert!(problem.detail().contains("\"continue\" is not what a page before answered"), "{query}: {problem:?}");
         }
     }
 

@@ -34,7 +34,7 @@ pub(crate) async fn post(
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
     let (preconditions, content) = offload(received.bytes.len(), move || read(&read_json(&received.bytes)?)).await?;
     check_limits(&content.operations, "")?;
-    let warnings = content.warnings(&shared.admin.cluster.state(), &content.operations);
+    let warnings = content.warnings(&shared.admin.cluster.state(), &content.operations, &shared.admin.listeners);
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;
     Ok(done.answer(StatusCode::OK, &warnings))

@@ -16,6 +16,12 @@ const PREFIX: &str = "RAFTGATE_";
 /// Variables that the command line reads for itself.
 const NOT_KEYS: [&str; 3] = ["RAFTGATE_SERVER", "RAFTGATE_TOKEN", "RAFTGATE_CONFIG"];
 
+/// How a message about a missing key begins: of what cannot be parsed without it, and of what cannot be run without it.
+const MISSING: [&str; 2] = ["missing field", "is missing"];
+
+/// What is told beside it where there is no file that could have the key.
+const NO_FILE: &str = "no configuration file was given, --config FILE (or RAFTGATE_CONFIG) names one";
+
 /// What flags of `serve` say.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -57,8 +63,11 @@ pub(super) fn load(
         let key = set(&mut root, &path, value).map_err(|message| ConfigError::key(path.join("."), message))?;
         origins.remove(&key);
     }
-    resolve(root).map_err(|error| match &error {
-        ConfigError::Key { key, .. } => match origins.get(key) {
+    resolve(root).map_err(|error| match error {
+        ConfigError::Key { key, message, origin } if path.is_none() && MISSING.iter().any(|word| message.starts_with(word)) => {
+            ConfigError::Key { key, message: format!("{message}; {NO_FILE}"), origin }
+        }
+        ConfigError::Key { ref key, .. } => match origins.get(key) {
             Some(variable) => with_origin(error, variable),
             None => error,
         },

@@ -128,6 +128,22 @@ fn a_refused_variable_is_named() {
 }
 
 #[test]
+fn a_missing_key_hints_at_the_file_where_none_was_given() {
+    let load = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load(None, variables, Overrides::default()).unwrap_err().to_string()
+    };
+    let nothing = load(&[]);
+    assert!(nothing.contains("`node_id`: missing field") && nothing.contains("--config FILE"), "{nothing}");
+    let some = load(&[("RAFTGATE_NODE_ID", "1")]);
+    assert!(some.contains("`cluster.initial_members`: is missing") && some.contains("--config FILE"), "{some}");
+    let wrong = load(&[("RAFTGATE_NODE_ID", "one")]);
+    assert!(!wrong.contains("--config"), "{wrong}");
+    let in_a_file = read(&GOOD.replace("node_id = 1", ""), &[], Overrides::default()).unwrap_err().to_string();
+    assert!(!in_a_file.contains("--config"), "{in_a_file}");
+}
+
+#[test]
 fn files_that_cannot_be_read_are_named() {
     let missing = load(Some(Path::new("/nowhere/node.toml")), BTreeMap::new(), Overrides::default()).unwrap_err().to_string();
     assert!(missing.contains("/nowhere/node.toml"), "{missing}");

@@ -1,10 +1,13 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::config::Overrides;
@@ -21,6 +24,30 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Where to ask, for commands that ask.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+impl Arguments {
+    /// What the process was called with. Wrong usage, `--help` and `--version` end the process here, as clap has it.
+    pub fn of_process() -> Arguments {
+        Arguments::read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Arguments, clap::Error> {
+        let mut command = Arguments::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if let Some(name) = arguments.command.name_of_one_that_asks_nobody()
+            && let Some(option) = CONNECTION_OPTIONS.iter().find(|id| matches.value_source(id) == Some(ValueSource::CommandLine))
+        {
+            // From the environment it is meant for other calls, and harmless.
+            let message = format!("--{option} says which node to ask, and `{name}` asks none");
+            return Err(command.error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(arguments)
+    }
 }
 
 /// What to do.
@@ -38,6 +65,18 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Its name, unless it asks a node.
+    fn name_of_one_that_asks_nobody(&self) -> Option<&'static str> {
+        match self {
+            Command::Serve(_) => Some("serve"),
+            Command::Demo(_) => Some("demo"),
+            Command::Completions { .. } => Some("completions"),
+            Command::Client(_) => None,
+        }
+    }
 }
 
 /// Flags of `serve`. Each overrides the file and the environment.
@@ -92,18 +131,12 @@ pub struct DemoArguments {
 pub enum ClientCommand {
     /// Make the resources of files so, all in one revision
     Apply {
-        /// Where to ask
-        #[command(flatten)]
-        connection: Connection,
         /// The files
         #[command(flatten)]
         apply: ApplyArguments,
     },
     /// Show resources
     Get {
-        /// Where to ask
-        #[command(flatten)]
-        connection: Connection,
         /// Route or Service
         #[arg(value_parser = kind)]
         kind: Kind,
@@ -115,9 +148,6 @@ pub enum ClientCommand {
     },
     /// Remove a resource
     Delete {
-        /// Where to ask
-        #[command(flatten)]
-        connection: Connection,
         /// Route or Service
         #[arg(value_parser = kind)]
         kind: Kind,
@@ -129,9 +159,6 @@ pub enum ClientCommand {
     Route(RouteCommand),
     /// Say which rule answers a request, and why the others do not
     Explain {
-        /// Where to ask
-        #[command(flatten)]
-        connection: Connection,
         /// The request's URL
         url: String,
         /// The request's method
@@ -157,9 +184,6 @@ pub enum ClientCommand {
 pub enum RouteCommand {
     /// Make or replace a route with one rule
     Set {
-        /// Where to ask
-        #[command(flatten)]
-        connection: Connection,
         /// The route
         #[command(flatten)]
         route: RouteArguments,
@@ -171,22 +195,24 @@ pub enum RouteCommand {
 pub enum ClusterCommand {
     /// Show the members, who leads, and what each serves
     Status {
-        /// Where to ask
-        #[command(flatten)]
-        connection: Connection,
         /// How to print
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
 }
 
-/// Where to ask.
+/// The ids of the options of [`Connection`].
+const CONNECTION_OPTIONS: [&str; 3] = ["server", "token", "timeout"];
+
+/// Where to ask. Its options may stand before or after the command's name.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of commands that ask a running node")]
 pub struct Connection {
     /// Admin addresses of nodes, comma-separated; the first that answers is used
     #[arg(
         long,
         short,
+        global = true,
         env = "RAFTGATE_SERVER",
         value_name = "HOST:PORT,...",
         value_delimiter = ',',
@@ -194,10 +220,10 @@ pub struct Connection {
     )]
     pub server: Vec<String>,
     /// The caller's token
-    #[arg(long, env = "RAFTGATE_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, env = "RAFTGATE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// How long the node may take, at most 30s
-    #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
     pub timeout: Duration,
 }
 
@@ -280,13 +306,46 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    fn read(line: &str) -> Result<Arguments, String> {
+        Arguments::read(std::iter::once("raftgate").chain(line.split_whitespace())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn where_to_ask_may_stand_before_and_after_the_command() {
+        let lines = [
+            "--server a:1,b:2 --token t --timeout 7s get routes",
+            "get routes --server a:1,b:2 --token t --timeout 7s",
+            "--token t get -s a:1 -s b:2 --timeout 7s routes",
+            "-s a:1,b:2 cluster --timeout 7s status --token t",
+            "--timeout 7s --token t route -s a:1,b:2 set x --to y",
+        ];
+        for line in lines {
+            let Connection { server, token, timeout } = read(line).unwrap_or_else(|error| panic!("{line}: {error}")).connection;
+            assert_eq!(server, ["a:1", "b:2"], "{line}");
+            assert_eq!((token.as_deref(), timeout), (Some("t"), Duration::from_secs(7)), "{line}");
+        }
+        assert_eq!(read("--server a:1 get routes --server b:1").unwrap().connection.server, ["b:1"], "the nearer one counts");
+    }
+
+    #[test]
+    fn commands_that_ask_nobody_refuse_to_be_told_whom() {
+        for command in ["serve", "demo", "completions bash"] {
+            assert!(read(command).is_ok(), "{command}");
+            for option in ["--server a:1", "--token t", "--timeout 1s"] {
+                for line in [format!("{option} {command}"), format!("{command} {option}")] {
+                    let error = read(&line).unwrap_err();
+                    let name = option.split(' ').next().unwrap();
+                    assert!(error.contains(name) && error.contains("asks none"), "{line}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -21,13 +21,13 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-pub use arguments::{Arguments, ClientCommand, Command, DemoArguments, ServeArguments};
+pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, ServeArguments};
 use arguments::{ClusterCommand, RouteCommand};
 use client::Client;
 
-/// Runs a command that asks a node.
-pub async fn run(command: ClientCommand) -> ExitCode {
-    match answer(command).await {
+/// Runs a command that asks the nodes of `connection`.
+pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
+    match answer(&connection, command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -64,21 +64,18 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-async fn answer(command: ClientCommand) -> anyhow::Result<()> {
+async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Result<()> {
+    let client = Client::new(connection)?;
     match command {
-        ClientCommand::Apply { connection, apply } => apply::run(&Client::new(&connection)?, &apply).await,
-        ClientCommand::Get { connection, kind, name, output } => {
-            show::get(&Client::new(&connection)?, kind, name.as_deref(), output).await
-        }
-        ClientCommand::Delete { connection, kind, name } => show::delete(&Client::new(&connection)?, kind, &name).await,
-        ClientCommand::Route(RouteCommand::Set { connection, route }) => route::set(&Client::new(&connection)?, &route).await,
-        ClientCommand::Explain { connection, url, method, headers, listener, output } => {
+        ClientCommand::Apply { apply } => apply::run(&client, &apply).await,
+        ClientCommand::Get { kind, name, output } => show::get(&client, kind, name.as_deref(), output).await,
+        ClientCommand::Delete { kind, name } => show::delete(&client, kind, &name).await,
+        ClientCommand::Route(RouteCommand::Set { route }) => route::set(&client, &route).await,
+        ClientCommand::Explain { url, method, headers, listener, output } => {
             let question = show::question(&url, &method, &headers, listener.as_deref());
-            show::explain(&Client::new(&connection)?, &question, output).await
+            show::explain(&client, &question, output).await
         }
-        ClientCommand::Cluster(ClusterCommand::Status { connection, output }) => {
-            show::cluster(&Client::new(&connection)?, output).await
-        }
+        ClientCommand::Cluster(ClusterCommand::Status { output }) => show::cluster(&client, output).await,
     }
 }
 

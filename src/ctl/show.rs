@@ -106,15 +106,7 @@ pub(super) async fn explain(client: &Client, question: &Value, output: Output) -
         return Ok(());
     }
     out(format!("{} {} at revision {}", text(question, "method"), text(question, "url"), plain(&answer, "revision")));
-    match answer.get("outcome") {
-        None | Some(Value::Null) => out(format!("{}: the proxy answers 404", styled(BAD, "no rule matches"))),
-        Some(outcome) => {
-            out(format!("{} {}", styled(GOOD, "answered by"), candidate(outcome)));
-            if let Some(reason) = outcome.get("unservable").and_then(Value::as_str) {
-                out(format!("  {}: the proxy answers 500: {reason}", styled(BAD, "unservable")));
-            }
-        }
-    }
+    out(verdict(&answer));
     for backend in answer.get("backends").and_then(Value::as_array).into_iter().flatten() {
         out(format!("  to {}", backend_line(backend)));
     }
@@ -128,6 +120,22 @@ pub(super) async fn explain(client: &Client, question: &Value, output: Output) -
         out("and more");
     }
     Ok(())
+}
+
+/// What the proxy does with the request.
+fn verdict(answer: &Value) -> String {
+    if let Some(refused) = answer.get("refused").filter(|refused| !refused.is_null()) {
+        let (status, detail) = (plain(refused, "status"), text(refused, "detail"));
+        return format!("{}: the proxy answers {status}: {detail}", styled(BAD, "no rule is asked"));
+    }
+    let Some(outcome) = answer.get("outcome").filter(|outcome| !outcome.is_null()) else {
+        return format!("{}: the proxy answers 404", styled(BAD, "no rule matches"));
+    };
+    let answered = format!("{} {}", styled(GOOD, "answered by"), candidate(outcome));
+    match outcome.get("unservable").and_then(Value::as_str) {
+        Some(reason) => format!("{answered}\n  {}: the proxy answers 500: {reason}", styled(BAD, "unservable")),
+        None => answered,
+    }
 }
 
 fn candidate(report: &Value) -> String {
@@ -167,24 +175,47 @@ pub(super) async fn cluster(client: &Client, output: Output) -> anyhow::Result<(
         plain(&status, "term"),
         plain(&status, "nodeId")
     ));
-    let member = |member: &Value| {
-        let is_leader = plain(member, "id") == leader;
-        let digest: String = plain(member, "digest").chars().take(12).collect();
-        let reachable = if member.get("reachable").and_then(Value::as_bool) == Some(true) { "yes" } else { "no" };
-        let role = if is_leader { "leader".to_owned() } else { plain(member, "role") };
-        let addresses = [plain(member, "peerAddress"), plain(member, "adminAddress")];
-        let numbers =
-            [plain(member, "revision"), digest, plain(member, "lagEntries"), reachable.to_owned(), plain(member, "version")];
-        [plain(member, "id"), role].into_iter().chain(addresses).chain(numbers).collect()
-    };
-    let members: Vec<Vec<String>> = status.get("members").and_then(Value::as_array).into_iter().flatten().map(member).collect();
+    let members = status.get("members").and_then(Value::as_array).into_iter().flatten();
+    let members: Vec<Vec<String>> = members.map(|member| member_row(member, &leader)).collect();
     table(&["ID", "ROLE", "PEERS", "ADMIN", "REVISION", "DIGEST", "LAG", "REACHABLE", "VERSION"], &members);
     Ok(())
+}
+
+/// A member as a row. What is not known of one that was never heard is `-`.
+fn member_row(member: &Value, leader: &str) -> Vec<String> {
+    let id = plain(member, "id");
+    let role = if id == leader { "leader".to_owned() } else { plain(member, "role") };
+    let digest = plain(member, "digest").chars().take(12).collect();
+    let reachable = if member.get("reachable").and_then(Value::as_bool) == Some(true) { "yes" } else { "no" };
+    let [peers, admin, revision] = ["peerAddress", "adminAddress", "revision"].map(|key| plain(member, key));
+    let [lag, version] = ["lagEntries", "version"].map(|key| plain(member, key));
+    vec![id, role, peers, admin, revision, digest, lag, reachable.to_owned(), version]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_of_a_member_is_a_dash() {
+        let heard = json!({"id": 1, "role": "voter", "peerAddress": "h:1", "adminAddress": "h:2", "version": "0.1.0", "revision": 7,
+            "digest": "0123456789abcdef", "lagEntries": 0, "reachable": true});
+        assert_eq!(member_row(&heard, "1"), ["1", "leader", "h:1", "h:2", "7", "0123456789ab", "0", "yes", "0.1.0"]);
+        let never = json!({"id": 2, "role": "voter", "peerAddress": "h:3", "adminAddress": null, "version": null, "revision": null,
+            "digest": null, "lagEntries": null, "reachable": false});
+        // Nobody leads either.
+        assert_eq!(member_row(&never, "-"), ["2", "voter", "h:3", "-", "-", "-", "-", "no", "-"]);
+    }
+
+    #[test]
+    fn an_explanation_says_what_the_proxy_answers() {
+        let plain = |answer: &Value| anstream::adapter::strip_str(&verdict(answer)).to_string();
+        let outcome = json!({"route": "a", "rule": 0, "matchIndex": 0, "host": "*", "path": "PathPrefix /", "unservable": "x"});
+        assert_eq!(plain(&json!({"outcome": null, "refused": null})), "no rule matches: the proxy answers 404");
+        assert!(plain(&json!({"outcome": outcome})).ends_with("unservable: the proxy answers 500: x"));
+        let refused = json!({"outcome": null, "refused": {"status": 501, "detail": "the method is not known"}});
+        assert_eq!(plain(&refused), "no rule is asked: the proxy answers 501: the method is not known");
+    }
 
     #[test]
     fn rows_show_what_matters() {

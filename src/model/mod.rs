@@ -14,6 +14,7 @@ mod history;
 mod idempotency;
 mod ids;
 pub mod limits;
+mod method;
 mod outcome;
 pub mod path;
 mod published;
@@ -29,6 +30,7 @@ pub use command::{Command, CommandBody, IdempotencyKey, Operation, Precondition,
 pub use digest::{Digest, SetHash};
 pub use history::{Change, HistoryEntry, Version};
 pub use ids::{NodeId, Revision, Timestamp};
+pub use method::MethodRefusal;
 pub use outcome::{Outcome, Refusal, ResultItem};
 pub use published::Published;
 pub use record::{RecordError, StateBuilder, StateRecord};

@@ -27,12 +27,11 @@ use hyper::body::{Body, Incoming};
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
 use super::connection::ClientConnection;
-use super::counters::method_label;
 use super::fault::Fault;
 use super::tally::Tally;
 use super::{filter, headers, rewrite};
 use crate::model::spec::RequestRedirect;
-use crate::model::{Name, path};
+use crate::model::{MethodRefusal, Name, path};
 use crate::table::{Matched, RequestView, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError, SendFailure};
@@ -129,10 +128,8 @@ impl Admitted {
 
 fn admit(connection: &ClientConnection, head: &request::Parts) -> Result<Admitted, Fault> {
     let options = &connection.listener().options;
-    match method_label(&head.method) {
-        "CONNECT" => return Err(Fault::method_not_allowed()),
-        "other" => return Err(Fault::not_implemented("the method is not known")),
-        _ => {}
+    if let Some(refusal) = MethodRefusal::of(&head.method) {
+        return Err(Fault::method(refusal));
     }
     headers::check_framing(&head.headers)?;
     headers::check_expectation(&head.headers)?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::model::{Name, Revision};
+use crate::model::{MethodRefusal, Name, Revision};
 use crate::upstream::SendFailure;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -51,9 +51,9 @@ impl Fault {
         Fault::of_client(StatusCode::EXPECTATION_FAILED, "only 100-continue can be expected")
     }
 
-    /// CONNECT.
-    pub(super) fn method_not_allowed() -> Fault {
-        Fault::of_client(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not allowed")
+    /// A method that is not passed on.
+    pub(super) fn method(refusal: MethodRefusal) -> Fault {
+        Fault::of_client(refusal.status(), refusal.detail())
     }
 
     /// The target is over its bound.

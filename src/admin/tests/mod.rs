@@ -171,6 +171,7 @@ async fn bad_reads_are_named() {
         ("GET /v1/routes?hostnam=a", 400, "hostnam"),
         ("GET /v1/services?hostname=a", 400, "hostname"),
         ("GET /v1/routes?continue=%2F", 400, "continue"),
+        ("GET /v1/routes?continue=zzz", 400, "continue"),
         ("GET /v1/routes?consistency=stale", 400, "stale"),
         ("GET /v1/unknown", 404, "/v1/unknown"),
         ("GET /v2", 404, "/v2"),
@@ -270,6 +271,15 @@ async fn a_route_to_a_listener_of_other_nodes_is_kept_and_reported() {
     for (listeners, reported) in [(json!(["nolist"]), 1), (json!(["public"]), 0), (json!(["public", "nolist"]), 1)] {
         spec["listeners"] = listeners;
         let written = api.put("/v1/routes/bound", &spec).await;
+        let is_warned =
+            |answer: &Value| answer["warnings"].to_string().contains("/listeners: listener \\\"nolist\\\" does not exist");
+        assert_eq!(is_warned(&written.body), reported == 1, "{written:?}");
+        let operations = json!({"operations": [put_operation("Route", "bound", &spec)]});
+        let items = json!({"items": [{"kind": "Route", "name": "bound", "spec": spec}]});
+        for (call, body) in [("POST /v1/transactions", operations), ("PUT /v1/config", items)] {
+            let answer = api.send(call, &[], body.to_string()).await;
+            assert_eq!((answer.status, is_warned(&answer.body)), (200, reported == 1), "{call}: {answer:?}");
+        }
         let revision = written.body["revision"].to_string();
         let table = api.send("GET /v1/table", &[("raftgate-min-revision", revision.as_str())], "").await.body;
         assert_eq!(table["notCompiledCount"], reported, "{table}");
@@ -337,6 +347,14 @@ async fn a_request_is_explained_by_the_live_table() {
     assert_eq!(found.header("raftgate-revision"), Some("2"));
     let missed = ask("/other").await;
     assert_eq!((missed.status, &missed.body["outcome"]), (200, &Value::Null));
+    assert_eq!(missed.body["refused"], Value::Null);
+    for (method, status) in [("FOO", 501), ("get", 501), ("CONNECT", 405)] {
+        let question = json!({"method": method, "url": "/shop"});
+        let refused = api.send("POST /v1/explain", &[], question.to_string()).await;
+        assert_eq!((refused.status, &refused.body["refused"]["status"]), (200, &json!(status)), "{refused:?}");
+        let told = [&refused.body["outcome"], &refused.body["candidates"], &refused.body["backends"]];
+        assert_eq!(told, [&Value::Null, &json!([]), &json!([])], "{refused:?}");
+    }
     let bad = api.send("POST /v1/explain", &[], "{\"uri\":\"/\"}").await;
     assert_eq!((bad.status, bad.body.get("outcome")), (422, None));
 }

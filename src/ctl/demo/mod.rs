@@ -1,10 +1,12 @@
 //! `demo`: three nodes and an echo backend on this machine, ready to try.
 //!
-//! The nodes are real processes of this program ([`nodes`]), with their data in a directory that is removed at the end; the backend
-//! ([`backend`]) runs in here. First [`proof`] shows that a change sent to each node is served by all three. Then the demo stays until
-//! Ctrl-C, and a node that somebody kills is started again after five seconds, so that one can watch it catch up.
+//! The nodes are real processes of this program ([`nodes`]), with their data in a [`directory`] that is removed at the end, or by the
+//! next demo where this one is killed; the backend ([`backend`]) runs in here. First [`proof`] shows that a change sent to each node is
+//! served by all three. Then the demo stays until Ctrl-C, and a node that somebody kills is started again after five seconds, so that one
+//! can watch it catch up.
 
 mod backend;
+mod directory;
 mod nodes;
 mod proof;
 mod signals;

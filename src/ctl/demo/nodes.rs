@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
-use uuid::Uuid;
 
+use super::directory::Directory;
 use crate::ctl::arguments::Connection;
 use crate::ctl::client::Client;
 
@@ -62,18 +62,18 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Chooses addresses and writes the configuration files.
     pub(super) async fn prepare() -> anyhow::Result<Nodes> {
-        let dir = Directory::make().context("a directory for their data")?;
+        let dir = Directory::make(&env::temp_dir()).context("a directory for their data")?;
         let [peers, admins, proxies] = addresses().context("free ports on loopback")?;
         let mut nodes = Vec::new();
         for index in 0..COUNT {
             let id = index as u64 + 1;
-            let config = dir.0.join(format!("node{id}.toml"));
-            let log = dir.0.join(format!("node{id}.log"));
+            let config = dir.path().join(format!("node{id}.toml"));
+            let log = dir.path().join(format!("node{id}.log"));
             nodes.push(Node { id, proxy: proxies[index], admin: admins[index], peer: peers[index], config, log, child: None });
         }
         let members = nodes.iter().map(|node| format!("{} = \"{}\"", node.id, node.peer)).collect::<Vec<_>>().join(", ");
         for node in &nodes {
-            fs::write(&node.config, configuration(node, &dir.0, &members)).context("a configuration file")?;
+            fs::write(&node.config, configuration(node, dir.path(), &members)).context("a configuration file")?;
         }
         Ok(Nodes { nodes, dir })
     }
@@ -87,7 +87,7 @@ impl Nodes {
     }
 
     pub(super) fn dir(&self) -> &Path {
-        &self.dir.0
+        self.dir.path()
     }
 
     /// Starts all of them.
@@ -237,25 +237,6 @@ fn addresses() -> io::Result<[Vec<SocketAddr>; 3]> {
     };
     let group = |index: usize| found[index * COUNT..(index + 1) * COUNT].to_vec();
     Ok([group(0), group(1), group(2)])
-}
-
-/// A directory that is removed with what is in it.
-#[derive(Debug)]
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make() -> io::Result<Directory> {
-        let path = env::temp_dir().join(format!("raftgate-demo-{}", Uuid::new_v4()));
-        fs::create_dir(&path)?;
-        Ok(Directory(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Nobody could do anything about it; the system's own cleaning of temporary files remains.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -2,14 +2,34 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::report::shown;
+
 /// Bytes of a host name at most (RFC 1123 2.1).
 const HOSTNAME_BYTES_MAX: usize = 253;
 
 /// Bytes of a label at most (RFC 1035 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// A host name in lower case (RFC 1123, no IP address). Errors: a sentence that names the fault.
+/// A host name (RFC 1123, no IP address) in lower case, as Gateway API's `PreciseHostname`. Errors: a sentence that names the fault.
 pub(super) fn hostname(text: &str) -> Result<String, String> {
+    well_formed(text)?;
+    in_lower_case(text)
+}
+
+/// A host name whose first label may be `*`, as Gateway API's `Hostname`.
+pub(super) fn hostname_or_wildcard(text: &str) -> Result<String, String> {
+    well_formed(text.strip_prefix("*.").unwrap_or(text))?;
+    in_lower_case(text)
+}
+
+fn in_lower_case(text: &str) -> Result<String, String> {
+    match text.to_ascii_lowercase() {
+        lower if lower == text => Ok(lower),
+        lower => Err(format!("a host name is written in lower case: {lower:?}")),
+    }
+}
+
+fn well_formed(text: &str) -> Result<(), String> {
     if text.parse::<Ipv4Addr>().is_ok() || text.contains([':', '[']) {
         return Err("must be a host name without a port, not an IP address".to_owned());
     }
@@ -27,20 +47,15 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
     if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err("the last label of a host name must not be a number".to_owned());
     }
-    Ok(text.to_ascii_lowercase())
+    Ok(())
 }
 
-/// A host name whose first label may be `*`.
-pub(super) fn hostname_or_wildcard(text: &str) -> Result<String, String> {
-    match text.strip_prefix("*.") {
-        Some(suffix) => hostname(suffix).map(|suffix| format!("*.{suffix}")),
-        None => hostname(text),
-    }
-}
-
-/// `host:port`, `ip:port` or `[ip6]:port`, in one spelling each. Errors: a sentence that names the fault.
+/// `host:port`, `ip:port` or `[ip6]:port`, turned into one spelling each. Errors: a sentence that names the fault.
 pub(super) fn address(text: &str) -> Result<String, String> {
     let shape = || "an address is host:port, ip:port or [ip6]:port".to_owned();
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(format!("{}, without the scheme {}", shape(), shown(&format!("{scheme}://"))));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse::<u16>().ok().filter(|port| digits && *port > 0).ok_or("the port must be a number from 1 to 65535")?;
@@ -53,7 +68,7 @@ pub(super) fn address(text: &str) -> Result<String, String> {
     }
     match host.parse::<Ipv4Addr>() {
         Ok(ip) => Ok(SocketAddr::from((ip, port)).to_string()),
-        Err(_) => hostname(host).map(|host| format!("{host}:{port}")),
+        Err(_) => well_formed(host).map(|()| format!("{}:{port}", host.to_ascii_lowercase())),
     }
 }
 

@@ -50,12 +50,12 @@ pub(super) fn route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpe
     Some(RouteSpec { hostnames, listeners, rules })
 }
 
-/// Checked texts without repetitions, which are worth a warning.
+/// Checked texts. A repetition is refused: one of the two is a slip.
 fn distinct(fields: Vec<Cursor<'_>>, report: &mut Report, read: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
     let mut texts = Vec::with_capacity(fields.len());
     for field in fields {
         match field.read(1..=usize::MAX, &read, report) {
-            Some(text) if texts.contains(&text) => report.warn(field.path(), "occurs twice in the list"),
+            Some(text) if texts.contains(&text) => field.fail(report, format!("{text:?} occurs twice in the list")),
             text => texts.extend(text),
         }
     }
