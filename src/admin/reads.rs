@@ -246,12 +246,14 @@ pub(crate) async fn cluster(Shares(shared): Shares<Arc<Shared>>, request: Reques
         "purgedIndex": status.purged_index,
         "storageFailed": status.storage_failed,
         "bootstrapFailed": status.bootstrap_failed,
+        "removed": status.removed,
+        "jointVoters": status.joint,
         "diverged": status.diverged,
     });
     Ok(json_at(StatusCode::OK, state.revision(), &body))
 }
 
-fn member(member: &MemberStatus) -> Value {
+pub(crate) fn member(member: &MemberStatus) -> Value {
     json!({
         "id": member.id,
         "role": member.role.as_str(),

@@ -10,6 +10,7 @@
 mod apply;
 mod arguments;
 mod client;
+mod cluster;
 mod demo;
 mod documents;
 mod print;
@@ -21,8 +22,8 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
+use arguments::RouteCommand;
 pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, ServeArguments};
-use arguments::{ClusterCommand, RouteCommand};
 use client::Client;
 
 /// Runs a command that asks the nodes of `connection`.
@@ -75,7 +76,7 @@ async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Resu
             let question = show::question(&url, &method, &headers, listener.as_deref());
             show::explain(&client, &question, output).await
         }
-        ClientCommand::Cluster(ClusterCommand::Status { output }) => show::cluster(&client, output).await,
+        ClientCommand::Cluster(command) => cluster::run(&client, &command).await,
     }
 }
 

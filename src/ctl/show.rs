@@ -1,4 +1,4 @@
-//! Commands that show: `get`, `explain`, `cluster status`; and `delete`.
+//! Commands that show: `get`, `explain`; and `delete`.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -158,54 +158,9 @@ fn backend_line(backend: &Value) -> String {
     format!("service {name} (weight {}): {endpoints}", plain(backend, "weight"))
 }
 
-/// `cluster status`
-pub(super) async fn cluster(client: &Client, output: Output) -> anyhow::Result<()> {
-    let status = client.get("/v1/cluster").await?;
-    if raw(&status, output)? {
-        return Ok(());
-    }
-    let quorum = match status.get("quorum").and_then(Value::as_bool) {
-        Some(true) => styled(GOOD, "quorum"),
-        _ => styled(BAD, "no quorum"),
-    };
-    let leader = plain(&status, "leader");
-    out(format!(
-        "cluster {}, term {}, leader {leader}, {quorum} (as node {} sees it)",
-        plain(&status, "clusterId"),
-        plain(&status, "term"),
-        plain(&status, "nodeId")
-    ));
-    let members = status.get("members").and_then(Value::as_array).into_iter().flatten();
-    let members: Vec<Vec<String>> = members.map(|member| member_row(member, &leader)).collect();
-    table(&["ID", "ROLE", "PEERS", "ADMIN", "REVISION", "DIGEST", "LAG", "REACHABLE", "VERSION"], &members);
-    Ok(())
-}
-
-/// A member as a row. What is not known of one that was never heard is `-`.
-fn member_row(member: &Value, leader: &str) -> Vec<String> {
-    let id = plain(member, "id");
-    let role = if id == leader { "leader".to_owned() } else { plain(member, "role") };
-    let digest = plain(member, "digest").chars().take(12).collect();
-    let reachable = if member.get("reachable").and_then(Value::as_bool) == Some(true) { "yes" } else { "no" };
-    let [peers, admin, revision] = ["peerAddress", "adminAddress", "revision"].map(|key| plain(member, key));
-    let [lag, version] = ["lagEntries", "version"].map(|key| plain(member, key));
-    vec![id, role, peers, admin, revision, digest, lag, reachable.to_owned(), version]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_not_known_of_a_member_is_a_dash() {
-        let heard = json!({"id": 1, "role": "voter", "peerAddress": "h:1", "adminAddress": "h:2", "version": "0.1.0", "revision": 7,
-            "digest": "0123456789abcdef", "lagEntries": 0, "reachable": true});
-        assert_eq!(member_row(&heard, "1"), ["1", "leader", "h:1", "h:2", "7", "0123456789ab", "0", "yes", "0.1.0"]);
-        let never = json!({"id": 2, "role": "voter", "peerAddress": "h:3", "adminAddress": null, "version": null, "revision": null,
-            "digest": null, "lagEntries": null, "reachable": false});
-        // Nobody leads either.
-        assert_eq!(member_row(&never, "-"), ["2", "voter", "h:3", "-", "-", "-", "-", "no", "-"]);
-    }
 
     #[test]
     fn an_explanation_says_what_the_proxy_answers() {

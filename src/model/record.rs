@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::digest::Digest;
 use super::history::HistoryEntry;
 use super::idempotency::Remembered;
-use super::ids::{Revision, Timestamp};
+use super::ids::{NodeId, Revision, Timestamp};
 use super::resource::Resource;
 use super::state::State;
 
@@ -36,6 +36,13 @@ pub enum StateRecord {
         digest: Digest,
         /// [`State::state_digest`].
         state_digest: Digest,
+    },
+    /// A member that was removed.
+    RemovedMember {
+        /// Its id.
+        id: NodeId,
+        /// Its data directory's.
+        incarnation: [u8; 16],
     },
 }
 
@@ -88,6 +95,7 @@ impl StateBuilder {
             StateRecord::Resource(resource) => self.state.restore_resource(resource),
             StateRecord::History(entry) => self.state.restore_history(entry),
             StateRecord::Remembered(remembered) => self.state.restore_remembered(remembered),
+            StateRecord::RemovedMember { id, incarnation } => self.state.remember_removed_member(id, incarnation),
             StateRecord::Footer { digest, state_digest } => self.footer = Some((digest, state_digest)),
         }
         Ok(())

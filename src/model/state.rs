@@ -12,7 +12,7 @@ use super::command::{Command, CommandBody, Operation, Precondition, Transaction}
 use super::digest::{Digest, SetHash};
 use super::history::{Change, History, HistoryEntry, Version};
 use super::idempotency::{IdempotencyMemory, Lookup, Remembered};
-use super::ids::{Revision, Timestamp};
+use super::ids::{NodeId, Revision, Timestamp};
 use super::limits::{
     CLOCK_STEP_MAX, DOCUMENT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX,
 };
@@ -34,6 +34,8 @@ pub struct State {
     hash: SetHash,
     history: History,
     idempotency: IdempotencyMemory,
+    /// Members that were removed, with the incarnation of each: their ids are never used again.
+    removed_members: OrdMap<NodeId, [u8; 16]>,
 }
 
 impl State {
@@ -57,12 +59,29 @@ impl State {
             self.history.hash().0.as_slice(),
             self.idempotency.next_sequence().to_le_bytes().as_slice(),
             self.idempotency.hash().0.as_slice(),
+            self.removed_members_digest().0.as_slice(),
         ])
     }
 
     /// The level of features that every member understands.
     pub fn feature_level(&self) -> u32 {
         self.feature_level
+    }
+
+    /// The incarnation of the member with this id, where it was removed.
+    pub fn removed_member(&self, id: NodeId) -> Option<[u8; 16]> {
+        self.removed_members.get(&id).copied()
+    }
+
+    /// The greatest id of a member that was removed.
+    pub fn last_removed_member(&self) -> Option<NodeId> {
+        self.removed_members.get_max().map(|(id, _)| *id)
+    }
+
+    /// Remembers for ever that a member was removed. Part of applying the membership that leaves it out, so that all nodes remember it
+    /// from the same log id on.
+    pub fn remember_removed_member(&mut self, id: NodeId, incarnation: [u8; 16]) {
+        self.removed_members.insert(id, incarnation);
     }
 
     /// How many resources there are.
@@ -150,6 +169,7 @@ impl State {
             .chain(self.resources.values().map(|resource| StateRecord::Resource(resource.as_ref().clone())))
             .chain(self.history.iter().map(|entry| StateRecord::History(entry.clone())))
             .chain(self.idempotency.iter().map(|remembered| StateRecord::Remembered(remembered.clone())))
+            .chain(self.removed_members.iter().map(|(&id, &incarnation)| StateRecord::RemovedMember { id, incarnation }))
             .chain(std::iter::once(footer))
     }
 
@@ -159,6 +179,11 @@ impl State {
         let bound = self.clock.plus_millis(CLOCK_STEP_MAX.as_millis() as u64);
         let proposed = if self.clock == Timestamp::default() { proposed_at } else { proposed_at.min(bound) };
         self.clock = self.clock.max(proposed);
+    }
+
+    fn removed_members_digest(&self) -> Digest {
+        let parts = self.removed_members.iter().map(|(id, incarnation)| [id.to_le_bytes().as_slice(), incarnation].concat());
+        Digest::of_parts(parts.collect::<Vec<_>>().iter().map(Vec::as_slice))
     }
 
     fn apply_once(&mut self, command: &Command, transaction: &Transaction) -> Outcome {

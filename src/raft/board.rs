@@ -163,7 +163,11 @@ impl Shared {
         let peer = self.member(id)?;
         let request = pb::StatusRequest { header: Some(self.identity.header(id)) };
         let mut client = peer.control();
-        let answer = call(limit, client.status(request)).await?;
+        let answer = call(limit, client.status(request)).await.inspect_err(|error| {
+            if let CallError::Removed(reason) = error {
+                self.note_removed(reason);
+            }
+        })?;
         let report = Report::read(answer).map_err(|error| CallError::Broken(error.to_string()))?;
         self.compare(id, &report);
         self.board.inner().reports.insert(id, report.clone());

@@ -122,12 +122,15 @@ impl Shared {
         }
     }
 
-    fn raft_to_propose(&self) -> Result<Raft, ProposeError> {
+    pub(super) fn raft_to_propose(&self) -> Result<Raft, ProposeError> {
         if let Some(reason) = self.storage_failure() {
             return Err(not_applied(NotAppliedKind::StorageFailed, reason));
         }
         if self.stopping.is_cancelled() {
             return Err(not_applied(NotAppliedKind::Stopping, "this node is stopping"));
+        }
+        if let Some(reason) = self.removed.borrow().clone() {
+            return Err(not_applied(NotAppliedKind::Removed, reason));
         }
         self.raft().ok_or_else(|| not_applied(NotAppliedKind::NoLeader, "this node has not joined a cluster yet"))
     }

@@ -13,6 +13,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batches::BATCH_COUNT_MAX;
+use super::join;
+use super::members::MemberChange;
 use super::network::SNAPSHOT_CHUNK_TIMEOUT;
 use super::peers::MESSAGE_BYTES_MAX;
 use super::proposals::deadline_of;
@@ -82,6 +84,9 @@ impl PeerService {
         self.shared.identity.admit(header)?;
         if let Some(reason) = self.shared.storage_failure() {
             return Err(refused(format!("storage of node {} failed: {reason}", self.shared.node_id())));
+        }
+        if self.shared.removed.borrow().is_some() {
+            return Err(refused(format!("node {} was removed from the cluster", self.shared.node_id())));
         }
         self.shared.raft().ok_or_else(|| refused(format!("node {} is starting", self.shared.node_id())))
     }
@@ -166,6 +171,27 @@ impl Peer for PeerService {
 
     async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
         Ok(Response::new(self.shared.hello()))
+    }
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let deadline = deadline_of(request.wait_ms);
+        Ok(Response::new(join::response(self.shared.admit(request, deadline).await)))
+    }
+
+    async fn invite(&self, request: Request<pb::InviteRequest>) -> Result<Response<pb::InviteResponse>, Status> {
+        Ok(Response::new(self.shared.take_invitation(&request.into_inner())))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<pb::ChangeMemberRequest>,
+    ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
+        let request = request.into_inner();
+        self.shared.identity.admit(request.header.as_ref())?;
+        let change = MemberChange::read(&request).ok_or_else(|| refused("a change that this version does not know"))?;
+        let changed = self.shared.change_here(change, deadline_of(request.wait_ms)).await;
+        Ok(Response::new(wire_outcome::change_response(changed)))
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {

@@ -150,6 +150,8 @@ impl Server {
             node_id: config.node_id,
             cluster_name: config.cluster.name.clone(),
             initial_members: config.cluster.initial_members.clone(),
+            join: config.cluster.join.clone(),
+            peer_address: config.cluster.advertise.clone().unwrap_or_else(|| addresses.peer.to_string()),
             settings: raft_settings(&config),
             opened,
             admin_address: advertised,
@@ -231,7 +233,7 @@ impl Server {
         let revision = self.live.load().revision;
         let addresses = &self.addresses;
         let proxy = addresses.listeners.values().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        info!(node = self.config.node_id, %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
+        info!(node = self.node.node_id(), %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
         Ok(())
     }
 
@@ -245,7 +247,7 @@ impl Server {
 
     /// faults.md, "Leader transfer".
     async fn stop(self) {
-        info!(node = self.config.node_id, "stopping");
+        info!(node = self.node.node_id(), "stopping");
         self.phase.send_replace(Phase::Draining);
         self.node.hand_over(Instant::now() + HAND_OVER_DEADLINE).await;
         if let Some(proxy) = self.proxy {
@@ -255,6 +257,7 @@ impl Server {
         if let Err(error) = self.admin.await {
             error!(%error, "admin API did not end in order");
         }
+        let node = self.node.node_id();
         self.node.shutdown().await;
         // Both join a thread.
         let (publisher, access_log) = (self.publisher, self.access_log);
@@ -268,7 +271,7 @@ impl Server {
         if let Err(error) = joined.await {
             error!(%error, "a thread did not end in order");
         }
-        info!(node = self.config.node_id, "stopped");
+        info!(node, "stopped");
     }
 }
 

@@ -34,8 +34,8 @@ const REPLACE: &str = "this node must not vote again under this id: remove the m
 pub struct StoreOptions {
     /// The data directory; made where it is missing.
     pub dir: PathBuf,
-    /// The configured node id.
-    pub node_id: NodeId,
+    /// The configured node id; without one the directory's identity says it, or the cluster that the node joins.
+    pub node_id: Option<NodeId>,
     /// The configured name of the cluster.
     pub cluster_name: String,
     /// Where the store's metrics go.
@@ -163,8 +163,8 @@ fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
     let identity =
         IdentityFile::open(&options.dir).map_err(|source| OpenError::File { path: path.clone(), what: "identity", source })?;
     if let Some(present) = identity.get() {
-        if present.node_id != options.node_id {
-            return Err(OpenError::OtherNode { path, found: present.node_id, configured: options.node_id });
+        if let Some(configured) = options.node_id.filter(|configured| *configured != present.node_id) {
+            return Err(OpenError::OtherNode { path, found: present.node_id, configured });
         }
         if present.cluster_name != options.cluster_name {
             let (found, configured) = (present.cluster_name.clone(), options.cluster_name.clone());

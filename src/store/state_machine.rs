@@ -43,6 +43,11 @@ impl AppliedState {
         let answer = match entry.payload {
             Payload::Blank => None,
             Payload::Membership(membership) => {
+                for (&id, member) in self.membership.nodes() {
+                    if membership.get_node(&id).is_none() {
+                        self.state.remember_removed_member(id, member.incarnation.0);
+                    }
+                }
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 None
             }

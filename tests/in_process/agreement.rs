@@ -43,7 +43,9 @@ impl Cluster {
         for (node_id, peer_listener) in (1..).zip(listeners) {
             let directory = TempDir::with_prefix("raftgate-agreement-").unwrap();
             let options = NodeOptions {
-                node_id,
+                node_id: Some(node_id),
+                join: None,
+                peer_address: initial_members[&node_id].clone(),
                 cluster_name: "agreement".to_owned(),
                 initial_members: initial_members.clone(),
                 settings: RaftSettings::default(),
@@ -63,7 +65,8 @@ impl Cluster {
 
 fn open(dir: &std::path::Path, node_id: u64) -> Opened {
     let cluster_name = "agreement".to_owned();
-    raftgate::store::open(StoreOptions { dir: dir.to_path_buf(), node_id, cluster_name, metrics: Metrics::new() }).unwrap()
+    raftgate::store::open(StoreOptions { dir: dir.to_path_buf(), node_id: Some(node_id), cluster_name, metrics: Metrics::new() })
+        .unwrap()
 }
 
 fn deadline() -> Instant {
