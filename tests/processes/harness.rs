@@ -160,6 +160,37 @@ impl Cluster {
         Cluster { nodes: nodes.collect(), client, directory }
     }
 
+    /// Starts an empty node without an id that asks the node at `index` to be let in.
+    pub(crate) fn join(&mut self, index: usize) -> usize {
+        let number = self.nodes.len() + 1;
+        let (subnet, _) = self.nodes[index].host.rsplit_once('.').unwrap();
+        let host = format!("{subnet}.{number}");
+        let dir = self.path().join(format!("node{number}"));
+        fs::create_dir(&dir).unwrap();
+        let mut node = Node { id: number, host, dir, process: None };
+        let config = format!(
+            "data_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\njoin = \"{member}:7081\"\n[admin]\naddress = \
+             \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",
+            node.data_dir(),
+            host = node.host,
+            member = self.nodes[index].host,
+        );
+        fs::write(node.config_file(), config).unwrap();
+        node.start();
+        self.nodes.push(node);
+        number - 1
+    }
+
+    /// What the command line says to `arguments` at the node: exit code, standard output and error.
+    pub(crate) async fn command(&self, index: usize, arguments: &str) -> (Option<i32>, String) {
+        let server = format!("{}:9081", self.nodes[index].host);
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_raftgate"));
+        command.args(["--server", &server, "--timeout", "15s"]).args(arguments.split_whitespace()).stdin(Stdio::null());
+        let output = command.output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    }
+
     /// Three nodes that have a leader.
     pub(crate) async fn start() -> Cluster {
         let mut cluster = Cluster::prepare();

@@ -7,4 +7,6 @@ mod atomicity;
 mod crashes;
 mod harness;
 mod liveness;
+mod members;
 mod start;
+mod writer;
