@@ -76,6 +76,8 @@ struct Inner {
     /// This node's state digests by applied log id, oldest first.
     past: VecDeque<(LogId, Digest)>,
     alarms: BTreeSet<(NodeId, &'static str)>,
+    /// The term at the last look.
+    term: Option<u64>,
     diverged: Option<String>,
 }
 
@@ -230,6 +232,17 @@ impl Shared {
         }
     }
 
+    /// Counts the terms that began since the last look.
+    fn count_elections(&self, term: u64) {
+        let Some(before) = self.board.inner().term.replace(term) else { return };
+        let starved = self.scheduling_gap.worst() > self.settings.election_timeout_min / 2;
+        let label = if starved { "true" } else { "false" };
+        self.metrics.raft_elections.with_label_values(&[label]).inc_by(term.saturating_sub(before));
+        if starved && term > before {
+            tracing::warn!(term, gap = ?self.scheduling_gap.worst(), "an election while the machine kept this process from running");
+        }
+    }
+
     /// Shows Raft's numbers as metrics.
     fn observe(&self) {
         let Some(raft) = self.raft() else { return };
@@ -239,6 +252,7 @@ impl Shared {
             let applied = metrics.last_applied.map_or(0, |id| id.index);
             (metrics.current_term, metrics.last_log_index.unwrap_or(0), applied, metrics.current_leader)
         };
+        self.count_elections(term);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.raft_term.set(gauge(term));
         self.metrics.raft_is_leader.set(i64::from(leader == Some(self.node_id())));

@@ -92,7 +92,8 @@ impl Node {
             invitation: watch::Sender::new(invitation),
             member_turn: Arc::default(),
             metrics: options.metrics,
-            lease: options.settings.election_timeout_max,
+            scheduling_gap: options.scheduling_gap,
+            settings: options.settings,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

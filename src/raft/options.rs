@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::model::{NodeId, Published};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SchedulingGap};
 use crate::store::Opened;
 
 /// Raft's timing. All nodes of a cluster should have the same.
@@ -54,6 +54,8 @@ pub struct NodeOptions {
     pub published: watch::Receiver<Published>,
     /// Where peers connect, already bound.
     pub peer_listener: TcpListener,
+    /// How late this process runs.
+    pub scheduling_gap: SchedulingGap,
     /// This node's metrics.
     pub metrics: Metrics,
 }

@@ -17,12 +17,13 @@ use super::batches::Lanes;
 use super::board::Board;
 use super::identity::Identity;
 use super::join::Invitation;
+use super::options::RaftSettings;
 use super::peers::{CallError, Peer, Peers, call};
 use super::proposals::Admission;
 use super::reads::{RoundAnswer, Rounds};
 use super::wire;
 use crate::model::{NodeId, Published, State};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
 use crate::store::{AppliedState, Failure, SnapshotDirectory, StateMachine, TypeConfig};
 
@@ -74,7 +75,8 @@ pub(super) struct Shared {
     /// One change of the members at a time.
     pub(super) member_turn: Arc<Mutex<()>>,
     pub(super) metrics: Metrics,
-    pub(super) lease: Duration,
+    pub(super) scheduling_gap: SchedulingGap,
+    pub(super) settings: RaftSettings,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -116,7 +118,7 @@ impl Shared {
             return false;
         }
         let alone = metrics.membership_config.voter_ids().all(|id| id == self.node_id());
-        alone || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() < self.lease)
+        alone || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() < self.settings.election_timeout_max)
     }
 
     /// The connections to a member.

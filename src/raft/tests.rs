@@ -17,7 +17,7 @@ use crate::model::{
     Command, CommandBody, IdempotencyKey, Kind, Name, NodeId, Operation, Outcome, Published, ResourceKey, Revision, Timestamp,
     Transaction,
 };
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_client::PeerClient;
 use crate::store::{self, StoreOptions};
@@ -96,6 +96,7 @@ impl Cluster {
             opened,
             admin_address: format!("127.0.0.1:{label}"),
             published: published_receiver,
+            scheduling_gap: SchedulingGap::default(),
             peer_listener,
             metrics: metrics.clone(),
         })

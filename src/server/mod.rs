@@ -33,7 +33,7 @@ use tracing::{error, info};
 use self::addresses::Bound;
 use crate::admin::{self, AdminState, Phase, Tokens};
 use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
-use crate::observe::{AccessLog, Metrics};
+use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings};
 use crate::store::{self, OpenError, StoreOptions};
@@ -128,6 +128,7 @@ struct Server {
     admin: Task<()>,
     stop_admin: CancellationToken,
     publisher: Publisher,
+    canary: Canary,
     gate: Option<oneshot::Sender<()>>,
     /// Bound, and not yet served.
     listeners: Vec<BoundListener>,
@@ -141,6 +142,7 @@ impl Server {
         let bound = Bound::take(&config).await?;
         let addresses = bound.addresses()?;
         let metrics = Metrics::new();
+        let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
         let opened = open_store(&config, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
@@ -156,6 +158,7 @@ impl Server {
             opened,
             admin_address: advertised,
             published: live.published(),
+            scheduling_gap: canary.gap(),
             peer_listener: bound.peer,
             metrics: metrics.clone(),
         })
@@ -184,6 +187,7 @@ impl Server {
             admin,
             stop_admin,
             publisher,
+            canary,
             gate,
             listeners,
             proxy,
@@ -259,10 +263,10 @@ impl Server {
         }
         let node = self.node.node_id();
         self.node.shutdown().await;
-        // Both join a thread.
-        let (publisher, access_log) = (self.publisher, self.access_log);
+        // All join a thread.
+        let (publisher, canary, access_log) = (self.publisher, self.canary, self.access_log);
         let joined = task::spawn_blocking(move || {
-            drop(publisher);
+            drop((publisher, canary));
             access_log.map(|(log, writer)| {
                 drop(log);
                 writer.join()

@@ -10,7 +10,7 @@ use raftgate::model::spec::{PathMatchType, RouteMatch, RouteSpec, canonical, par
 use raftgate::model::{
     Command, CommandBody, Kind, Name, Operation, Outcome, Precondition, ResourceKey, Revision, State, Timestamp, Transaction,
 };
-use raftgate::observe::Metrics;
+use raftgate::observe::{Metrics, SchedulingGap};
 use raftgate::raft::{Node, NodeOptions, RaftSettings};
 use raftgate::store::{Opened, StoreOptions};
 use raftgate::table::{Live, RequestView, Snapshot};
@@ -51,6 +51,7 @@ impl Cluster {
                 settings: RaftSettings::default(),
                 admin_address: format!("127.0.0.1:{node_id}"),
                 published: Live::new().published(),
+                scheduling_gap: SchedulingGap::default(),
                 opened: open(directory.path(), node_id),
                 peer_listener,
                 metrics: Metrics::new(),

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) id: usize,
     pub(crate) host: String,
     pub(crate) dir: PathBuf,
+    /// Set for the process.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
     process: Option<Child>,
 }
 
@@ -63,7 +65,8 @@ impl Node {
 
     pub(crate) fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let child = serve(&self.config_file()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let child = serve(&self.config_file()).envs(environment).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.process = Some(child);
     }
 
@@ -145,7 +148,7 @@ impl Cluster {
         let nodes = hosts.iter().enumerate().map(|(index, host)| {
             let dir = directory.path().join(format!("node{}", index + 1));
             fs::create_dir(&dir).unwrap();
-            let node = Node { id: index + 1, host: host.clone(), dir, process: None };
+            let node = Node { id: index + 1, host: host.clone(), dir, environment: Vec::new(), process: None };
             let config = format!(
                 "node_id = {}\ndata_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\ninitial_members = {{ {} }}\n\
                  [admin]\naddress = \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",
@@ -167,7 +170,7 @@ impl Cluster {
         let host = format!("{subnet}.{number}");
         let dir = self.path().join(format!("node{number}"));
         fs::create_dir(&dir).unwrap();
-        let mut node = Node { id: number, host, dir, process: None };
+        let mut node = Node { id: number, host, dir, environment: Vec::new(), process: None };
         let config = format!(
             "data_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\njoin = \"{member}:7081\"\n[admin]\naddress = \
              \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",

@@ -5,6 +5,7 @@
 
 mod atomicity;
 mod crashes;
+mod disk;
 mod harness;
 mod liveness;
 mod members;
