@@ -29,6 +29,8 @@ pub trait Cluster: Send + Sync + 'static {
         id: Option<NodeId>,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<NodeId, MemberError>>;
+    /// Raises the level of features that commands may use.
+    fn raise_feature_level(&self, level: u32, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>>;
     /// Changes one member.
     fn change_member(&self, change: MemberChange, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>>;
 }
@@ -65,6 +67,10 @@ impl Cluster for Node {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<NodeId, MemberError>> {
         Box::pin(async move { Node::add_member(self, &peer_address, id, deadline).await })
+    }
+
+    fn raise_feature_level(&self, level: u32, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
+        Box::pin(Node::raise_feature_level(self, level, deadline))
     }
 
     fn change_member(&self, change: MemberChange, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>> {

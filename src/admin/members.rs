@@ -86,6 +86,35 @@ pub(crate) async fn lead(
     Ok(shown(&shared, StatusCode::OK, Some(id)))
 }
 
+/// `POST /v1/cluster/feature-level`: `{"level"}` that commands may use from here on.
+pub(crate) async fn raise_feature_level(
+    State(shared): State<Arc<Shared>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let body = body(&shared, &call, request).await?;
+    let fields = Fields::read(&body, "", &["level"]).map_err(Problem::invalid)?;
+    let level = fields.required("level").map_err(|error| Problem::invalid(vec![error]))?;
+    let level = level.as_u64().and_then(|level| u32::try_from(level).ok());
+    let level = level.ok_or_else(|| Problem::invalid_at("/level", "expected a number from 0"))?;
+    shared.admin.cluster.raise_feature_level(level, call.deadline).await.map_err(not_changed)?;
+    let state = shared.admin.cluster.state();
+    Ok(json_at(StatusCode::OK, state.revision(), &json!({"featureLevel": state.feature_level()})))
+}
+
+/// `PUT /v1/note`: `{"text"}` that `/v1/cluster` shows.
+#[cfg(feature = "next-format")]
+pub(crate) async fn put_note(
+    State(shared): State<Arc<Shared>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let body = body(&shared, &call, request).await?;
+    let text = body["text"].as_str().unwrap_or_default().to_owned();
+    super::writes::set_note(&shared, &call, text).await?;
+    Ok(shown(&shared, StatusCode::OK, None))
+}
+
 async fn body(shared: &Shared, call: &Call, request: Request) -> Result<Value, Problem> {
     let (parts, body) = request.into_parts();
     check(&parts.uri, &parts.headers)?;

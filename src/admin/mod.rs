@@ -87,7 +87,10 @@ struct Shared {
 pub fn router(admin: AdminState) -> Router {
     let bodies = Arc::new(Semaphore::new(body::BODIES_BYTES_MAX));
     let shared = Arc::new(Shared { admin, calls: Semaphore::new(CALLS_MAX), bodies });
-    let calls = Router::new()
+    let calls = Router::new();
+    #[cfg(feature = "next-format")]
+    let calls = calls.route("/v1/note", axum::routing::put(members::put_note));
+    let calls = calls
         .route("/v1/transactions", post(transaction::post))
         .route("/v1/config", get(config_document::get).put(config_document::put))
         .route("/v1/table", get(reads::table))
@@ -96,6 +99,7 @@ pub fn router(admin: AdminState) -> Router {
         .route("/v1/cluster/members", post(members::add))
         .route("/v1/cluster/members/{id}", patch(members::patch).delete(members::remove))
         .route("/v1/cluster/leader", post(members::lead))
+        .route("/v1/cluster/feature-level", post(members::raise_feature_level))
         .route("/v1/explain", post(explain::post))
         .route("/v1/{plural}", get(reads::list))
         .route("/v1/{plural}/{name}", get(resources::get).put(resources::put).delete(resources::delete))

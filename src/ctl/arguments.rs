@@ -227,6 +227,11 @@ pub enum ClusterCommand {
         /// Its id
         id: u64,
     },
+    /// Let commands use the features of a level that every member's version knows; it cannot be taken back
+    RaiseFeatureLevel {
+        /// The level
+        level: u32,
+    },
     /// Hand leadership to a voter
     Transfer {
         /// Its id

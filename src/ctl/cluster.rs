@@ -27,6 +27,11 @@ pub(super) async fn run(client: &Client, command: &ClusterCommand) -> anyhow::Re
             done(&answer, &format!("node {id} {}; its id is never used again", styled(GOOD, "removed")));
             Ok(())
         }
+        ClusterCommand::RaiseFeatureLevel { level } => {
+            let answer = client.change(Method::POST, "/v1/cluster/feature-level", Some(&json!({"level": level}))).await?;
+            out(format!("the cluster is at feature level {}", plain(&answer, "featureLevel")));
+            Ok(())
+        }
         ClusterCommand::Transfer { id } => {
             let answer = client.change(Method::POST, "/v1/cluster/leader", Some(&json!({"id": id}))).await?;
             done(&answer, &format!("node {id} {}", styled(GOOD, "leads")));

@@ -44,6 +44,9 @@ pub enum StateRecord {
         /// Its data directory's.
         incarnation: [u8; 16],
     },
+    /// The note. Feature level 1.
+    #[cfg(feature = "next-format")]
+    Note(String),
 }
 
 /// Why records do not make a State.
@@ -96,6 +99,8 @@ impl StateBuilder {
             StateRecord::History(entry) => self.state.restore_history(entry),
             StateRecord::Remembered(remembered) => self.state.restore_remembered(remembered),
             StateRecord::RemovedMember { id, incarnation } => self.state.remember_removed_member(id, incarnation),
+            #[cfg(feature = "next-format")]
+            StateRecord::Note(note) => self.state.restore_note(note),
             StateRecord::Footer { digest, state_digest } => self.footer = Some((digest, state_digest)),
         }
         Ok(())

@@ -36,6 +36,8 @@ pub struct State {
     idempotency: IdempotencyMemory,
     /// Members that were removed, with the incarnation of each: their ids are never used again.
     removed_members: OrdMap<NodeId, [u8; 16]>,
+    #[cfg(feature = "next-format")]
+    note: String,
 }
 
 impl State {
@@ -51,7 +53,7 @@ impl State {
 
     /// The digest of everything in State, compared between nodes at the same applied log id.
     pub fn state_digest(&self) -> Digest {
-        Digest::of_parts([
+        let digest = Digest::of_parts([
             self.revision.0.to_le_bytes().as_slice(),
             self.clock.0.to_le_bytes().as_slice(),
             self.feature_level.to_le_bytes().as_slice(),
@@ -60,7 +62,13 @@ impl State {
             self.idempotency.next_sequence().to_le_bytes().as_slice(),
             self.idempotency.hash().0.as_slice(),
             self.removed_members_digest().0.as_slice(),
-        ])
+        ]);
+        // A field of a later level counts once it holds something: below its level all versions have one digest.
+        #[cfg(feature = "next-format")]
+        if !self.note.is_empty() {
+            return Digest::of_parts([digest.0.as_slice(), self.note.as_bytes()]);
+        }
+        digest
     }
 
     /// The level of features that every member understands.
@@ -146,6 +154,11 @@ impl State {
                 self.feature_level = self.feature_level.max(*level);
                 self.unchanged(Vec::new())
             }
+            #[cfg(feature = "next-format")]
+            CommandBody::SetNote(note) => {
+                self.note.clone_from(note);
+                self.unchanged(Vec::new())
+            }
         }
     }
 
@@ -170,6 +183,7 @@ impl State {
             .chain(self.history.iter().map(|entry| StateRecord::History(entry.clone())))
             .chain(self.idempotency.iter().map(|remembered| StateRecord::Remembered(remembered.clone())))
             .chain(self.removed_members.iter().map(|(&id, &incarnation)| StateRecord::RemovedMember { id, incarnation }))
+            .chain(self.later_records())
             .chain(std::iter::once(footer))
     }
 
@@ -179,6 +193,25 @@ impl State {
         let bound = self.clock.plus_millis(CLOCK_STEP_MAX.as_millis() as u64);
         let proposed = if self.clock == Timestamp::default() { proposed_at } else { proposed_at.min(bound) };
         self.clock = self.clock.max(proposed);
+    }
+
+    /// Records of later feature levels.
+    fn later_records(&self) -> impl Iterator<Item = StateRecord> + '_ {
+        #[cfg(feature = "next-format")]
+        return (!self.note.is_empty()).then(|| StateRecord::Note(self.note.clone())).into_iter();
+        #[cfg(not(feature = "next-format"))]
+        std::iter::empty()
+    }
+
+    /// The note.
+    #[cfg(feature = "next-format")]
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    #[cfg(feature = "next-format")]
+    pub(super) fn restore_note(&mut self, note: String) {
+        self.note = note;
     }
 
     fn removed_members_digest(&self) -> Digest {

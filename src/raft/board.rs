@@ -40,6 +40,7 @@ pub(super) struct Report {
     pub(super) published: Revision,
     pub(super) version: String,
     pub(super) admin_address: String,
+    pub(super) feature_level_max: u32,
 }
 
 impl Report {
@@ -54,6 +55,7 @@ impl Report {
             published: Revision(message.published_revision),
             version: message.version,
             admin_address: message.admin_address,
+            feature_level_max: message.feature_level_max,
         })
     }
 

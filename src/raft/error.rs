@@ -39,6 +39,8 @@ pub enum NotAppliedKind {
     Stopping,
     /// The cluster removed this node.
     Removed,
+    /// The cluster's feature level, or the leader's version, does not have the command.
+    Unsupported,
 }
 
 /// What became of a proposal that has no outcome.

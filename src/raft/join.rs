@@ -25,6 +25,7 @@ use super::peers::{CallError, Peer, call};
 use super::shared::Shared;
 use super::wire;
 use crate::model::NodeId;
+use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::pb::peer as pb;
 use crate::store::{ClusterId, Incarnation, Member};
 
@@ -44,13 +45,17 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn read(request: &pb::JoinRequest, cluster_name: &str) -> Result<Candidate, MemberError> {
+    pub(super) fn read(request: &pb::JoinRequest, cluster_name: &str, feature_level: u32) -> Result<Candidate, MemberError> {
         let refused = |reason: String| Err(MemberError::Refused(reason));
         if request.protocol != PROTOCOL {
             return refused(format!("it speaks protocol {}, this cluster {PROTOCOL}", request.protocol));
         }
         if request.cluster_name != cluster_name {
             return refused(format!("its cluster.name is {:?}, here it is {cluster_name:?}", request.cluster_name));
+        }
+        if request.feature_level_max < feature_level {
+            let known = request.feature_level_max;
+            return refused(format!("its version knows feature levels up to {known}, and the cluster is at {feature_level}"));
         }
         let incarnation = wire::read_incarnation(&request.incarnation);
         let incarnation = incarnation.map_err(|error| MemberError::Refused(error.to_string()))?;
@@ -115,7 +120,8 @@ impl Shared {
         let later = |reason: &str| MemberError::not_applied(NotAppliedKind::NoLeader, reason);
         let cluster = cluster.ok_or_else(|| later("this node does not belong to a cluster itself"))?;
         self.raft_to_propose()?;
-        let candidate = Candidate::read(&request, &self.cluster_name)?;
+        let level = self.states.borrow().feature_level();
+        let candidate = Candidate::read(&request, &self.cluster_name, level)?;
         let leader = self.leader().ok_or_else(|| later("no leader"))?;
         if leader == self.node_id() {
             return self.admit_here(candidate, deadline).await.map(|id| (cluster, id));
@@ -282,6 +288,7 @@ async fn ask(shared: &Shared, address: &str, node_id: Option<NodeId>) -> Result<
         protocol: PROTOCOL,
         forwarded: false,
         wait_ms: u64::try_from(JOIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+        feature_level_max: FEATURE_LEVEL_MAX,
     };
     let peer = Peer::new(address).map_err(|error| MemberError::Refused(error.to_string()))?;
     let mut client = peer.bulk();

@@ -244,6 +244,15 @@ impl Node {
         self.shared.change_member(change, deadline).await
     }
 
+    /// Raises the level of features that commands may use, where every member knows it.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`] tells whether it may have happened.
+    pub async fn raise_feature_level(&self, level: u32, deadline: Instant) -> Result<(), MemberError> {
+        self.shared.raise_feature_level(level, deadline).await
+    }
+
     /// The Raft core.
     #[cfg(test)]
     pub(super) fn core(&self) -> Raft {

@@ -22,6 +22,7 @@ use super::shared::{Raft, Shared};
 use super::wire::{self, WireError};
 use super::wire_outcome;
 use crate::model::Revision;
+use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_server::{Peer, PeerServer};
 use crate::pb::peer::snapshot_request::Part;
@@ -216,6 +217,7 @@ impl Peer for PeerService {
             last_log_index,
             version: VERSION.to_owned(),
             admin_address: self.shared.admin_address.clone(),
+            feature_level_max: FEATURE_LEVEL_MAX,
         }))
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::model::{
     Command, CommandBody, IdempotencyKey, Kind, Name, NodeId, Operation, Outcome, Published, ResourceKey, Revision, Timestamp,
     Transaction,
@@ -81,8 +82,13 @@ impl Cluster {
         peer_listener: TcpListener,
     ) {
         let metrics = Metrics::new();
-        let options =
-            StoreOptions { dir: self.data_dir(label), node_id, cluster_name: self.name.to_owned(), metrics: metrics.clone() };
+        let options = StoreOptions {
+            dir: self.data_dir(label),
+            node_id,
+            cluster_name: self.name.to_owned(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+            metrics: metrics.clone(),
+        };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
         let (log, failure) = (opened.closer.clone(), opened.failure.clone());
         let (published, published_receiver) = watch::channel(Published::default());

@@ -103,6 +103,7 @@ fn not_applied_message(kind: NotAppliedKind, reason: String) -> pb::NotApplied {
         NotAppliedKind::StorageFailed => Kind::StorageFailed,
         NotAppliedKind::Stopping => Kind::Stopping,
         NotAppliedKind::Removed => Kind::Removed,
+        NotAppliedKind::Unsupported => Kind::Unsupported,
     };
     pb::NotApplied { kind: kind.into(), reason }
 }
@@ -113,6 +114,7 @@ fn read_not_applied_kind(message: &pb::NotApplied) -> NotAppliedKind {
         Kind::NoLeader => NotAppliedKind::NoLeader,
         Kind::NoQuorum => NotAppliedKind::NoQuorum,
         Kind::Busy => NotAppliedKind::Busy,
+        Kind::Unsupported => NotAppliedKind::Unsupported,
         // That storage or process is the leader's: another leader will come.
         Kind::StorageFailed | Kind::Stopping | Kind::Removed => NotAppliedKind::NoLeader,
     }

@@ -33,6 +33,7 @@ use tracing::{error, info};
 use self::addresses::Bound;
 use crate::admin::{self, AdminState, Phase, Tokens};
 use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
+use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings};
@@ -293,6 +294,7 @@ async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Ope
         dir: config.data_dir.clone(),
         node_id: config.node_id,
         cluster_name: config.cluster.name.clone(),
+        feature_level_max: FEATURE_LEVEL_MAX,
         metrics: metrics.clone(),
     };
     let opened = task::spawn_blocking(move || store::open(options)).await;

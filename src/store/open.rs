@@ -38,6 +38,8 @@ pub struct StoreOptions {
     pub node_id: Option<NodeId>,
     /// The configured name of the cluster.
     pub cluster_name: String,
+    /// The highest feature level that this version knows ([`FEATURE_LEVEL_MAX`](crate::model::limits::FEATURE_LEVEL_MAX)).
+    pub feature_level_max: u32,
     /// Where the store's metrics go.
     pub metrics: Metrics,
 }
@@ -108,6 +110,18 @@ pub enum OpenError {
         /// Why that failed.
         source: io::Error,
     },
+    /// A later version wrote it.
+    #[error(
+        "data directory {path}: the cluster is at feature level {found}, this version knows up to {known}: run a later version"
+    )]
+    FeatureLevel {
+        /// The data directory.
+        path: PathBuf,
+        /// The level of its State.
+        found: u32,
+        /// What this version knows.
+        known: u32,
+    },
     /// The log is damaged.
     #[error("data directory {path}: {reason}; {REPLACE}")]
     Log {
@@ -146,6 +160,10 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         log_id: file.meta().last_log_id,
         membership: file.meta().last_membership.clone(),
     });
+    let level = current.state.feature_level();
+    if level > options.feature_level_max {
+        return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
+    }
     let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), reason };
     let database = Database::open(&dir.join("log")).map_err(|error| log_error(error.to_string()))?;
     let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
@@ -155,7 +173,8 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         .map_err(file_error("parent directory"))?;
     info!(path = %dir.display(), first = ?log.tail.first_index(), last = ?log.tail.last(), snapshot = ?current.log_id, "store opened");
     let files = Files { vote: vote_file, mark: mark_file, lock };
-    start(options.metrics, identity, directory, current, database, log, files, mark, vote.is_none()).map_err(file_error("thread"))
+    start(options.metrics, options.feature_level_max, identity, directory, current, database, log, files, mark, vote.is_none())
+        .map_err(file_error("thread"))
 }
 
 fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
@@ -245,6 +264,7 @@ fn check(log: &LoadedLog, vote: Option<Vote>, mark: DiskMark, snapshot: Option<L
 #[expect(clippy::too_many_arguments, reason = "the parts of a store, put together in one place")]
 fn start(
     metrics: Metrics,
+    feature_level_max: u32,
     identity: IdentityFile,
     directory: SnapshotDirectory,
     current: AppliedState,
@@ -263,7 +283,7 @@ fn start(
     thread::Builder::new().name("raftgate-log".to_owned()).spawn(move || writer.run())?;
     let failed = failure.subscribe();
     let snapshots = Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure: failure.clone(), metrics };
-    let state_machine = StateMachine::new(current, snapshots);
+    let state_machine = StateMachine::new(current, feature_level_max, snapshots);
     Ok(Opened {
         applied: state_machine.applied(),
         states: state_machine.states(),

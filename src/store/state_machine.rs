@@ -84,15 +84,16 @@ impl Snapshots {
 #[derive(Debug)]
 pub struct StateMachine {
     current: AppliedState,
+    feature_level_max: u32,
     applied: watch::Sender<AppliedState>,
     states: watch::Sender<State>,
     snapshots: Snapshots,
 }
 
 impl StateMachine {
-    pub(crate) fn new(current: AppliedState, snapshots: Snapshots) -> StateMachine {
+    pub(crate) fn new(current: AppliedState, feature_level_max: u32, snapshots: Snapshots) -> StateMachine {
         let (applied, states) = (watch::Sender::new(current.clone()), watch::Sender::new(current.state.clone()));
-        StateMachine { current, applied, states, snapshots }
+        StateMachine { current, feature_level_max, applied, states, snapshots }
     }
 
     /// State with its log id, after each batch.
@@ -103,6 +104,16 @@ impl StateMachine {
     /// State alone, after each batch.
     pub fn states(&self) -> watch::Receiver<State> {
         self.states.subscribe()
+    }
+
+    /// What a later version agreed on cannot be followed by this one.
+    fn check_level(&self, state: &State) -> io::Result<()> {
+        let (level, known) = (state.feature_level(), self.feature_level_max);
+        if level <= known {
+            return Ok(());
+        }
+        let reason = format!("the cluster is at feature level {level}, this version knows up to {known}: run a later version");
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }
 
     fn publish(&self) {
@@ -126,7 +137,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut answers = Vec::new();
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let answer = self.current.apply(entry).inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
+            let answer = self.current.apply(entry).and_then(|answer| self.check_level(&self.current.state).map(|()| answer));
+            let answer = answer.inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
             answers.extend(responder.map(|responder| (responder, answer)));
         }
         self.publish();
@@ -144,6 +156,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let directory = self.snapshots.directory.clone();
         let expected = meta.clone();
         let state = self.snapshots.blocking(move || directory.install(&expected, &snapshot)).await?;
+        self.check_level(&state).inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
         self.snapshots.metrics.raft_snapshots_installed.inc();
         self.snapshots.advisor.snapshot_complete(covered_bytes, &self.snapshots.directory);
         info!(last_log_id = ?meta.last_log_id, revision = %state.revision(), "snapshot installed");

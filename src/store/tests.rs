@@ -20,7 +20,13 @@ use crate::observe::Metrics;
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { dir: dir.to_path_buf(), node_id: Some(1), cluster_name: "test".to_owned(), metrics: Metrics::new() }
+    StoreOptions {
+        dir: dir.to_path_buf(),
+        node_id: Some(1),
+        cluster_name: "test".to_owned(),
+        feature_level_max: u32::MAX,
+        metrics: Metrics::new(),
+    }
 }
 
 fn log_id(term: u64, index: u64) -> LogId {

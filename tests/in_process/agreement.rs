@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use raftgate::model::limits::FEATURE_LEVEL_MAX;
 use raftgate::model::spec::{PathMatchType, RouteMatch, RouteSpec, canonical, parse_route};
 use raftgate::model::{
     Command, CommandBody, Kind, Name, Operation, Outcome, Precondition, ResourceKey, Revision, State, Timestamp, Transaction,
@@ -66,8 +67,14 @@ impl Cluster {
 
 fn open(dir: &std::path::Path, node_id: u64) -> Opened {
     let cluster_name = "agreement".to_owned();
-    raftgate::store::open(StoreOptions { dir: dir.to_path_buf(), node_id: Some(node_id), cluster_name, metrics: Metrics::new() })
-        .unwrap()
+    raftgate::store::open(StoreOptions {
+        dir: dir.to_path_buf(),
+        node_id: Some(node_id),
+        cluster_name,
+        feature_level_max: FEATURE_LEVEL_MAX,
+        metrics: Metrics::new(),
+    })
+    .unwrap()
 }
 
 fn deadline() -> Instant {

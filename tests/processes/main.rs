@@ -10,4 +10,5 @@ mod harness;
 mod liveness;
 mod members;
 mod start;
+mod versions;
 mod writer;

@@ -120,6 +120,15 @@ impl Cluster for FakeCluster {
         })
     }
 
+    fn raise_feature_level(&self, level: u32, _: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
+        Box::pin(async move {
+            match level {
+                0 => Ok(()),
+                _ => Err(MemberError::Refused(format!("this node's version knows feature levels up to 0, not {level}"))),
+            }
+        })
+    }
+
     fn change_member(&self, change: MemberChange, _: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
         Box::pin(async move {
             match change {

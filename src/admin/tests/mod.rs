@@ -154,6 +154,8 @@ async fn bad_input_is_named_and_changes_nothing() {
         ("PATCH /v1/cluster/members/02", none, "{\"role\":\"voter\"}".to_owned(), 404, "is no member's id"),
         ("DELETE /v1/cluster/members/9", none, String::new(), 404, "node 9 is no member"),
         ("DELETE /v1/cluster/members/2?now=1", none, String::new(), 400, "now"),
+        ("POST /v1/cluster/feature-level", none, "{\"level\":-1}".to_owned(), 422, "/level: expected a number"),
+        ("POST /v1/cluster/feature-level", none, "{\"level\":7}".to_owned(), 422, "knows feature levels up to 0, not 7"),
         ("POST /v1/cluster/leader", none, "{\"id\":\"2\"}".to_owned(), 422, "/id: expected a member's id"),
         ("PUT /v1/services/a/endpoints/1", none, "{}".to_owned(), 501, "endpoints"),
         ("PUT /v1/config", none, twice.to_string(), 422, "/items/1"),
