@@ -223,6 +223,9 @@ fn difference(before: &State, after: &State) -> Value {
 fn not_proposed(error: &ProposeError) -> Problem {
     match error {
         ProposeError::NotApplied { kind: NotAppliedKind::Unsupported, reason } => Problem::conflict(reason.as_str()),
+        ProposeError::NotApplied { kind: NotAppliedKind::NoLeader | NotAppliedKind::NoQuorum, reason } => {
+            Problem::unavailable(format!("nothing was applied: no leader was found before the deadline ({reason})"))
+        }
         ProposeError::NotApplied { reason, .. } => Problem::unavailable(format!("nothing was applied: {reason}")),
         ProposeError::Unknown { reason } => Problem::unknown_outcome(format!("the write may have been applied: {reason}")),
         ProposeError::TooLarge { bytes, limit } => {

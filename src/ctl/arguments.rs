@@ -146,6 +146,9 @@ pub enum ClientCommand {
         kind: Kind,
         /// One resource; all without it
         name: Option<String>,
+        /// Ask the node for what it has itself, which may be behind; it also answers without a quorum
+        #[arg(long)]
+        local: bool,
         /// How to print
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,

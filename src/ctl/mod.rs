@@ -69,7 +69,7 @@ async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Resu
     let client = Client::new(connection)?;
     match command {
         ClientCommand::Apply { apply } => apply::run(&client, &apply).await,
-        ClientCommand::Get { kind, name, output } => show::get(&client, kind, name.as_deref(), output).await,
+        ClientCommand::Get { kind, name, local, output } => show::get(&client, kind, name.as_deref(), local, output).await,
         ClientCommand::Delete { kind, name } => show::delete(&client, kind, &name).await,
         ClientCommand::Route(RouteCommand::Set { route }) => route::set(&client, &route).await,
         ClientCommand::Explain { url, method, headers, listener, output } => {

@@ -9,15 +9,16 @@ use super::client::{CallError, Client};
 use super::print::{BAD, DIM, GOOD, STRONG, WARN, out, plain, raw, styled, table, text};
 
 /// `get KIND [NAME]`
-pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, output: Output) -> anyhow::Result<()> {
+pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, local: bool, output: Output) -> anyhow::Result<()> {
     if let Some(name) = name {
-        let resource = client.get(&format!("/v1/{}/{}", kind.plural, segment(name))).await?;
+        let consistency = if local { "?consistency=local" } else { "" };
+        let resource = client.get(&format!("/v1/{}/{}{consistency}", kind.plural, segment(name))).await?;
         if !raw(&resource, output)? {
             table(&headings(kind), &[row(kind, &resource)]);
         }
         return Ok(());
     }
-    let items = all(client, kind).await?;
+    let items = all(client, kind, local).await?;
     if !raw(&json!({"items": items}), output)? {
         let rows: Vec<_> = items.iter().map(|item| row(kind, item)).collect();
         table(&headings(kind), &rows);
@@ -26,9 +27,10 @@ pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, output:
 }
 
 /// Every page of a kind.
-async fn all(client: &Client, kind: Kind) -> Result<Vec<Value>, CallError> {
+async fn all(client: &Client, kind: Kind, local: bool) -> Result<Vec<Value>, CallError> {
     let mut items = Vec::new();
-    let mut path = format!("/v1/{}?limit=1000", kind.plural);
+    let first = format!("/v1/{}?limit=1000{}", kind.plural, if local { "&consistency=local" } else { "" });
+    let mut path = first.clone();
     loop {
         let mut page = client.get(&path).await?;
         if let Some(Value::Array(list)) = page.get_mut("items").map(Value::take) {
@@ -36,7 +38,7 @@ async fn all(client: &Client, kind: Kind) -> Result<Vec<Value>, CallError> {
         }
         match text(&page, "continue") {
             "" => return Ok(items),
-            next => path = format!("/v1/{}?limit=1000&continue={}", kind.plural, segment(next)),
+            next => path = format!("{first}&continue={}", segment(next)),
         }
     }
 }

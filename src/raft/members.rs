@@ -300,16 +300,16 @@ impl Shared {
         let _ = tokio::time::timeout_at(deadline, reached).await;
     }
 
-    /// Hands leadership over, to `target` or to the voter with the longest matching log, if it has just answered; waits for a new
-    /// leader until `deadline`. True when another node leads then; a follower does nothing.
-    pub(super) async fn hand_over(&self, target: Option<NodeId>, deadline: Instant) -> bool {
+    /// Hands leadership over, to `wanted` or to the voter with the longest matching log, if it has just answered; waits for a new
+    /// leader until `deadline`. True when that voter, or without a wish another node, leads then; a follower does nothing.
+    pub(super) async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) -> bool {
         let own = self.node_id();
         let Some(raft) = self.raft() else { return true };
         if self.leader() != Some(own) {
             return true;
         }
-        let Some(target) = self.successor(&raft, target).await else {
-            tracing::warn!(?target, "no voter is caught up and answers: leadership is not handed over");
+        let Some(target) = self.successor(&raft, wanted).await else {
+            tracing::warn!(?wanted, "no voter is caught up and answers: leadership is not handed over");
             return false;
         };
         tracing::info!(target, "handing leadership over");
@@ -318,13 +318,17 @@ impl Shared {
         }
         let mut metrics = raft.server_metrics();
         let moved = async {
-            while metrics.borrow_and_update().current_leader.is_none_or(|id| id == own) {
+            loop {
+                if let Some(leader) = metrics.borrow_and_update().current_leader.filter(|&id| id != own) {
+                    return Some(leader);
+                }
                 if metrics.changed().await.is_err() {
-                    return;
+                    return None;
                 }
             }
         };
-        tokio::time::timeout_at(deadline, moved).await.is_ok()
+        let leader = tokio::time::timeout_at(deadline, moved).await.unwrap_or(None);
+        leader.is_some() && (wanted.is_none() || leader == wanted)
     }
 
     /// The voter with the longest matching log among those that answer at once, and among `wanted`, if somebody is.

@@ -26,8 +26,8 @@ use crate::observe::Metrics;
 
 /// What the operator does about a data directory that lost something. A voter never repairs itself under its old id: what it forgot, it
 /// may have promised to others.
-const REPLACE: &str = "this node must not vote again under this id: remove the member from the cluster, then start a node with an empty \
-                       data directory under a new id and join it";
+const REPLACE: &str = "this node must not vote again under this id: remove the member (raftgate cluster remove ID), start a node with an \
+                       empty data directory under a new id (serve --join ADDRESS), and promote it (raftgate cluster promote ID)";
 
 /// What to open.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ pub enum OpenError {
         /// What this version knows.
         known: u32,
     },
-    /// The log is damaged.
+    /// The log, or a small file beside it, is damaged.
     #[error("data directory {path}: {reason}; {REPLACE}")]
     Log {
         /// The data directory.
@@ -148,8 +148,8 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
     let lock = lock.ok_or_else(|| OpenError::Locked { path: dir.to_path_buf() })?;
     let identity = open_identity(&options)?;
-    let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(file_error("vote"))?;
-    let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(file_error("mark"))?;
+    let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(small_file_error(dir, "vote"))?;
+    let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(small_file_error(dir, "mark"))?;
     let snapshots = SnapshotDirectory::open(&dir.join("snapshots")).map_err(file_error("snapshots"))?;
     let Loaded { directory, newest } =
         snapshots.map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), reasons })?;
@@ -165,7 +165,8 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
     }
     let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), reason };
-    let database = Database::open(&dir.join("log")).map_err(|error| log_error(error.to_string()))?;
+    let database =
+        Database::open(&dir.join("log")).map_err(|error| log_error(format!("the log in log/ cannot be opened: {error}")))?;
     let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
     check(&log, vote, mark, current.log_id).map_err(log_error)?;
     sync_directory(dir).map_err(file_error("directory"))?;
@@ -177,10 +178,18 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         .map_err(file_error("thread"))
 }
 
+/// A small file that is damaged is as good as lost: what it said is not known any more.
+fn small_file_error(dir: &Path, what: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+    let path = dir.to_path_buf();
+    move |source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Log { path, reason: format!("the file {what:?} is damaged: {source}") },
+        _ => OpenError::File { path, what, source },
+    }
+}
+
 fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
     let path = options.dir.clone();
-    let identity =
-        IdentityFile::open(&options.dir).map_err(|source| OpenError::File { path: path.clone(), what: "identity", source })?;
+    let identity = IdentityFile::open(&options.dir).map_err(small_file_error(&options.dir, "identity"))?;
     if let Some(present) = identity.get() {
         if let Some(configured) = options.node_id.filter(|configured| *configured != present.node_id) {
             return Err(OpenError::OtherNode { path, found: present.node_id, configured });

@@ -152,8 +152,13 @@ async fn leadership_goes_to_the_voter_that_was_asked_for() {
     eventually("the learner is in", || cluster.node(4).node_id() == 4).await;
     for round in 0..6 {
         let target = cluster.leader().await % 3 + 1;
-        assert_eq!(cluster.change(round % 4 + 1, MemberChange::Lead(target)).await, Ok(()));
-        assert_eq!(cluster.leader().await, target);
+        let mut tries = Vec::new();
+        // On a machine that keeps a node from running, another election can come in between.
+        while tries.last() != Some(&(Ok(()), target)) {
+            assert!(tries.len() < 5, "{tries:?}");
+            let moved = cluster.change(round % 4 + 1, MemberChange::Lead(target)).await;
+            tries.push((moved, cluster.leader().await));
+        }
     }
     let learner = cluster.change(1, MemberChange::Lead(4)).await;
     assert!(matches!(&learner, Err(MemberError::Refused(reason)) if reason.contains("promote it first")), "{learner:?}");
