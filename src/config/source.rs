@@ -13,8 +13,8 @@ use super::{ConfigError, NodeConfig, validate};
 /// What every variable's name begins with.
 const PREFIX: &str = "RAFTGATE_";
 
-/// Variables that the command line reads for itself.
-const NOT_KEYS: [&str; 3] = ["RAFTGATE_SERVER", "RAFTGATE_TOKEN", "RAFTGATE_CONFIG"];
+/// Variables that are read elsewhere: by the command line, and by programs that are built with known bugs.
+const NOT_KEYS: [&str; 4] = ["RAFTGATE_SERVER", "RAFTGATE_TOKEN", "RAFTGATE_CONFIG", "RAFTGATE_KNOWN_BUG"];
 
 /// How a message about a missing key begins: of what cannot be parsed without it, and of what cannot be run without it.
 const MISSING: [&str; 2] = ["missing field", "is missing"];

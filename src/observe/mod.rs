@@ -2,9 +2,11 @@
 
 mod access_log;
 mod canary;
+mod known_bugs;
 pub mod logging;
 mod metrics;
 
 pub use access_log::{AccessEntry, AccessLog};
 pub use canary::{Canary, SchedulingGap};
+pub use known_bugs::KnownBug;
 pub use metrics::{Counter, CounterVec, Gauge, Histogram, Metrics};

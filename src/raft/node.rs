@@ -25,6 +25,7 @@ use super::shared::{Raft, Shared};
 use super::status::{ClusterStatus, MemberLive};
 use super::{board, compaction, server};
 use crate::model::{Command, NodeId, Outcome, Revision, State};
+use crate::observe::KnownBug;
 use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
 
 /// Entries of one append, before bytes cut it further.
@@ -146,6 +147,9 @@ impl Node {
             }
             if let Some(reason) = shared.removed.borrow().clone() {
                 return Err(ReadError::Unavailable(reason));
+            }
+            if KnownBug::StaleRead.is_on() {
+                return Ok(self.state());
             }
             match tokio::time::timeout_at(deadline, self.read_once()).await {
                 Err(_) => return Err(ReadError::Unavailable(reason)),
@@ -314,7 +318,7 @@ fn raft_config(name: &str, settings: RaftSettings) -> Result<Arc<Config>, StartE
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
         // A leader that restarts within its lease must not lead on: its followers may have committed what it never flushed.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(KnownBug::LeaderRestore.is_on()),
         // A leader that hears no quorum falls silent for this long, so that the others can elect one that does.
         quorum_loss_probe_interval: Some(millis(settings.election_timeout_max).saturating_mul(2)),
         ..Config::default()

@@ -16,6 +16,7 @@ use super::error::{MemberError, NotAppliedKind, ProposeError};
 use super::shared::{Raft, Shared};
 use crate::model::limits::{FEATURE_LEVEL_MAX, TRANSACTION_BYTES_MAX};
 use crate::model::{Command, CommandBody, Outcome, Timestamp};
+use crate::observe::KnownBug;
 use crate::store::{Proposal, decode_command, encode_command};
 
 /// Bytes of one encoded command: a full transaction with what surrounds its documents. Fits into a peers' message.
@@ -88,7 +89,8 @@ impl Shared {
     }
 
     async fn propose_until(self: &Arc<Self>, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let repeatable = matches!(&command.body, CommandBody::Transaction(transaction) if transaction.idempotency.is_some());
+        let remembered = matches!(&command.body, CommandBody::Transaction(transaction) if transaction.idempotency.is_some());
+        let repeatable = remembered || KnownBug::BlindRetry.is_on();
         self.check_level(&command.body)?;
         let bytes =
             encode_command(&command).map_err(|error| not_applied(NotAppliedKind::Busy, format!("not encodable: {error}")))?;

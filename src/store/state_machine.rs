@@ -21,7 +21,7 @@ use super::failure::Failure;
 use super::snapshot::{SnapshotDirectory, SnapshotFile};
 use super::types::{Answer, Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::model::State;
-use crate::observe::Metrics;
+use crate::observe::{KnownBug, Metrics};
 
 /// State at an applied log id.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +36,11 @@ pub struct AppliedState {
 
 impl AppliedState {
     fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: self.log_id, last_membership: self.membership.clone() }
+        let mut last_log_id = self.log_id;
+        if KnownBug::SnapshotOneAhead.is_on() {
+            last_log_id = last_log_id.map(|id| LogId::new(id.leader_id, id.index + 1));
+        }
+        SnapshotMeta { last_log_id, last_membership: self.membership.clone() }
     }
 
     fn apply(&mut self, entry: Entry) -> io::Result<Answer> {

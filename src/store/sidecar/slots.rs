@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sync_directory;
+use crate::observe::KnownBug;
 use crate::store::codec::{SEAL_BYTES, seal, unseal};
 
 const VERSION: u8 = 1;
@@ -75,6 +76,9 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
 
     /// Makes the last write durable. Never to be tried again after an error. Blocks.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        if KnownBug::VoteNotSynced.is_on() && self.context == b"vote" {
+            return Ok(());
+        }
         self.file.sync_data()
     }
 }
