@@ -21,7 +21,7 @@ use super::proposals::Admission;
 use super::reads::{self, Rounds};
 use super::shared::{Raft, Shared};
 use super::status::{ClusterStatus, MemberLive};
-use super::{board, compaction, server};
+use super::{board, compaction, divergence, server};
 use crate::model::{Command, NodeId, Outcome, Revision, State};
 use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
 
@@ -35,7 +35,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A running node. Clones are cheap and share it.
 #[derive(Debug, Clone)]
 pub struct Node {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     closer: LogCloser,
 }
 
@@ -82,6 +82,8 @@ impl Node {
             leader_rounds,
             follower_rounds,
             board: board::Board::default(),
+            divergence: divergence::Divergence::default(),
+            samples: opened.samples,
             storage_failed: opened.failed,
             failure,
             bootstrap_failed: watch::Sender::new(None),
@@ -108,7 +110,9 @@ impl Node {
         shared.tasks.spawn(board::run(Arc::clone(&shared)));
         shared.tasks.spawn(stop_raft_on_storage_failure(Arc::clone(&shared)));
         spawn_rounds(&shared, leader_waiting, follower_waiting);
-        Ok(Node { shared, closer: opened.closer })
+        let node = Node { shared, closer: opened.closer };
+        node.shared.tasks.spawn(divergence::stand_aside(node.clone()));
+        Ok(node)
     }
 
     /// Proposes a command at the leader, from here or over one hop, and waits for its outcome until `deadline`.
@@ -135,6 +139,9 @@ impl Node {
             if shared.stopping.is_cancelled() {
                 return Err(ReadError::Stopping);
             }
+            if let Some(why) = shared.divergence.aside() {
+                return Err(ReadError::Diverged(why));
+            }
             match tokio::time::timeout_at(deadline, self.read_once()).await {
                 Err(_) => return Err(ReadError::Unavailable(reason)),
                 Ok(Ok(state)) => return Ok(state),
@@ -155,6 +162,9 @@ impl Node {
         };
         let mut applied = shared.applied.clone();
         let applied = applied.wait_for(|applied| applied.log_id.is_some_and(|id| id.index >= read.index)).await;
+        if shared.divergence.aside().is_some() {
+            return Err("this node stands aside".to_owned());
+        }
         applied.map(|applied| applied.state.clone()).map_err(|_| "this node is stopping".to_owned())
     }
 
@@ -231,7 +241,7 @@ impl Node {
         tokio::time::timeout_at(deadline, moved).await.is_ok()
     }
 
-    /// The voter with the longest matching log among those that answer at once.
+    /// The voter with the longest matching log among those that answer at once and have not diverged.
     async fn successor(&self, raft: &Raft) -> Option<NodeId> {
         let own = self.shared.node_id();
         let mut candidates: Vec<_> = {
@@ -242,7 +252,8 @@ impl Node {
         };
         candidates.sort();
         for (_, id) in candidates.into_iter().rev() {
-            if self.shared.poll(id, HAND_OVER_ANSWER).await.is_ok() {
+            let answered = self.shared.poll(id, HAND_OVER_ANSWER).await;
+            if answered.is_ok_and(|report| report.stands_aside.is_none()) && !self.shared.divergence.is_outside(id) {
                 return Some(id);
             }
         }

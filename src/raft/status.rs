@@ -30,7 +30,7 @@ pub struct ClusterStatus {
     pub storage_failed: Option<String>,
     /// Why this node cannot join or form its cluster, if so.
     pub bootstrap_failed: Option<String>,
-    /// A peer differs from this node at an equal revision or log id.
+    /// A member differs from this node at an equal revision or log id: who, where, and what this node does about it.
     pub diverged: Option<String>,
     /// The last log index on this node.
     pub last_log_index: u64,
@@ -86,6 +86,8 @@ pub struct MemberStatus {
     pub lag_entries: u64,
     /// Whether it answered within the last second.
     pub reachable: bool,
+    /// Where it differs from the majority, or from this node while no majority is known; `None` where it agrees.
+    pub diverged: Option<String>,
 }
 
 /// What became of waiting for one member to publish a revision.
@@ -105,6 +107,7 @@ impl Shared {
     pub(super) fn status(&self) -> ClusterStatus {
         let applied = self.applied.borrow().clone();
         let leader = self.leader_with_quorum();
+        let mut diverged = self.diverged();
         let mut status = ClusterStatus {
             cluster_id: self.identity.cluster_text(),
             cluster_name: Arc::clone(&self.cluster_name),
@@ -113,7 +116,7 @@ impl Shared {
             quorum: leader.is_some(),
             storage_failed: self.storage_failure(),
             bootstrap_failed: self.bootstrap_failed.borrow().clone(),
-            diverged: self.board.diverged(),
+            diverged: diverged.summary,
             applied_index: applied.log_id.map_or(0, |id| id.index),
             ..ClusterStatus::default()
         };
@@ -139,6 +142,7 @@ impl Shared {
                 published: None,
                 lag_entries: status.last_log_index,
                 reachable: false,
+                diverged: diverged.members.remove(&id),
             };
             if id == self.node_id() {
                 shown.version = VERSION.to_owned();
@@ -166,5 +170,8 @@ impl MemberStatus {
         self.published = Some(report.published);
         self.lag_entries = last_log_index.saturating_sub(report.applied.map_or(0, |id| id.index));
         self.reachable = report.is_fresh();
+        if self.diverged.is_none() {
+            self.diverged = report.stands_aside.as_ref().map(|why| format!("it stands aside: {why}"));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Three nodes in one process, on loopback, on real disks.
 
+mod divergence;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +31,7 @@ struct Running {
     published: watch::Sender<Published>,
     log: store::LogCloser,
     failure: store::Failure,
+    tamper: store::Tamper,
 }
 
 struct Cluster {
@@ -69,7 +72,7 @@ impl Cluster {
         let options =
             StoreOptions { dir: self.data_dir(id), node_id: id, cluster_name: self.name.to_owned(), metrics: metrics.clone() };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
-        let (log, failure) = (opened.closer.clone(), opened.failure.clone());
+        let (log, failure, tamper) = (opened.closer.clone(), opened.failure.clone(), opened.tamper.clone());
         let (published, published_receiver) = watch::channel(Published::default());
         let node = Node::start(NodeOptions {
             node_id: id,
@@ -84,7 +87,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        self.running.insert(id, Running { node, metrics, published, log, failure });
+        self.running.insert(id, Running { node, metrics, published, log, failure, tamper });
     }
 
     async fn stop_node(&mut self, id: NodeId) {
