@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::model::{Command, Outcome, Revision, State};
-use crate::raft::{ClusterStatus, MemberLive, Node, ProposeError, ReadError};
+use crate::model::{Command, NodeId, Outcome, Revision, State};
+use crate::raft::{ClusterStatus, MemberChange, MemberError, MemberLive, Node, ProposeError, ReadError};
 
 /// A node of the cluster. [`Node`] is the one outside tests; its documentation says what each call promises.
 pub trait Cluster: Send + Sync + 'static {
@@ -22,6 +22,17 @@ pub trait Cluster: Send + Sync + 'static {
     fn status(&self) -> ClusterStatus;
     /// Waits until every member that answers has published `revision`.
     fn wait_live(&self, revision: Revision, deadline: Instant) -> BoxFuture<'_, Vec<MemberLive>>;
+    /// Lets the node at `peer_address` in as a learner.
+    fn add_member(
+        &self,
+        peer_address: String,
+        id: Option<NodeId>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<NodeId, MemberError>>;
+    /// Raises the level of features that commands may use.
+    fn raise_feature_level(&self, level: u32, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>>;
+    /// Changes one member.
+    fn change_member(&self, change: MemberChange, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>>;
 }
 
 impl Cluster for Node {
@@ -47,5 +58,22 @@ impl Cluster for Node {
 
     fn wait_live(&self, revision: Revision, deadline: Instant) -> BoxFuture<'_, Vec<MemberLive>> {
         Box::pin(Node::wait_live(self, revision, deadline))
+    }
+
+    fn add_member(
+        &self,
+        peer_address: String,
+        id: Option<NodeId>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<NodeId, MemberError>> {
+        Box::pin(async move { Node::add_member(self, &peer_address, id, deadline).await })
+    }
+
+    fn raise_feature_level(&self, level: u32, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
+        Box::pin(Node::raise_feature_level(self, level, deadline))
+    }
+
+    fn change_member(&self, change: MemberChange, deadline: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
+        Box::pin(Node::change_member(self, change, deadline))
     }
 }

@@ -16,7 +16,8 @@ pub(crate) const REVISION: HeaderName = HeaderName::from_static("raftgate-revisi
 pub(crate) const CLUSTER: HeaderName = HeaderName::from_static("raftgate-cluster");
 const MIN_REVISION: HeaderName = HeaderName::from_static("raftgate-min-revision");
 const TIMEOUT: HeaderName = HeaderName::from_static("raftgate-timeout");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Names a write, so that it is not applied twice.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);

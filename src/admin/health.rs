@@ -79,6 +79,9 @@ fn control_reasons(status: &ClusterStatus) -> Vec<String> {
     if !status.quorum {
         reasons.push("no quorum".to_owned());
     }
+    if let Some(reason) = &status.removed {
+        reasons.push(format!("removed: {reason}"));
+    }
     if let Some(reason) = &status.diverged {
         reasons.push(format!("diverged: {reason}"));
     }
@@ -113,12 +116,21 @@ mod tests {
         assert!(control_reasons(&good).is_empty());
         let bad = ClusterStatus {
             storage_failed: Some("disk".to_owned()),
+            removed: Some("node 1".to_owned()),
             diverged: Some("node 2".to_owned()),
             committed_index: LAG_ENTRIES_MAX + 1,
             ..ClusterStatus::default()
         };
         let reasons = control_reasons(&bad).join("; ");
-        for part in ["storage failed: disk", "no cluster", "no leader", "no quorum", "diverged: node 2", "lagging: 1001"] {
+        for part in [
+            "storage failed: disk",
+            "no cluster",
+            "no leader",
+            "no quorum",
+            "removed: node 1",
+            "diverged: node 2",
+            "lagging: 1001",
+        ] {
             assert!(reasons.contains(part), "{part} in {reasons}");
         }
     }

@@ -6,7 +6,7 @@
 //! proposed (a list of faults, each with its place), and what `apply` refuses is an outcome that all nodes agree on.
 //!
 //! How a call passes: [`call`] (headers of every answer, token, terms, minimal revision), the handler ([`resources`], [`transaction`],
-//! [`config_document`], [`reads`], [`explain`], [`health`]), [`body`] and [`document`] (bytes to values, bounded and strict),
+//! [`config_document`], [`reads`], [`members`], [`explain`], [`health`]), [`body`] and [`document`] (bytes to values, bounded and strict),
 //! [`content`] (values to operations), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the answer).
 //!
 //! What the contract lists and this version does not serve answers 501 and its name, never 404: a client can tell "not yet" from a
@@ -22,6 +22,7 @@ mod document;
 mod explain;
 mod headers;
 mod health;
+mod members;
 mod problem;
 mod query;
 mod reads;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, patch, post};
 use tokio::sync::{Semaphore, watch};
 
 use crate::observe::Metrics;
@@ -86,12 +87,19 @@ struct Shared {
 pub fn router(admin: AdminState) -> Router {
     let bodies = Arc::new(Semaphore::new(body::BODIES_BYTES_MAX));
     let shared = Arc::new(Shared { admin, calls: Semaphore::new(CALLS_MAX), bodies });
-    let calls = Router::new()
+    let calls = Router::new();
+    #[cfg(feature = "next-format")]
+    let calls = calls.route("/v1/note", axum::routing::put(members::put_note));
+    let calls = calls
         .route("/v1/transactions", post(transaction::post))
         .route("/v1/config", get(config_document::get).put(config_document::put))
         .route("/v1/table", get(reads::table))
         .route("/v1/table/publications", get(reads::publications))
         .route("/v1/cluster", get(reads::cluster))
+        .route("/v1/cluster/members", post(members::add))
+        .route("/v1/cluster/members/{id}", patch(members::patch).delete(members::remove))
+        .route("/v1/cluster/leader", post(members::lead))
+        .route("/v1/cluster/feature-level", post(members::raise_feature_level))
         .route("/v1/explain", post(explain::post))
         .route("/v1/{plural}", get(reads::list))
         .route("/v1/{plural}/{name}", get(resources::get).put(resources::put).delete(resources::delete))
@@ -114,7 +122,7 @@ pub fn router(admin: AdminState) -> Router {
 }
 
 /// Calls of the contract that this version does not serve.
-const NOT_SERVED: [(&str, &str); 11] = [
+const NOT_SERVED: [(&str, &str); 8] = [
     ("/", "the console"),
     ("/openapi.json", "/openapi.json"),
     ("/v1/revisions", "/v1/revisions"),
@@ -122,9 +130,6 @@ const NOT_SERVED: [(&str, &str); 11] = [
     ("/v1/rollback", "/v1/rollback"),
     ("/v1/watch", "/v1/watch"),
     ("/v1/backup", "/v1/backup"),
-    ("/v1/cluster/members", "changes of members"),
-    ("/v1/cluster/members/{id}", "changes of members"),
-    ("/v1/cluster/leader", "handing leadership over"),
     ("/v1/services/{service}/endpoints/{id}", "registration of endpoints"),
 ];
 

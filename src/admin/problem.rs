@@ -69,6 +69,11 @@ impl Problem {
         Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time", detail)
     }
 
+    /// 409: not as the cluster stands now.
+    pub(crate) fn conflict(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, "conflict", "Not as the cluster stands now", detail)
+    }
+
     /// 409: meant for another cluster.
     pub(crate) fn other_cluster(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, "other-cluster", "The request is meant for another cluster", detail)

@@ -231,7 +231,8 @@ pub(crate) async fn cluster(Shares(shared): Shares<Arc<Shared>>, request: Reques
     only_local(&request)?;
     let status = shared.admin.cluster.status();
     let state = shared.admin.cluster.state();
-    let body = json!({
+    #[cfg_attr(not(feature = "next-format"), expect(unused_mut, reason = "a later version adds a field"))]
+    let mut body = json!({
         "clusterId": status.cluster_id,
         "clusterName": status.cluster_name,
         "nodeId": status.node_id,
@@ -249,12 +250,19 @@ pub(crate) async fn cluster(Shares(shared): Shares<Arc<Shared>>, request: Reques
         "purgedIndex": status.purged_index,
         "storageFailed": status.storage_failed,
         "bootstrapFailed": status.bootstrap_failed,
+        "featureLevel": state.feature_level(),
+        "removed": status.removed,
+        "jointVoters": status.joint,
         "diverged": status.diverged,
     });
+    #[cfg(feature = "next-format")]
+    {
+        body["note"] = json!(state.note());
+    }
     Ok(json_at(StatusCode::OK, state.revision(), &body))
 }
 
-fn member(member: &MemberStatus) -> Value {
+pub(crate) fn member(member: &MemberStatus) -> Value {
     json!({
         "id": member.id,
         "role": member.role.as_str(),

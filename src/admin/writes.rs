@@ -20,7 +20,7 @@ use crate::model::spec::FieldError;
 use crate::model::{
     Command, CommandBody, Digest, IdempotencyKey, Outcome, Refusal, ResourceKey, ResultItem, Revision, State, Transaction,
 };
-use crate::raft::{MemberLive, ProposeError};
+use crate::raft::{MemberLive, NotAppliedKind, ProposeError};
 
 /// Query parameters of every write.
 pub(crate) const WRITE_PARAMETERS: [&str; 2] = ["dryRun", "wait"];
@@ -174,6 +174,12 @@ pub(crate) async fn propose(shared: &Shared, call: &Call, transaction: Transacti
     shared.admin.cluster.propose(command(call, transaction), call.deadline).await.map_err(|error| not_proposed(&error))
 }
 
+#[cfg(feature = "next-format")]
+pub(crate) async fn set_note(shared: &Shared, call: &Call, note: String) -> Result<(), Problem> {
+    let command = Command { proposed_at: now(), actor: call.actor.to_string(), body: CommandBody::SetNote(note) };
+    shared.admin.cluster.propose(command, call.deadline).await.map(|_| ()).map_err(|error| not_proposed(&error))
+}
+
 fn command(call: &Call, transaction: Transaction) -> Command {
     Command { proposed_at: now(), actor: call.actor.to_string(), body: CommandBody::Transaction(transaction) }
 }
@@ -216,6 +222,10 @@ fn difference(before: &State, after: &State) -> Value {
 
 fn not_proposed(error: &ProposeError) -> Problem {
     match error {
+        ProposeError::NotApplied { kind: NotAppliedKind::Unsupported, reason } => Problem::conflict(reason.as_str()),
+        ProposeError::NotApplied { kind: NotAppliedKind::NoLeader | NotAppliedKind::NoQuorum, reason } => {
+            Problem::unavailable(format!("nothing was applied: no leader was found before the deadline ({reason})"))
+        }
         ProposeError::NotApplied { reason, .. } => Problem::unavailable(format!("nothing was applied: {reason}")),
         ProposeError::Unknown { reason } => Problem::unknown_outcome(format!("the write may have been applied: {reason}")),
         ProposeError::TooLarge { bytes, limit } => {

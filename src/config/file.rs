@@ -13,7 +13,7 @@ use super::value::{Size, Span};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NodeFile {
-    pub(super) node_id: u64,
+    pub(super) node_id: Option<u64>,
     #[serde(default = "default_data_dir")]
     pub(super) data_dir: PathBuf,
     #[serde(default)]
@@ -43,6 +43,8 @@ pub(super) struct ClusterFile {
     pub(super) peer_address: Option<String>,
     #[serde(default)]
     pub(super) initial_members: BTreeMap<String, String>,
+    pub(super) join: Option<String>,
+    pub(super) advertise: Option<String>,
     pub(super) heartbeat: Option<Span>,
     pub(super) election_timeout_min: Option<Span>,
     pub(super) election_timeout_max: Option<Span>,

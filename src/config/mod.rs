@@ -32,8 +32,8 @@ pub use crate::model::path::EscapedSlashes;
 /// Everything that a node is told. Keys of the file have the fields' names, but for `listeners`, which is `[[listener]]` there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// This node's id in its cluster; at least 1.
-    pub node_id: u64,
+    /// This node's id in its cluster; at least 1. A node that joins a running cluster may leave it out and gets one from the cluster.
+    pub node_id: Option<u64>,
     /// Where everything that must survive stands. Default `data`.
     pub data_dir: PathBuf,
     /// Its place among the other nodes.
@@ -72,8 +72,13 @@ pub struct ClusterConfig {
     pub name: String,
     /// Where this node listens for its peers.
     pub peer_address: SocketAddr,
-    /// `host:port` of every member of a cluster that is to be formed, this node's own among them; never empty.
+    /// `host:port` under which peers reach this node when it joins a running cluster. Default: `peer_address`.
+    pub advertise: Option<String>,
+    /// `host:port` of every member of a cluster that is to be formed, this node's own among them. Empty: this node joins a running cluster.
     pub initial_members: BTreeMap<u64, String>,
+    /// Peer address of any member of the cluster to join. Without it, and without initial members, an empty node waits until it is added.
+    /// A node that belongs to a cluster already has no more use for it.
+    pub join: Option<String>,
     /// Between a leader's signs of life. Default 50 ms.
     pub heartbeat: Duration,
     /// The shortest time without a leader before an election. Default 150 ms.

@@ -13,8 +13,8 @@ use super::{ConfigError, NodeConfig, validate};
 /// What every variable's name begins with.
 const PREFIX: &str = "RAFTGATE_";
 
-/// Variables that the command line reads for itself.
-const NOT_KEYS: [&str; 3] = ["RAFTGATE_SERVER", "RAFTGATE_TOKEN", "RAFTGATE_CONFIG"];
+/// Variables that are read elsewhere: by the command line, and by programs that are built with known bugs.
+const NOT_KEYS: [&str; 4] = ["RAFTGATE_SERVER", "RAFTGATE_TOKEN", "RAFTGATE_CONFIG", "RAFTGATE_KNOWN_BUG"];
 
 /// How a message about a missing key begins: of what cannot be parsed without it, and of what cannot be run without it.
 const MISSING: [&str; 2] = ["missing field", "is missing"];
@@ -29,6 +29,8 @@ pub struct Overrides {
     pub node_id: Option<u64>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
+    /// `--join`.
+    pub join: Option<String>,
     /// `--peer-address`.
     pub peer_address: Option<SocketAddr>,
     /// `--admin-address`.
@@ -106,6 +108,7 @@ fn flags(overrides: Overrides) -> Vec<(&'static str, Value)> {
     if let Some(dir) = overrides.data_dir {
         flags.push(("data_dir", Value::String(dir.to_string_lossy().into_owned())));
     }
+    flags.extend(overrides.join.map(|address| ("cluster.join", Value::String(address))));
     flags.extend(overrides.peer_address.map(|address| ("cluster.peer_address", text(address))));
     flags.extend(overrides.admin_address.map(|address| ("admin.address", text(address))));
     flags.extend(overrides.listener_address.map(|address| ("listener.0.address", text(address))));

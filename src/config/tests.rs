@@ -52,7 +52,7 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
     ];
     let overrides = Overrides { admin_address: Some("127.0.0.1:2".parse().unwrap()), ..Overrides::default() };
     let config = read(GOOD, &variables, overrides).unwrap();
-    assert_eq!((config.node_id, config.cluster.name.as_str()), (2, "blue"));
+    assert_eq!((config.node_id, config.cluster.name.as_str()), (Some(2), "blue"));
     assert_eq!(config.admin.address.port(), 2);
     assert_eq!(config.admin.tokens[0].name, "ops");
     assert!(!format!("{config:?}").contains("secret"), "a token must not be printed");
@@ -67,7 +67,9 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("= {", "= { 0 = \"h:1\",", "`cluster.initial_members.0`: a member's id is a number from 1"),
         ("node_id = 1", "node_id = 0", "`node_id`: must be at least 1"),
         ("node_id = 1", "node_id = 7", "`cluster.initial_members`: node_id is 7, and no member has that id"),
-        ("node_id = 1", "", "`node_id`: missing field `node_id`"),
+        ("node_id = 1", "", "`node_id`: is missing; it says which of `cluster.initial_members` this is"),
+        ("[cluster]", "[cluster]\njoin = \"h:1\"", "`cluster.join`: joins a running cluster"),
+        ("[cluster]", "[cluster]\nadvertise = \"h\"", "`cluster.advertise`: `h` is not host:port"),
         ("node_id = 1", "node_id = \"one\"", "`node_id`: invalid type: string \"one\", expected u64"),
         ("node_id = 1", "node_id = 1\ncolour = 1", "`colour`: unknown field `colour`"),
         ("[admin]", "[admin]\nadress = 1", "`admin.adress`: unknown field `adress`"),
@@ -106,6 +108,19 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
 }
 
 #[test]
+fn a_node_that_joins_needs_neither_an_id_nor_members() {
+    let joining = GOOD.replace("node_id = 1\n", "").replace("initial_members = {", "# {");
+    let flag = Overrides { join: Some("h:1".to_owned()), ..Overrides::default() };
+    let config = read(&joining, &[], flag).unwrap();
+    assert_eq!((config.node_id, config.cluster.join.as_deref()), (None, Some("h:1")));
+    let everywhere = format!("insecure = true\n{}", joining.replace("127.0.0.1:7081", "0.0.0.0:7081"));
+    let message = read(&everywhere, &[], Overrides::default()).unwrap_err().to_string();
+    assert!(message.contains("`cluster.advertise`: is missing"), "{message}");
+    let advertised = [("RAFTGATE_CLUSTER__ADVERTISE", "gate-4:7081")];
+    assert_eq!(read(&everywhere, &advertised, Overrides::default()).unwrap().cluster.advertise.as_deref(), Some("gate-4:7081"));
+}
+
+#[test]
 fn exposed_addresses_need_a_token_or_an_explicit_word() {
     let exposed = GOOD.replace("127.0.0.1:9081", "0.0.0.0:9081");
     let tokens = [("RAFTGATE_ADMIN__TOKENS", "[{ name = \"a\", token = \"b\" }]")];
@@ -134,9 +149,9 @@ fn a_missing_key_hints_at_the_file_where_none_was_given() {
         load(None, variables, Overrides::default()).unwrap_err().to_string()
     };
     let nothing = load(&[]);
-    assert!(nothing.contains("`node_id`: missing field") && nothing.contains("--config FILE"), "{nothing}");
-    let some = load(&[("RAFTGATE_NODE_ID", "1")]);
-    assert!(some.contains("`cluster.initial_members`: is missing") && some.contains("--config FILE"), "{some}");
+    assert!(nothing.contains("`cluster.peer_address`: is missing") && nothing.contains("--config FILE"), "{nothing}");
+    let some = load(&[("RAFTGATE_CLUSTER__INITIAL_MEMBERS", "{ 1 = \"h:1\" }")]);
+    assert!(some.contains("`node_id`: is missing") && some.contains("--config FILE"), "{some}");
     let wrong = load(&[("RAFTGATE_NODE_ID", "one")]);
     assert!(!wrong.contains("--config"), "{wrong}");
     let in_a_file = read(&GOOD.replace("node_id = 1", ""), &[], Overrides::default()).unwrap_err().to_string();
@@ -158,10 +173,10 @@ fn the_sample_files_are_three_nodes_of_one_cluster() {
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     let nodes: Vec<_> = files.iter().map(|path| load(Some(path), BTreeMap::new(), Overrides::default()).unwrap()).collect();
-    assert_eq!(nodes.iter().map(|node| node.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(nodes.iter().map(|node| node.node_id).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
     for node in &nodes {
         assert_eq!(node.cluster.initial_members, nodes[0].cluster.initial_members);
         assert_eq!(node.cluster.name, nodes[0].cluster.name);
-        assert_eq!(node.cluster.initial_members[&node.node_id], node.cluster.peer_address.to_string());
+        assert_eq!(node.cluster.initial_members[&node.node_id.unwrap()], node.cluster.peer_address.to_string());
     }
 }

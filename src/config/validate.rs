@@ -21,7 +21,7 @@ type Checked<T> = Result<T, ConfigError>;
 
 /// Checks everything that one node can know by itself.
 pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
-    if file.node_id == 0 {
+    if file.node_id == Some(0) {
         return Err(ConfigError::key("node_id", "must be at least 1"));
     }
     let workers = file.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(1024));
@@ -48,13 +48,20 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
     Ok(config)
 }
 
-fn cluster(file: ClusterFile, node_id: u64) -> Checked<ClusterConfig> {
+fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
     not_served("cluster.tls", file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "raftgate".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key("cluster.name", "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
     }
     let initial_members = members(file.initial_members, node_id)?;
+    for (key, address) in [("cluster.join", &file.join), ("cluster.advertise", &file.advertise)] {
+        address.as_ref().map_or(Ok(()), |address| host_and_port(key, address))?;
+    }
+    if file.join.is_some() && !initial_members.is_empty() {
+        let message = "joins a running cluster, `cluster.initial_members` forms a new one: leave one of them out";
+        return Err(ConfigError::key("cluster.join", message));
+    }
     let short = Duration::from_millis(5);
     let heartbeat = span("cluster.heartbeat", file.heartbeat.map(|s| s.0), Duration::from_millis(50), short)?;
     let min = file.election_timeout_min.map(|s| s.0);
@@ -68,10 +75,25 @@ fn cluster(file: ClusterFile, node_id: u64) -> Checked<ClusterConfig> {
         return Err(ConfigError::key("cluster.election_timeout_max", "must be longer than `cluster.election_timeout_min`"));
     }
     let peer_address = address("cluster.peer_address", file.peer_address)?;
-    Ok(ClusterConfig { name, peer_address, initial_members, heartbeat, election_timeout_min, election_timeout_max })
+    let is_advertised = file.advertise.is_some() || !initial_members.is_empty();
+    if peer_address.ip().is_unspecified() && !is_advertised {
+        let message = format!("is missing; peers cannot reach this node at {peer_address}");
+        return Err(ConfigError::key("cluster.advertise", message));
+    }
+    let (advertise, join) = (file.advertise, file.join);
+    Ok(ClusterConfig {
+        name,
+        peer_address,
+        advertise,
+        initial_members,
+        join,
+        heartbeat,
+        election_timeout_min,
+        election_timeout_max,
+    })
 }
 
-fn members(file: BTreeMap<String, String>, node_id: u64) -> Checked<BTreeMap<u64, String>> {
+fn members(file: BTreeMap<String, String>, node_id: Option<u64>) -> Checked<BTreeMap<u64, String>> {
     const KEY: &str = "cluster.initial_members";
     let mut members = BTreeMap::new();
     let mut addresses = BTreeSet::new();
@@ -86,8 +108,10 @@ fn members(file: BTreeMap<String, String>, node_id: u64) -> Checked<BTreeMap<u64
         members.insert(number, address);
     }
     if members.is_empty() {
-        return Err(ConfigError::key(KEY, "is missing; for a cluster of one node: { 1 = \"127.0.0.1:7081\" }"));
+        return Ok(members);
     }
+    let node_id =
+        node_id.ok_or_else(|| ConfigError::key("node_id", "is missing; it says which of `cluster.initial_members` this is"))?;
     if !members.contains_key(&node_id) {
         return Err(ConfigError::key(KEY, format!("node_id is {node_id}, and no member has that id")));
     }

@@ -91,6 +91,9 @@ pub struct ServeArguments {
     /// Where everything that must survive stands (key `data_dir`)
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Join the running cluster that has a member at this peer address (key `cluster.join`)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub join: Option<String>,
     /// Where peers connect (key `cluster.peer_address`)
     #[arg(long, value_name = "IP:PORT")]
     pub peer_address: Option<SocketAddr>,
@@ -111,6 +114,7 @@ impl ServeArguments {
         Overrides {
             node_id: self.node_id,
             data_dir: self.data_dir.clone(),
+            join: self.join.clone(),
             peer_address: self.peer_address,
             admin_address: self.admin_address,
             listener_address: self.address,
@@ -142,6 +146,9 @@ pub enum ClientCommand {
         kind: Kind,
         /// One resource; all without it
         name: Option<String>,
+        /// Ask the node for what it has itself, which may be behind; it also answers without a quorum
+        #[arg(long)]
+        local: bool,
         /// How to print
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -174,7 +181,7 @@ pub enum ClientCommand {
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Look at the cluster
+    /// Look at the cluster, and change its members
     #[command(subcommand)]
     Cluster(ClusterCommand),
 }
@@ -198,6 +205,40 @@ pub enum ClusterCommand {
         /// How to print
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Let a node in as a learner; it runs, belongs to no cluster, and waits (a node started with --join needs no such call)
+    Add {
+        /// Where its peers reach it
+        #[arg(value_name = "HOST:PORT")]
+        peer_address: String,
+        /// The id that it gets; without it the next that was never used
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        id: Option<u64>,
+    },
+    /// Make a learner a voter, once it is caught up
+    Promote {
+        /// Its id
+        id: u64,
+    },
+    /// Make a voter a learner
+    Demote {
+        /// Its id
+        id: u64,
+    },
+    /// Remove a member for ever: its id is never used again
+    Remove {
+        /// Its id
+        id: u64,
+    },
+    /// Let commands use the features of a level that every member's version knows; it cannot be taken back
+    RaiseFeatureLevel {
+        /// The level
+        level: u32,
+    },
+    /// Hand leadership to a voter
+    Transfer {
+        /// Its id
+        id: u64,
     },
 }
 

@@ -136,6 +136,11 @@ impl Client {
         self.call(&method, path, body, Some(&key)).await
     }
 
+    /// A change of the cluster's members: sent again it finds what it wants done already.
+    pub(super) async fn change(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+        self.call(&method, path, body, None).await
+    }
+
     async fn call(&self, method: &Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Result<Value, CallError> {
         let mut unreachable = Vec::new();
         for server in &self.servers {

@@ -10,6 +10,7 @@
 mod apply;
 mod arguments;
 mod client;
+mod cluster;
 mod demo;
 mod documents;
 mod print;
@@ -21,8 +22,8 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
+use arguments::RouteCommand;
 pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, ServeArguments};
-use arguments::{ClusterCommand, RouteCommand};
 use client::Client;
 
 /// Runs a command that asks the nodes of `connection`.
@@ -68,14 +69,14 @@ async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Resu
     let client = Client::new(connection)?;
     match command {
         ClientCommand::Apply { apply } => apply::run(&client, &apply).await,
-        ClientCommand::Get { kind, name, output } => show::get(&client, kind, name.as_deref(), output).await,
+        ClientCommand::Get { kind, name, local, output } => show::get(&client, kind, name.as_deref(), local, output).await,
         ClientCommand::Delete { kind, name } => show::delete(&client, kind, &name).await,
         ClientCommand::Route(RouteCommand::Set { route }) => route::set(&client, &route).await,
         ClientCommand::Explain { url, method, headers, listener, output } => {
             let question = show::question(&url, &method, &headers, listener.as_deref());
             show::explain(&client, &question, output).await
         }
-        ClientCommand::Cluster(ClusterCommand::Status { output }) => show::cluster(&client, output).await,
+        ClientCommand::Cluster(command) => cluster::run(&client, &command).await,
     }
 }
 

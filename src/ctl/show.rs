@@ -1,4 +1,4 @@
-//! Commands that show: `get`, `explain`, `cluster status`; and `delete`.
+//! Commands that show: `get`, `explain`; and `delete`.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -9,15 +9,16 @@ use super::client::{CallError, Client};
 use super::print::{BAD, DIM, GOOD, STRONG, WARN, out, plain, raw, styled, table, text};
 
 /// `get KIND [NAME]`
-pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, output: Output) -> anyhow::Result<()> {
+pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, local: bool, output: Output) -> anyhow::Result<()> {
     if let Some(name) = name {
-        let resource = client.get(&format!("/v1/{}/{}", kind.plural, segment(name))).await?;
+        let consistency = if local { "?consistency=local" } else { "" };
+        let resource = client.get(&format!("/v1/{}/{}{consistency}", kind.plural, segment(name))).await?;
         if !raw(&resource, output)? {
             table(&headings(kind), &[row(kind, &resource)]);
         }
         return Ok(());
     }
-    let items = all(client, kind).await?;
+    let items = all(client, kind, local).await?;
     if !raw(&json!({"items": items}), output)? {
         let rows: Vec<_> = items.iter().map(|item| row(kind, item)).collect();
         table(&headings(kind), &rows);
@@ -26,9 +27,10 @@ pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, output:
 }
 
 /// Every page of a kind.
-async fn all(client: &Client, kind: Kind) -> Result<Vec<Value>, CallError> {
+async fn all(client: &Client, kind: Kind, local: bool) -> Result<Vec<Value>, CallError> {
     let mut items = Vec::new();
-    let mut path = format!("/v1/{}?limit=1000", kind.plural);
+    let first = format!("/v1/{}?limit=1000{}", kind.plural, if local { "&consistency=local" } else { "" });
+    let mut path = first.clone();
     loop {
         let mut page = client.get(&path).await?;
         if let Some(Value::Array(list)) = page.get_mut("items").map(Value::take) {
@@ -36,7 +38,7 @@ async fn all(client: &Client, kind: Kind) -> Result<Vec<Value>, CallError> {
         }
         match text(&page, "continue") {
             "" => return Ok(items),
-            next => path = format!("/v1/{}?limit=1000&continue={}", kind.plural, segment(next)),
+            next => path = format!("{first}&continue={}", segment(next)),
         }
     }
 }
@@ -158,73 +160,9 @@ fn backend_line(backend: &Value) -> String {
     format!("service {name} (weight {}): {endpoints}", plain(backend, "weight"))
 }
 
-/// `cluster status`
-pub(super) async fn cluster(client: &Client, output: Output) -> anyhow::Result<()> {
-    let status = client.get("/v1/cluster").await?;
-    if raw(&status, output)? {
-        return Ok(());
-    }
-    let quorum = match status.get("quorum").and_then(Value::as_bool) {
-        Some(true) => styled(GOOD, "quorum"),
-        _ => styled(BAD, "no quorum"),
-    };
-    let leader = plain(&status, "leader");
-    out(format!(
-        "cluster {}, term {}, leader {leader}, {quorum} (as node {} sees it)",
-        plain(&status, "clusterId"),
-        plain(&status, "term"),
-        plain(&status, "nodeId")
-    ));
-    let members = status.get("members").and_then(Value::as_array).into_iter().flatten();
-    let members: Vec<Vec<String>> = members.map(|member| member_row(member, &leader)).collect();
-    table(&["ID", "ROLE", "PEERS", "ADMIN", "REVISION", "DIGEST", "LAG", "REACHABLE", "VERSION"], &members);
-    divergences(&status).into_iter().for_each(out);
-    Ok(())
-}
-
-/// A line for each member that holds something else than the others.
-fn divergences(status: &Value) -> Vec<String> {
-    let members = status.get("members").and_then(Value::as_array).into_iter().flatten();
-    let line = |member: &Value| {
-        let why = member.get("diverged").and_then(Value::as_str)?;
-        Some(format!("node {} {}: {why}", plain(member, "id"), styled(BAD, "has diverged")))
-    };
-    members.filter_map(line).collect()
-}
-
-/// A member as a row. What is not known of one that was never heard is `-`.
-fn member_row(member: &Value, leader: &str) -> Vec<String> {
-    let id = plain(member, "id");
-    let role = if id == leader { "leader".to_owned() } else { plain(member, "role") };
-    let digest = plain(member, "digest").chars().take(12).collect();
-    let reachable = if member.get("reachable").and_then(Value::as_bool) == Some(true) { "yes" } else { "no" };
-    let [peers, admin, revision] = ["peerAddress", "adminAddress", "revision"].map(|key| plain(member, key));
-    let [lag, version] = ["lagEntries", "version"].map(|key| plain(member, key));
-    vec![id, role, peers, admin, revision, digest, lag, reachable.to_owned(), version]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_not_known_of_a_member_is_a_dash() {
-        let heard = json!({"id": 1, "role": "voter", "peerAddress": "h:1", "adminAddress": "h:2", "version": "0.1.0", "revision": 7,
-            "digest": "0123456789abcdef", "lagEntries": 0, "reachable": true});
-        assert_eq!(member_row(&heard, "1"), ["1", "leader", "h:1", "h:2", "7", "0123456789ab", "0", "yes", "0.1.0"]);
-        let never = json!({"id": 2, "role": "voter", "peerAddress": "h:3", "adminAddress": null, "version": null, "revision": null,
-            "digest": null, "lagEntries": null, "reachable": false});
-        // Nobody leads either.
-        assert_eq!(member_row(&never, "-"), ["2", "voter", "h:3", "-", "-", "-", "-", "no", "-"]);
-    }
-
-    #[test]
-    fn who_has_diverged_is_told() {
-        let members = json!([{"id": 1, "diverged": null}, {"id": 2}, {"id": 3, "diverged": "at revision 7"}]);
-        let lines: Vec<String> =
-            divergences(&json!({"members": members})).iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
-        assert_eq!(lines, ["node 3 has diverged: at revision 7"]);
-    }
 
     #[test]
     fn an_explanation_says_what_the_proxy_answers() {

@@ -17,13 +17,27 @@ pub struct Command {
     pub body: CommandBody,
 }
 
-/// What a command does. Variants are appended, never reordered: their position is their number on disk.
+/// What a command does. A variant that came after the first version needs a feature level ([`CommandBody::feature_level`]). Variants are appended, never reordered: their position is their number on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandBody {
     /// Change resources, all or nothing.
     Transaction(Transaction),
     /// Raise the feature level to this number; a lower one changes nothing.
     RaiseFeatureLevel(u32),
+    /// Sets the note of State. Feature level 1.
+    #[cfg(feature = "next-format")]
+    SetNote(String),
+}
+
+impl CommandBody {
+    /// The level that the cluster must have been raised to.
+    pub fn feature_level(&self) -> u32 {
+        match self {
+            CommandBody::Transaction(_) | CommandBody::RaiseFeatureLevel(_) => 0,
+            #[cfg(feature = "next-format")]
+            CommandBody::SetNote(_) => 1,
+        }
+    }
 }
 
 /// Operations that take effect together, in one revision, or not at all.

@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::digest::Digest;
 use super::history::HistoryEntry;
 use super::idempotency::Remembered;
-use super::ids::{Revision, Timestamp};
+use super::ids::{NodeId, Revision, Timestamp};
 use super::resource::Resource;
 use super::state::State;
 
@@ -37,6 +37,16 @@ pub enum StateRecord {
         /// [`State::state_digest`].
         state_digest: Digest,
     },
+    /// A member that was removed.
+    RemovedMember {
+        /// Its id.
+        id: NodeId,
+        /// Its data directory's.
+        incarnation: [u8; 16],
+    },
+    /// The note. Feature level 1.
+    #[cfg(feature = "next-format")]
+    Note(String),
 }
 
 /// Why records do not make a State.
@@ -88,6 +98,9 @@ impl StateBuilder {
             StateRecord::Resource(resource) => self.state.restore_resource(resource),
             StateRecord::History(entry) => self.state.restore_history(entry),
             StateRecord::Remembered(remembered) => self.state.restore_remembered(remembered),
+            StateRecord::RemovedMember { id, incarnation } => self.state.remember_removed_member(id, incarnation),
+            #[cfg(feature = "next-format")]
+            StateRecord::Note(note) => self.state.restore_note(note),
             StateRecord::Footer { digest, state_digest } => self.footer = Some((digest, state_digest)),
         }
         Ok(())

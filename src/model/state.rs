@@ -12,7 +12,7 @@ use super::command::{Command, CommandBody, Operation, Precondition, Transaction}
 use super::digest::{Digest, SetHash};
 use super::history::{Change, History, HistoryEntry, Version};
 use super::idempotency::{IdempotencyMemory, Lookup, Remembered};
-use super::ids::{Revision, Timestamp};
+use super::ids::{NodeId, Revision, Timestamp};
 use super::limits::{
     CLOCK_STEP_MAX, DOCUMENT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX,
 };
@@ -34,6 +34,10 @@ pub struct State {
     hash: SetHash,
     history: History,
     idempotency: IdempotencyMemory,
+    /// Members that were removed, with the incarnation of each: their ids are never used again.
+    removed_members: OrdMap<NodeId, [u8; 16]>,
+    #[cfg(feature = "next-format")]
+    note: String,
 }
 
 impl State {
@@ -49,7 +53,7 @@ impl State {
 
     /// The digest of everything in State, compared between nodes at the same applied log id.
     pub fn state_digest(&self) -> Digest {
-        Digest::of_parts([
+        let digest = Digest::of_parts([
             self.revision.0.to_le_bytes().as_slice(),
             self.clock.0.to_le_bytes().as_slice(),
             self.feature_level.to_le_bytes().as_slice(),
@@ -57,12 +61,35 @@ impl State {
             self.history.hash().0.as_slice(),
             self.idempotency.next_sequence().to_le_bytes().as_slice(),
             self.idempotency.hash().0.as_slice(),
-        ])
+            self.removed_members_digest().0.as_slice(),
+        ]);
+        // A field of a later level counts once it holds something: below its level all versions have one digest.
+        #[cfg(feature = "next-format")]
+        if !self.note.is_empty() {
+            return Digest::of_parts([digest.0.as_slice(), self.note.as_bytes()]);
+        }
+        digest
     }
 
     /// The level of features that every member understands.
     pub fn feature_level(&self) -> u32 {
         self.feature_level
+    }
+
+    /// The incarnation of the member with this id, where it was removed.
+    pub fn removed_member(&self, id: NodeId) -> Option<[u8; 16]> {
+        self.removed_members.get(&id).copied()
+    }
+
+    /// The greatest id of a member that was removed.
+    pub fn last_removed_member(&self) -> Option<NodeId> {
+        self.removed_members.get_max().map(|(id, _)| *id)
+    }
+
+    /// Remembers for ever that a member was removed. Part of applying the membership that leaves it out, so that all nodes remember it
+    /// from the same log id on.
+    pub fn remember_removed_member(&mut self, id: NodeId, incarnation: [u8; 16]) {
+        self.removed_members.insert(id, incarnation);
     }
 
     /// How many resources there are.
@@ -127,6 +154,11 @@ impl State {
                 self.feature_level = self.feature_level.max(*level);
                 self.unchanged(Vec::new())
             }
+            #[cfg(feature = "next-format")]
+            CommandBody::SetNote(note) => {
+                self.note.clone_from(note);
+                self.unchanged(Vec::new())
+            }
         }
     }
 
@@ -150,6 +182,8 @@ impl State {
             .chain(self.resources.values().map(|resource| StateRecord::Resource(resource.as_ref().clone())))
             .chain(self.history.iter().map(|entry| StateRecord::History(entry.clone())))
             .chain(self.idempotency.iter().map(|remembered| StateRecord::Remembered(remembered.clone())))
+            .chain(self.removed_members.iter().map(|(&id, &incarnation)| StateRecord::RemovedMember { id, incarnation }))
+            .chain(self.later_records())
             .chain(std::iter::once(footer))
     }
 
@@ -159,6 +193,30 @@ impl State {
         let bound = self.clock.plus_millis(CLOCK_STEP_MAX.as_millis() as u64);
         let proposed = if self.clock == Timestamp::default() { proposed_at } else { proposed_at.min(bound) };
         self.clock = self.clock.max(proposed);
+    }
+
+    /// Records of later feature levels.
+    fn later_records(&self) -> impl Iterator<Item = StateRecord> + '_ {
+        #[cfg(feature = "next-format")]
+        return (!self.note.is_empty()).then(|| StateRecord::Note(self.note.clone())).into_iter();
+        #[cfg(not(feature = "next-format"))]
+        std::iter::empty()
+    }
+
+    /// The note.
+    #[cfg(feature = "next-format")]
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    #[cfg(feature = "next-format")]
+    pub(super) fn restore_note(&mut self, note: String) {
+        self.note = note;
+    }
+
+    fn removed_members_digest(&self) -> Digest {
+        let parts = self.removed_members.iter().map(|(id, incarnation)| [id.to_le_bytes().as_slice(), incarnation].concat());
+        Digest::of_parts(parts.collect::<Vec<_>>().iter().map(Vec::as_slice))
     }
 
     fn apply_once(&mut self, command: &Command, transaction: &Transaction) -> Outcome {

@@ -78,6 +78,10 @@ families! {
     raft_is_leader: Gauge = "raftgate_raft_is_leader";
     /// 1 while this node knows of a leader that a quorum follows.
     raft_has_quorum: Gauge = "raftgate_raft_has_quorum";
+    /// Terms that began, by whether this process was kept from running for over half of the shortest election timeout just before.
+    raft_elections: CounterVec = "raftgate_raft_elections_total" ["starved"];
+    /// How late a thread wakes up that only sleeps: what the machine keeps from this process.
+    scheduling_gap: Histogram = "raftgate_scheduling_gap_seconds";
     /// Proposals by what became of them: applied, refused, not_applied, unknown.
     raft_proposals: CounterVec = "raftgate_raft_proposals_total" ["result"];
     /// From a proposal to its outcome.

@@ -1,8 +1,12 @@
-//! What is seen from outside: metrics, structured logs, and the access log.
+//! What is seen from outside: metrics, structured logs, the access log, and how late the machine lets this process run.
 
 mod access_log;
+mod canary;
+mod known_bugs;
 pub mod logging;
 mod metrics;
 
 pub use access_log::{AccessEntry, AccessLog};
+pub use canary::{Canary, SchedulingGap};
+pub use known_bugs::KnownBug;
 pub use metrics::{Counter, CounterVec, Gauge, Histogram, Metrics};

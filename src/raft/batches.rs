@@ -207,7 +207,7 @@ impl Shared {
                 return response.results.into_iter().map(read_propose_result).collect();
             }
             Ok(response) => unknown(format!("leader {leader}: {} answers to {}", response.results.len(), batch.len())),
-            Err(error @ (CallError::NotSent(_) | CallError::Refused(_))) => {
+            Err(error @ (CallError::NotSent(_) | CallError::Refused(_) | CallError::Removed(_))) => {
                 not_applied(NotAppliedKind::NoLeader, format!("leader {leader}: {error}"))
             }
             Err(error) => unknown(format!("leader {leader}: {error}")),

@@ -44,6 +44,7 @@ pub(super) struct Report {
     pub(super) published: Revision,
     pub(super) version: String,
     pub(super) admin_address: String,
+    pub(super) feature_level_max: u32,
 }
 
 impl Report {
@@ -65,6 +66,7 @@ impl Report {
             published: Revision(message.published_revision),
             version: message.version,
             admin_address: message.admin_address,
+            feature_level_max: message.feature_level_max,
         })
     }
 
@@ -84,6 +86,8 @@ struct Inner {
     reports: BTreeMap<NodeId, Report>,
     /// When each member was asked first.
     asked_since: BTreeMap<NodeId, Instant>,
+    /// The term at the last look.
+    term: Option<u64>,
 }
 
 impl Board {
@@ -164,7 +168,11 @@ impl Shared {
         let peer = self.member(id)?;
         let request = pb::StatusRequest { header: Some(self.identity.header(id)) };
         let mut client = peer.control();
-        let answer = call(limit, client.status(request)).await?;
+        let answer = call(limit, client.status(request)).await.inspect_err(|error| {
+            if let CallError::Removed(reason) = error {
+                self.note_removed(reason);
+            }
+        })?;
         let report = Report::read(answer).map_err(|error| CallError::Broken(error.to_string()))?;
         self.compare(id, &report.samples);
         self.board.inner().reports.insert(id, report.clone());
@@ -182,6 +190,17 @@ impl Shared {
         })
     }
 
+    /// Counts the terms that began since the last look.
+    fn count_elections(&self, term: u64) {
+        let Some(before) = self.board.inner().term.replace(term) else { return };
+        let starved = self.scheduling_gap.worst() > self.settings.election_timeout_min / 2;
+        let label = if starved { "true" } else { "false" };
+        self.metrics.raft_elections.with_label_values(&[label]).inc_by(term.saturating_sub(before));
+        if starved && term > before {
+            tracing::warn!(term, gap = ?self.scheduling_gap.worst(), "an election while the machine kept this process from running");
+        }
+    }
+
     /// Shows Raft's numbers as metrics.
     fn observe(&self) {
         let Some(raft) = self.raft() else { return };
@@ -191,6 +210,7 @@ impl Shared {
             let applied = metrics.last_applied.map_or(0, |id| id.index);
             (metrics.current_term, metrics.last_log_index.unwrap_or(0), applied, metrics.current_leader)
         };
+        self.count_elections(term);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.raft_term.set(gauge(term));
         self.metrics.raft_is_leader.set(i64::from(leader == Some(self.node_id())));

@@ -15,14 +15,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::node::Node;
 use super::shared::Shared;
 use crate::model::{Digest, NodeId, Revision, State};
 use crate::store::{LogId, Membership, Sample, Samples};
@@ -287,8 +286,7 @@ impl Shared {
 
 /// Waits until this node has to stand aside. From then on it does not stand for election, and hands leadership over whenever it has it:
 /// an election that was under way may still end in its favour.
-pub(super) async fn stand_aside(node: Node) {
-    let shared = &node.shared;
+pub(super) async fn stand_aside(shared: Arc<Shared>) {
     let aside = async {
         if shared.divergence.aside.subscribe().wait_for(Option::is_some).await.is_err() {
             return;
@@ -300,7 +298,7 @@ pub(super) async fn stand_aside(node: Node) {
         let mut metrics = raft.server_metrics();
         loop {
             if metrics.borrow_and_update().current_leader == Some(shared.node_id()) {
-                node.hand_over(Instant::now() + HAND_OVER_TRY).await;
+                shared.hand_over(None, Instant::now() + HAND_OVER_TRY).await;
                 tokio::time::sleep(HAND_OVER_PAUSE).await;
             } else if metrics.changed().await.is_err() {
                 return;

@@ -37,6 +37,10 @@ pub enum NotAppliedKind {
     StorageFailed,
     /// This node is stopping.
     Stopping,
+    /// The cluster removed this node.
+    Removed,
+    /// The cluster's feature level, or the leader's version, does not have the command.
+    Unsupported,
 }
 
 /// What became of a proposal that has no outcome.
@@ -81,4 +85,50 @@ pub enum ReadError {
     /// This node is stopping.
     #[error("this node is stopping")]
     Stopping,
+}
+
+/// Why a change of the members was not made, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MemberError {
+    /// There is no such member.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not as things stand now; later it may go.
+    #[error("{0}")]
+    Conflict(String),
+    /// Not at all.
+    #[error("{0}")]
+    Refused(String),
+    /// Certainly nothing was changed: the client may try again.
+    #[error("not applied: {reason}")]
+    NotApplied {
+        /// Which case.
+        kind: NotAppliedKind,
+        /// For people.
+        reason: String,
+    },
+    /// It may have happened, or may happen yet.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+impl MemberError {
+    pub(super) fn not_applied(kind: NotAppliedKind, reason: impl Into<String>) -> MemberError {
+        MemberError::NotApplied { kind, reason: reason.into() }
+    }
+
+    /// Whether another try inside the deadline can do no harm and may help.
+    pub(super) fn may_be_tried_again(&self) -> bool {
+        matches!(self, MemberError::NotApplied { kind: NotAppliedKind::NoLeader | NotAppliedKind::NoQuorum, .. })
+    }
+}
+
+impl From<ProposeError> for MemberError {
+    fn from(error: ProposeError) -> MemberError {
+        match error {
+            ProposeError::NotApplied { kind, reason } => MemberError::NotApplied { kind, reason },
+            ProposeError::Unknown { reason } => MemberError::Unknown(reason),
+            ProposeError::TooLarge { .. } => MemberError::Refused(error.to_string()),
+        }
+    }
 }

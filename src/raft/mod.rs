@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`Node`] is the handle. Everything behind it lives in one `Shared` value and in tasks that end with the node.
-//! - `bootstrap` forms a new cluster; `identity` says who speaks in every message and refuses whom this node must not hear.
+//! - `bootstrap` forms a new cluster, `join` lets a node into a running one, `members` changes who votes; `identity` says who speaks in every message and refuses whom this node must not hear.
 //! - `proposals` keeps "not applied" and "unknown" apart, `batches` takes commands to the leader in batches; `reads` shares ReadIndex rounds; `live` waits for published tables.
 //! - `board` knows how the peers are; `divergence` compares what they hold; `compaction` makes snapshots and purges the log.
 //!
@@ -23,7 +23,9 @@ mod compaction;
 mod divergence;
 mod error;
 mod identity;
+mod join;
 mod live;
+mod members;
 mod network;
 mod node;
 mod options;
@@ -38,7 +40,8 @@ mod tests;
 mod wire;
 mod wire_outcome;
 
-pub use error::{NotAppliedKind, ProposeError, ReadError, StartError};
+pub use error::{MemberError, NotAppliedKind, ProposeError, ReadError, StartError};
+pub use members::MemberChange;
 pub use node::Node;
 pub use options::{NodeOptions, RaftSettings};
 pub use status::{ClusterStatus, MemberLive, MemberStatus, Role};

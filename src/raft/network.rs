@@ -85,7 +85,9 @@ impl Network {
                 RPCError::Timeout(Timeout { action, id: self.identity.node_id(), target: self.target, timeout })
             }
             CallError::Broken(_) => RPCError::Network(NetworkError::new(&error)),
-            CallError::NotSent(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+            CallError::NotSent(_) | CallError::Refused(_) | CallError::Removed(_) => {
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
         }
     }
 }

@@ -12,8 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use super::batches::Lanes;
 use super::bootstrap::{find_cluster, form, members_hash};
-use super::error::{ProposeError, ReadError, StartError};
+use super::error::{MemberError, ProposeError, ReadError, StartError};
 use super::identity::Identity;
+use super::join::{self, Invitation};
+use super::members::{self, MemberChange};
 use super::network::NetworkFactory;
 use super::options::{NodeOptions, RaftSettings};
 use super::peers::Peers;
@@ -23,19 +25,18 @@ use super::shared::{Raft, Shared};
 use super::status::{ClusterStatus, MemberLive};
 use super::{board, compaction, divergence, server};
 use crate::model::{Command, NodeId, Outcome, Revision, State};
+use crate::observe::KnownBug;
 use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
 
 /// Entries of one append, before bytes cut it further.
 const APPEND_ENTRIES_MAX: u64 = 1024;
-/// A voter that leadership goes to has answered within this time.
-const HAND_OVER_ANSWER: Duration = Duration::from_millis(100);
 /// How long a stop waits for tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running node. Clones are cheap and share it.
 #[derive(Debug, Clone)]
 pub struct Node {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     closer: LogCloser,
 }
 
@@ -60,8 +61,10 @@ impl Node {
         if known.is_none() {
             check_empty(options.node_id, opened.is_empty, &options.initial_members)?;
         }
+        let node_id = known.as_ref().map(|known| known.node_id).or(options.node_id);
+        let invitation = options.join.map(|address| Invitation { address, node_id: None });
         let incarnation = known.as_ref().map_or_else(Incarnation::random, |known| known.incarnation);
-        let identity = Arc::new(Identity::new(options.node_id, incarnation, opened.applied.clone(), options.metrics.clone()));
+        let identity = Arc::new(Identity::new(node_id, incarnation, opened.applied.clone(), options.metrics.clone()));
         let (leader_rounds, leader_waiting) = Rounds::new();
         let (follower_rounds, follower_waiting) = Rounds::new();
         let shared = Arc::new(Shared {
@@ -70,6 +73,7 @@ impl Node {
             members_hash: members_hash(&options.cluster_name, &options.initial_members),
             cluster_name: Arc::from(options.cluster_name),
             initial_members: options.initial_members,
+            peer_address: options.peer_address,
             admin_address: options.admin_address,
             raft: watch::Sender::new(None),
             applied: opened.applied,
@@ -87,15 +91,19 @@ impl Node {
             storage_failed: opened.failed,
             failure,
             bootstrap_failed: watch::Sender::new(None),
+            removed: watch::Sender::new(None),
+            invitation: watch::Sender::new(invitation),
+            member_turn: Arc::default(),
             metrics: options.metrics,
-            lease: options.settings.election_timeout_max,
+            scheduling_gap: options.scheduling_gap,
+            settings: options.settings,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let core = Core { config, log: opened.log, state_machine: opened.state_machine, advisor: opened.advisor };
         if let Some(known) = &known {
             // Before the first peer asks, or it would be refused.
-            shared.identity.join(known.cluster_id);
+            shared.identity.join(known.cluster_id, known.node_id);
         }
         shared.tasks.spawn(server::run(options.peer_listener, Arc::clone(&shared)));
         match known {
@@ -108,11 +116,12 @@ impl Node {
             }
         }
         shared.tasks.spawn(board::run(Arc::clone(&shared)));
+        shared.tasks.spawn(divergence::stand_aside(Arc::clone(&shared)));
+        shared.tasks.spawn(members::run(Arc::clone(&shared)));
         shared.tasks.spawn(stop_raft_on_storage_failure(Arc::clone(&shared)));
+        shared.tasks.spawn(stop_raft_on_removal(Arc::clone(&shared)));
         spawn_rounds(&shared, leader_waiting, follower_waiting);
-        let node = Node { shared, closer: opened.closer };
-        node.shared.tasks.spawn(divergence::stand_aside(node.clone()));
-        Ok(node)
+        Ok(Node { shared, closer: opened.closer })
     }
 
     /// Proposes a command at the leader, from here or over one hop, and waits for its outcome until `deadline`.
@@ -141,6 +150,12 @@ impl Node {
             }
             if let Some(why) = shared.divergence.aside() {
                 return Err(ReadError::Diverged(why));
+            }
+            if let Some(reason) = shared.removed.borrow().clone() {
+                return Err(ReadError::Unavailable(reason));
+            }
+            if KnownBug::StaleRead.is_on() {
+                return Ok(self.state());
             }
             match tokio::time::timeout_at(deadline, self.read_once()).await {
                 Err(_) => return Err(ReadError::Unavailable(reason)),
@@ -216,54 +231,51 @@ impl Node {
     /// Hands leadership to a voter that is caught up and has just answered, and waits for a new leader until `deadline`.
     /// True when another node leads then; a follower does nothing.
     pub async fn hand_over(&self, deadline: Instant) -> bool {
-        let shared = &self.shared;
-        let own = shared.node_id();
-        let Some(raft) = shared.raft() else { return true };
-        if shared.leader() != Some(own) {
-            return true;
-        }
-        let Some(target) = self.successor(&raft).await else {
-            tracing::warn!("no voter is caught up and answers: leadership is not handed over");
-            return false;
-        };
-        tracing::info!(target, "handing leadership over");
-        if raft.trigger().transfer_leader(target).await.is_err() {
-            return true;
-        }
-        let mut metrics = raft.server_metrics();
-        let moved = async {
-            while metrics.borrow_and_update().current_leader.is_none_or(|id| id == own) {
-                if metrics.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout_at(deadline, moved).await.is_ok()
+        self.shared.hand_over(None, deadline).await
     }
 
-    /// The voter with the longest matching log among those that answer at once and have not diverged.
-    async fn successor(&self, raft: &Raft) -> Option<NodeId> {
-        let own = self.shared.node_id();
-        let mut candidates: Vec<_> = {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-            metrics.membership_config.voter_ids().filter(|&id| id != own).map(|id| (matched(&id), id)).collect()
-        };
-        candidates.sort();
-        for (_, id) in candidates.into_iter().rev() {
-            let answered = self.shared.poll(id, HAND_OVER_ANSWER).await;
-            if answered.is_ok_and(|report| report.stands_aside.is_none()) && !self.shared.divergence.is_outside(id) {
-                return Some(id);
-            }
-        }
-        None
+    /// Asks the node at `peer_address`, which belongs to no cluster, to join this one; gives its id once it is a learner.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`] tells whether it may have happened.
+    pub async fn add_member(
+        &self,
+        peer_address: &str,
+        node_id: Option<NodeId>,
+        deadline: Instant,
+    ) -> Result<NodeId, MemberError> {
+        self.shared.add_member(peer_address, node_id, deadline).await
+    }
+
+    /// Changes one member, here or at the leader over one hop, and waits until this node shows it.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`] tells whether it may have happened.
+    pub async fn change_member(&self, change: MemberChange, deadline: Instant) -> Result<(), MemberError> {
+        self.shared.change_member(change, deadline).await
+    }
+
+    /// Raises the level of features that commands may use, where every member knows it.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`] tells whether it may have happened.
+    pub async fn raise_feature_level(&self, level: u32, deadline: Instant) -> Result<(), MemberError> {
+        self.shared.raise_feature_level(level, deadline).await
+    }
+
+    /// The Raft core.
+    #[cfg(test)]
+    pub(super) fn core(&self) -> Raft {
+        self.shared.raft().unwrap()
     }
 
     /// Ends the Raft core behind the node's back.
     #[cfg(test)]
     pub(super) async fn end_core(&self) {
-        stop_core(&self.shared.raft().unwrap()).await;
+        stop_core(&self.core()).await;
     }
 
     /// Stops the Raft side and the peer server, and closes the store. Calls under way end with an error.
@@ -285,7 +297,7 @@ impl Node {
 }
 
 fn check_empty(
-    node_id: NodeId,
+    node_id: Option<NodeId>,
     is_empty: bool,
     initial_members: &std::collections::BTreeMap<NodeId, String>,
 ) -> Result<(), StartError> {
@@ -293,9 +305,10 @@ fn check_empty(
         let reason = "it holds Raft data but no identity: remove the member, and add this node under a new id";
         return Err(StartError::Identity(reason.to_owned()));
     }
-    if !initial_members.contains_key(&node_id) {
-        let reason = format!("node {node_id} is not in the list, and its data directory is empty");
-        return Err(StartError::Members(reason));
+    let is_listed = node_id.is_some_and(|id| initial_members.contains_key(&id));
+    if !initial_members.is_empty() && !is_listed {
+        let id = node_id.map_or_else(|| "this node".to_owned(), |id| format!("node {id}"));
+        return Err(StartError::Members(format!("{id} is not in the list, and its data directory is empty")));
     }
     Ok(())
 }
@@ -314,7 +327,7 @@ fn raft_config(name: &str, settings: RaftSettings) -> Result<Arc<Config>, StartE
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
         // A leader that restarts within its lease must not lead on: its followers may have committed what it never flushed.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(KnownBug::LeaderRestore.is_on()),
         // A leader that hears no quorum falls silent for this long, so that the others can elect one that does.
         quorum_loss_probe_interval: Some(millis(settings.election_timeout_max).saturating_mul(2)),
         ..Config::default()
@@ -347,16 +360,20 @@ fn spawn_form(shared: &Arc<Shared>, raft: Raft, cluster: ClusterId) {
 async fn bootstrap(shared: Arc<Shared>, core: Core, mut file: store::IdentityFile) {
     let stopping = shared.stopping.clone();
     let joined = async {
-        let cluster_id = find_cluster(&shared).await?;
+        let (cluster_id, node_id) = if shared.initial_members.is_empty() {
+            join::join(&shared).await?
+        } else {
+            (find_cluster(&shared).await?, shared.node_id())
+        };
         let identity = store::Identity {
             cluster_id,
             cluster_name: shared.cluster_name.to_string(),
-            node_id: shared.node_id(),
+            node_id,
             incarnation: shared.identity.incarnation(),
         };
         let written = tokio::task::spawn_blocking(move || file.write(identity)).await;
         written.map_err(|error| error.to_string())?.map_err(|error| format!("identity not written: {error}"))?;
-        shared.identity.join(cluster_id);
+        shared.identity.join(cluster_id, node_id);
         let raft = start_raft(&shared, core).await.map_err(|error| error.to_string())?;
         spawn_form(&shared, raft, cluster_id);
         Ok::<(), String>(())
@@ -394,6 +411,7 @@ async fn watch_core(shared: Arc<Shared>, raft: Raft) {
     };
     if let Some(reason) = shared.stopping.run_until_cancelled(ended).await
         && !shared.stopping.is_cancelled()
+        && shared.removed.borrow().is_none()
     {
         shared.failure.set(&format!("raft core ended: {reason}"));
     }
@@ -405,6 +423,15 @@ async fn stop_core(raft: &Raft) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "raft core did not end in order"),
         Err(_) => tracing::warn!("raft core still runs"),
+    }
+}
+
+async fn stop_raft_on_removal(shared: Arc<Shared>) {
+    let mut removed = shared.removed.subscribe();
+    let Some(Ok(_)) = shared.stopping.run_until_cancelled(removed.wait_for(Option::is_some)).await else { return };
+    shared.metrics.raft_is_leader.set(0);
+    if let Some(raft) = shared.raft() {
+        stop_core(&raft).await;
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::model::{NodeId, Published};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SchedulingGap};
 use crate::store::Opened;
 
 /// Raft's timing. All nodes of a cluster should have the same.
@@ -34,12 +34,16 @@ impl Default for RaftSettings {
 /// Everything that [`super::Node::start`] needs.
 #[derive(Debug)]
 pub struct NodeOptions {
-    /// This node's id.
-    pub node_id: NodeId,
+    /// This node's id; without one it has its data directory's, or gets one from the cluster that it joins.
+    pub node_id: Option<NodeId>,
     /// Nodes of a cluster with another name are refused.
     pub cluster_name: String,
-    /// Peer addresses of the members of a new cluster, this node's among them.
+    /// Peer addresses of the members of a new cluster, this node's among them. Empty: this node joins a running one.
     pub initial_members: BTreeMap<NodeId, String>,
+    /// Peer address of a member of the cluster to join. Without it an empty node that has no initial members waits until it is added.
+    pub join: Option<String>,
+    /// Where peers reach this node, as it tells the cluster that it joins.
+    pub peer_address: String,
     /// Raft's timing.
     pub settings: RaftSettings,
     /// The data directory, open.
@@ -50,6 +54,8 @@ pub struct NodeOptions {
     pub published: watch::Receiver<Published>,
     /// Where peers connect, already bound.
     pub peer_listener: TcpListener,
+    /// How late this process runs.
+    pub scheduling_gap: SchedulingGap,
     /// This node's metrics.
     pub metrics: Metrics,
 }

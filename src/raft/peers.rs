@@ -14,6 +14,7 @@ use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
+use super::identity::says_removed;
 use crate::model::NodeId;
 use crate::pb::peer::peer_client::PeerClient;
 
@@ -35,7 +36,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(address: &str) -> Result<Peer, CallError> {
+    /// Connections to whoever is at `address`. They are made when they are needed.
+    pub(super) fn new(address: &str) -> Result<Peer, CallError> {
         let client = || {
             let channel = endpoint(address)?.connect_lazy();
             let client = PeerClient::new(channel);
@@ -96,6 +98,9 @@ pub(super) enum CallError {
     /// The peer refused it before doing anything.
     #[error("refused: {0}")]
     Refused(String),
+    /// The peer refused it, since the cluster removed this node.
+    #[error("refused: {0}")]
+    Removed(String),
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -123,7 +128,8 @@ fn classify(status: &Status) -> CallError {
     }
     // Only this project's own checks answer with this code; the transport never does.
     if status.code() == Code::FailedPrecondition {
-        return CallError::Refused(status.message().to_owned());
+        let reason = status.message().to_owned();
+        return if says_removed(status) { CallError::Removed(reason) } else { CallError::Refused(reason) };
     }
     CallError::Broken(format!("{:?}: {}", status.code(), status.message()))
 }

@@ -12,11 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
-use super::error::{NotAppliedKind, ProposeError};
+use super::error::{MemberError, NotAppliedKind, ProposeError};
 use super::shared::{Raft, Shared};
-use crate::model::limits::TRANSACTION_BYTES_MAX;
-use crate::model::{Command, CommandBody, Outcome};
-use crate::store::{Proposal, encode_command};
+use crate::model::limits::{FEATURE_LEVEL_MAX, TRANSACTION_BYTES_MAX};
+use crate::model::{Command, CommandBody, Outcome, Timestamp};
+use crate::observe::KnownBug;
+use crate::store::{Proposal, decode_command, encode_command};
 
 /// Bytes of one encoded command: a full transaction with what surrounds its documents. Fits into a peers' message.
 pub(super) const COMMAND_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 2 * 1024 * 1024;
@@ -24,6 +25,8 @@ pub(super) const COMMAND_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 2 * 1024 * 1
 const PENDING_MAX: usize = 4096;
 /// Bytes of the proposals that wait on one node.
 const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a member may take to say which feature levels it knows.
+const LEVEL_ANSWER: Duration = Duration::from_secs(1);
 /// What one permit of the byte count stands for.
 const PERMIT_BYTES: usize = 1024;
 
@@ -86,7 +89,9 @@ impl Shared {
     }
 
     async fn propose_until(self: &Arc<Self>, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let repeatable = matches!(&command.body, CommandBody::Transaction(transaction) if transaction.idempotency.is_some());
+        let remembered = matches!(&command.body, CommandBody::Transaction(transaction) if transaction.idempotency.is_some());
+        let repeatable = remembered || KnownBug::BlindRetry.is_on();
+        self.check_level(&command.body)?;
         let bytes =
             encode_command(&command).map_err(|error| not_applied(NotAppliedKind::Busy, format!("not encodable: {error}")))?;
         drop(command);
@@ -122,12 +127,50 @@ impl Shared {
         }
     }
 
-    fn raft_to_propose(&self) -> Result<Raft, ProposeError> {
+    fn check_level(&self, command: &CommandBody) -> Result<(), ProposeError> {
+        let (needed, present) = (command.feature_level(), self.states.borrow().feature_level());
+        if needed <= present {
+            return Ok(());
+        }
+        let reason = format!(
+            "it needs feature level {needed}, and the cluster is at {present}: once every member runs a version that knows it, raise it \
+             (raftgate cluster raise-feature-level {needed})"
+        );
+        Err(not_applied(NotAppliedKind::Unsupported, reason))
+    }
+
+    /// Raises the level of features that commands may use.
+    pub(super) async fn raise_feature_level(self: &Arc<Self>, level: u32, deadline: Instant) -> Result<(), MemberError> {
+        if level > FEATURE_LEVEL_MAX {
+            let reason = format!("this node's version knows feature levels up to {FEATURE_LEVEL_MAX}, not {level}");
+            return Err(MemberError::Refused(reason));
+        }
+        for id in self.other_members() {
+            let report = self.poll(id, LEVEL_ANSWER).await;
+            let report =
+                report.map_err(|error| MemberError::Conflict(format!("node {id} does not say what it knows: {error}")))?;
+            if report.feature_level_max < level {
+                let (version, known) = (report.version, report.feature_level_max);
+                return Err(MemberError::Conflict(format!(
+                    "node {id} runs version {version}, which knows feature levels up to {known}: upgrade it first"
+                )));
+            }
+        }
+        let command =
+            Command { proposed_at: Timestamp::default(), actor: String::new(), body: CommandBody::RaiseFeatureLevel(level) };
+        self.propose(command, deadline).await?;
+        Ok(())
+    }
+
+    pub(super) fn raft_to_propose(&self) -> Result<Raft, ProposeError> {
         if let Some(reason) = self.storage_failure() {
             return Err(not_applied(NotAppliedKind::StorageFailed, reason));
         }
         if self.stopping.is_cancelled() {
             return Err(not_applied(NotAppliedKind::Stopping, "this node is stopping"));
+        }
+        if let Some(reason) = self.removed.borrow().clone() {
+            return Err(not_applied(NotAppliedKind::Removed, reason));
         }
         self.raft().ok_or_else(|| not_applied(NotAppliedKind::NoLeader, "this node has not joined a cluster yet"))
     }
@@ -137,7 +180,13 @@ impl Shared {
         self: &Arc<Self>,
         commands: Vec<(Bytes, Instant)>,
     ) -> Vec<Result<Outcome, ProposeError>> {
-        let enqueue = |(command, deadline)| self.enqueue(self.node_id(), command, deadline);
+        let enqueue = |(command, deadline): (Bytes, Instant)| {
+            // What this version cannot read would stop every node that applies it.
+            let body =
+                decode_command(&command).map_err(|error| not_applied(NotAppliedKind::Unsupported, error.to_string()))?.body;
+            self.check_level(&body)?;
+            self.enqueue(self.node_id(), command, deadline)
+        };
         let tickets: Vec<_> = commands.into_iter().map(enqueue).collect();
         let mut results = Vec::with_capacity(tickets.len());
         for ticket in tickets {

@@ -13,6 +13,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batches::BATCH_COUNT_MAX;
+use super::join;
+use super::members::MemberChange;
 use super::network::SNAPSHOT_CHUNK_TIMEOUT;
 use super::peers::MESSAGE_BYTES_MAX;
 use super::proposals::deadline_of;
@@ -20,6 +22,7 @@ use super::shared::{Raft, Shared};
 use super::wire::{self, WireError};
 use super::wire_outcome;
 use crate::model::Revision;
+use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_server::{Peer, PeerServer};
 use crate::pb::peer::snapshot_request::Part;
@@ -82,6 +85,9 @@ impl PeerService {
         self.shared.identity.admit(header)?;
         if let Some(reason) = self.shared.storage_failure() {
             return Err(refused(format!("storage of node {} failed: {reason}", self.shared.node_id())));
+        }
+        if self.shared.removed.borrow().is_some() {
+            return Err(refused(format!("node {} was removed from the cluster", self.shared.node_id())));
         }
         self.shared.raft().ok_or_else(|| refused(format!("node {} is starting", self.shared.node_id())))
     }
@@ -171,6 +177,27 @@ impl Peer for PeerService {
         Ok(Response::new(self.shared.hello()))
     }
 
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let deadline = deadline_of(request.wait_ms);
+        Ok(Response::new(join::response(self.shared.admit(request, deadline).await)))
+    }
+
+    async fn invite(&self, request: Request<pb::InviteRequest>) -> Result<Response<pb::InviteResponse>, Status> {
+        Ok(Response::new(self.shared.take_invitation(&request.into_inner())))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<pb::ChangeMemberRequest>,
+    ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
+        let request = request.into_inner();
+        self.shared.identity.admit(request.header.as_ref())?;
+        let change = MemberChange::read(&request).ok_or_else(|| refused("a change that this version does not know"))?;
+        let changed = self.shared.change_here(change, deadline_of(request.wait_ms)).await;
+        Ok(Response::new(wire_outcome::change_response(changed)))
+    }
+
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let request = request.into_inner();
         let raft = self.admit(request.header.as_ref())?;
@@ -193,6 +220,7 @@ impl Peer for PeerService {
             last_log_index,
             version: VERSION.to_owned(),
             admin_address: self.shared.admin_address.clone(),
+            feature_level_max: FEATURE_LEVEL_MAX,
             samples: self.shared.samples.told().iter().map(wire::sample).collect(),
             stands_aside: self.shared.divergence.aside().unwrap_or_default(),
         }))

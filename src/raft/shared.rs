@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Instant as _, ReadPolicy};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,12 +17,14 @@ use super::batches::Lanes;
 use super::board::Board;
 use super::divergence::Divergence;
 use super::identity::Identity;
+use super::join::Invitation;
+use super::options::RaftSettings;
 use super::peers::{CallError, Peer, Peers, call};
 use super::proposals::Admission;
 use super::reads::{RoundAnswer, Rounds};
 use super::wire;
 use crate::model::{NodeId, Published, State};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
 use crate::store::{AppliedState, Failure, Samples, SnapshotDirectory, StateMachine, TypeConfig};
 
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     pub(super) initial_members: BTreeMap<NodeId, String>,
     /// Of the cluster's name and the initial members.
     pub(super) members_hash: Bytes,
+    /// Where peers reach this node, as it tells a cluster that it joins.
+    pub(super) peer_address: String,
     pub(super) admin_address: String,
     /// Set once, when this node belongs to a cluster.
     pub(super) raft: watch::Sender<Option<Raft>>,
@@ -68,8 +72,15 @@ pub(super) struct Shared {
     pub(super) failure: Failure,
     /// Why this node cannot form or join its cluster.
     pub(super) bootstrap_failed: watch::Sender<Option<String>>,
+    /// Why this node was removed from the cluster, once it heard so.
+    pub(super) removed: watch::Sender<Option<String>>,
+    /// Whom to ask for a cluster to join.
+    pub(super) invitation: watch::Sender<Option<Invitation>>,
+    /// One change of the members at a time.
+    pub(super) member_turn: Arc<Mutex<()>>,
     pub(super) metrics: Metrics,
-    pub(super) lease: Duration,
+    pub(super) scheduling_gap: SchedulingGap,
+    pub(super) settings: RaftSettings,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -87,9 +98,9 @@ impl Shared {
         self.storage_failed.borrow().clone()
     }
 
-    /// Who leads, as far as this node knows; after a storage error it hears of nobody any more.
+    /// Who leads, as far as this node knows; after a storage error or its removal it hears of nobody any more.
     pub(super) fn leader(&self) -> Option<NodeId> {
-        if self.storage_failed.borrow().is_some() {
+        if self.storage_failed.borrow().is_some() || self.removed.borrow().is_some() {
             return None;
         }
         self.raft.borrow().as_ref().and_then(|raft| raft.server_metrics().borrow_watched().current_leader)
@@ -111,7 +122,7 @@ impl Shared {
             return false;
         }
         let alone = metrics.membership_config.voter_ids().all(|id| id == self.node_id());
-        alone || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() < self.lease)
+        alone || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() < self.settings.election_timeout_max)
     }
 
     /// The connections to a member.

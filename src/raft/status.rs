@@ -30,6 +30,10 @@ pub struct ClusterStatus {
     pub storage_failed: Option<String>,
     /// Why this node cannot join or form its cluster, if so.
     pub bootstrap_failed: Option<String>,
+    /// Why this node was removed from the cluster, if it was.
+    pub removed: Option<String>,
+    /// The two sets of voters of a change that is under way.
+    pub joint: Option<Vec<Vec<NodeId>>>,
     /// A member differs from this node at an equal revision or log id: who, where, and what this node does about it.
     pub diverged: Option<String>,
     /// The last log index on this node.
@@ -116,6 +120,7 @@ impl Shared {
             quorum: leader.is_some(),
             storage_failed: self.storage_failure(),
             bootstrap_failed: self.bootstrap_failed.borrow().clone(),
+            removed: self.removed.borrow().clone(),
             diverged: diverged.summary,
             applied_index: applied.log_id.map_or(0, |id| id.index),
             ..ClusterStatus::default()
@@ -128,6 +133,8 @@ impl Shared {
         status.committed_index = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);
         status.snapshot_index = metrics.snapshot.map_or(0, |id| id.index);
         status.purged_index = metrics.purged.map_or(0, |id| id.index);
+        let joint = metrics.membership_config.membership().get_joint_config();
+        status.joint = (joint.len() > 1).then(|| joint.iter().map(|voters| voters.iter().copied().collect()).collect());
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let reports = self.board.reports();
         for (&id, member) in metrics.membership_config.nodes() {

@@ -1,6 +1,7 @@
 //! Three nodes in one process, on loopback, on real disks.
 
 mod divergence;
+mod members;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,11 +14,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::model::{
     Command, CommandBody, IdempotencyKey, Kind, Name, NodeId, Operation, Outcome, Published, ResourceKey, Revision, Timestamp,
     Transaction,
 };
-use crate::observe::Metrics;
+use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_client::PeerClient;
 use crate::store::{self, StoreOptions};
@@ -68,26 +70,47 @@ impl Cluster {
     }
 
     async fn start_node(&mut self, id: NodeId) {
+        let listener = bind(&self.members[&id]).await;
+        self.start_as(id, Some(id), self.members.clone(), None, listener).await;
+    }
+
+    /// Starts a node that the test calls `label`; its id may be another, or come later.
+    async fn start_as(
+        &mut self,
+        label: u64,
+        node_id: Option<NodeId>,
+        initial_members: BTreeMap<NodeId, String>,
+        join: Option<String>,
+        peer_listener: TcpListener,
+    ) {
         let metrics = Metrics::new();
-        let options =
-            StoreOptions { dir: self.data_dir(id), node_id: id, cluster_name: self.name.to_owned(), metrics: metrics.clone() };
+        let options = StoreOptions {
+            dir: self.data_dir(label),
+            node_id,
+            cluster_name: self.name.to_owned(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+            metrics: metrics.clone(),
+        };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
         let (log, failure, tamper) = (opened.closer.clone(), opened.failure.clone(), opened.tamper.clone());
         let (published, published_receiver) = watch::channel(Published::default());
         let node = Node::start(NodeOptions {
-            node_id: id,
+            node_id,
+            join,
+            peer_address: peer_listener.local_addr().unwrap().to_string(),
             cluster_name: self.name.to_owned(),
-            initial_members: self.members.clone(),
+            initial_members,
             settings: RaftSettings::default(),
             opened,
-            admin_address: format!("127.0.0.1:{id}"),
+            admin_address: format!("127.0.0.1:{label}"),
             published: published_receiver,
-            peer_listener: bind(&self.members[&id]).await,
+            scheduling_gap: SchedulingGap::default(),
+            peer_listener,
             metrics: metrics.clone(),
         })
         .await
         .unwrap();
-        self.running.insert(id, Running { node, metrics, published, log, failure, tamper });
+        self.running.insert(label, Running { node, metrics, published, log, failure, tamper });
     }
 
     async fn stop_node(&mut self, id: NodeId) {

@@ -1,6 +1,6 @@
 //! Outcomes on the wire: a follower that forwarded a command gets the leader's outcome back, or why there is none.
 
-use super::error::{NotAppliedKind, ProposeError};
+use super::error::{MemberError, NotAppliedKind, ProposeError};
 use super::proposals::{not_applied, unknown};
 use super::wire::WireError;
 use crate::model::{Kind, Name, Outcome, Refusal, ResourceKey, ResultItem, Revision};
@@ -89,36 +89,70 @@ pub(super) fn propose_result(result: Result<Outcome, ProposeError>) -> pb::Propo
         Err(error @ ProposeError::TooLarge { .. }) => {
             Result::NotApplied(pb::NotApplied { kind: Kind::Busy.into(), reason: error.to_string() })
         }
-        Err(ProposeError::NotApplied { kind, reason }) => {
-            let kind = match kind {
-                NotAppliedKind::NoLeader => Kind::NoLeader,
-                NotAppliedKind::NoQuorum => Kind::NoQuorum,
-                NotAppliedKind::Busy => Kind::Busy,
-                NotAppliedKind::StorageFailed => Kind::StorageFailed,
-                NotAppliedKind::Stopping => Kind::Stopping,
-            };
-            Result::NotApplied(pb::NotApplied { kind: kind.into(), reason })
-        }
+        Err(ProposeError::NotApplied { kind, reason }) => Result::NotApplied(not_applied_message(kind, reason)),
     };
     pb::ProposeResult { result: Some(result) }
 }
 
-pub(super) fn read_propose_result(message: pb::ProposeResult) -> Result<Outcome, ProposeError> {
+fn not_applied_message(kind: NotAppliedKind, reason: String) -> pb::NotApplied {
     use pb::not_applied::Kind;
+    let kind = match kind {
+        NotAppliedKind::NoLeader => Kind::NoLeader,
+        NotAppliedKind::NoQuorum => Kind::NoQuorum,
+        NotAppliedKind::Busy => Kind::Busy,
+        NotAppliedKind::StorageFailed => Kind::StorageFailed,
+        NotAppliedKind::Stopping => Kind::Stopping,
+        NotAppliedKind::Removed => Kind::Removed,
+        NotAppliedKind::Unsupported => Kind::Unsupported,
+    };
+    pb::NotApplied { kind: kind.into(), reason }
+}
+
+fn read_not_applied_kind(message: &pb::NotApplied) -> NotAppliedKind {
+    use pb::not_applied::Kind;
+    match message.kind() {
+        Kind::NoLeader => NotAppliedKind::NoLeader,
+        Kind::NoQuorum => NotAppliedKind::NoQuorum,
+        Kind::Busy => NotAppliedKind::Busy,
+        Kind::Unsupported => NotAppliedKind::Unsupported,
+        // That storage or process is the leader's: another leader will come.
+        Kind::StorageFailed | Kind::Stopping | Kind::Removed => NotAppliedKind::NoLeader,
+    }
+}
+
+/// What the leader made of a change of members: the log index that shows it, or why not.
+pub(super) fn change_response(result: Result<u64, MemberError>) -> pb::ChangeMemberResponse {
+    use pb::change_member_response::Result;
+    let result = match result {
+        Ok(index) => Result::DoneAtIndex(index),
+        Err(MemberError::NotFound(reason)) => Result::NotFound(reason),
+        Err(MemberError::Conflict(reason)) => Result::Conflict(reason),
+        Err(MemberError::Refused(reason)) => Result::Refused(reason),
+        Err(MemberError::NotApplied { kind, reason }) => Result::NotApplied(not_applied_message(kind, reason)),
+        Err(MemberError::Unknown(reason)) => Result::Unknown(reason),
+    };
+    pb::ChangeMemberResponse { result: Some(result) }
+}
+
+pub(super) fn read_change_response(message: pb::ChangeMemberResponse) -> Result<u64, MemberError> {
+    use pb::change_member_response::Result;
+    Err(match message.result {
+        Some(Result::DoneAtIndex(index)) => return Ok(index),
+        Some(Result::NotFound(reason)) => MemberError::NotFound(reason),
+        Some(Result::Conflict(reason)) => MemberError::Conflict(reason),
+        Some(Result::Refused(reason)) => MemberError::Refused(reason),
+        Some(Result::NotApplied(refused)) => MemberError::not_applied(read_not_applied_kind(&refused), refused.reason),
+        Some(Result::Unknown(reason)) => MemberError::Unknown(reason),
+        None => MemberError::Unknown("empty answer".to_owned()),
+    })
+}
+
+pub(super) fn read_propose_result(message: pb::ProposeResult) -> Result<Outcome, ProposeError> {
     use pb::propose_result::Result;
     match message.result {
         Some(Result::Outcome(outcome)) => read_outcome(&outcome).map_err(|error| unknown(error.to_string())),
         Some(Result::Unknown(reason)) => Err(unknown(reason)),
-        Some(Result::NotApplied(refused)) => {
-            let kind = match refused.kind() {
-                Kind::NoLeader => NotAppliedKind::NoLeader,
-                Kind::NoQuorum => NotAppliedKind::NoQuorum,
-                Kind::Busy => NotAppliedKind::Busy,
-                // That storage or process is the leader's: another leader will come.
-                Kind::StorageFailed | Kind::Stopping => NotAppliedKind::NoLeader,
-            };
-            Err(not_applied(kind, refused.reason))
-        }
+        Some(Result::NotApplied(refused)) => Err(not_applied(read_not_applied_kind(&refused), refused.reason)),
         None => Err(unknown("empty answer")),
     }
 }

@@ -33,7 +33,8 @@ use tracing::{error, info};
 use self::addresses::Bound;
 use crate::admin::{self, AdminState, Phase, Tokens};
 use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
-use crate::observe::{AccessLog, Metrics};
+use crate::model::limits::FEATURE_LEVEL_MAX;
+use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings};
 use crate::store::{self, OpenError, StoreOptions};
@@ -128,6 +129,7 @@ struct Server {
     admin: Task<()>,
     stop_admin: CancellationToken,
     publisher: Publisher,
+    canary: Canary,
     gate: Option<oneshot::Sender<()>>,
     /// Bound, and not yet served.
     listeners: Vec<BoundListener>,
@@ -141,6 +143,7 @@ impl Server {
         let bound = Bound::take(&config).await?;
         let addresses = bound.addresses()?;
         let metrics = Metrics::new();
+        let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
         let opened = open_store(&config, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
@@ -150,10 +153,13 @@ impl Server {
             node_id: config.node_id,
             cluster_name: config.cluster.name.clone(),
             initial_members: config.cluster.initial_members.clone(),
+            join: config.cluster.join.clone(),
+            peer_address: config.cluster.advertise.clone().unwrap_or_else(|| addresses.peer.to_string()),
             settings: raft_settings(&config),
             opened,
             admin_address: advertised,
             published: live.published(),
+            scheduling_gap: canary.gap(),
             peer_listener: bound.peer,
             metrics: metrics.clone(),
         })
@@ -182,6 +188,7 @@ impl Server {
             admin,
             stop_admin,
             publisher,
+            canary,
             gate,
             listeners,
             proxy,
@@ -231,7 +238,7 @@ impl Server {
         let revision = self.live.load().revision;
         let addresses = &self.addresses;
         let proxy = addresses.listeners.values().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        info!(node = self.config.node_id, %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
+        info!(node = self.node.node_id(), %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
         Ok(())
     }
 
@@ -245,7 +252,7 @@ impl Server {
 
     /// faults.md, "Leader transfer".
     async fn stop(self) {
-        info!(node = self.config.node_id, "stopping");
+        info!(node = self.node.node_id(), "stopping");
         self.phase.send_replace(Phase::Draining);
         self.node.hand_over(Instant::now() + HAND_OVER_DEADLINE).await;
         if let Some(proxy) = self.proxy {
@@ -255,11 +262,12 @@ impl Server {
         if let Err(error) = self.admin.await {
             error!(%error, "admin API did not end in order");
         }
+        let node = self.node.node_id();
         self.node.shutdown().await;
-        // Both join a thread.
-        let (publisher, access_log) = (self.publisher, self.access_log);
+        // All join a thread.
+        let (publisher, canary, access_log) = (self.publisher, self.canary, self.access_log);
         let joined = task::spawn_blocking(move || {
-            drop(publisher);
+            drop((publisher, canary));
             access_log.map(|(log, writer)| {
                 drop(log);
                 writer.join()
@@ -268,7 +276,7 @@ impl Server {
         if let Err(error) = joined.await {
             error!(%error, "a thread did not end in order");
         }
-        info!(node = self.config.node_id, "stopped");
+        info!(node, "stopped");
     }
 }
 
@@ -286,6 +294,7 @@ async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Ope
         dir: config.data_dir.clone(),
         node_id: config.node_id,
         cluster_name: config.cluster.name.clone(),
+        feature_level_max: FEATURE_LEVEL_MAX,
         metrics: metrics.clone(),
     };
     let opened = task::spawn_blocking(move || store::open(options)).await;

@@ -27,18 +27,20 @@ use crate::observe::Metrics;
 
 /// What the operator does about a data directory that lost something. A voter never repairs itself under its old id: what it forgot, it
 /// may have promised to others.
-const REPLACE: &str = "this node must not vote again under this id: remove the member from the cluster, then start a node with an empty \
-                       data directory under a new id and join it";
+const REPLACE: &str = "this node must not vote again under this id: remove the member (raftgate cluster remove ID), start a node with an \
+                       empty data directory under a new id (serve --join ADDRESS), and promote it (raftgate cluster promote ID)";
 
 /// What to open.
 #[derive(Debug)]
 pub struct StoreOptions {
     /// The data directory; made where it is missing.
     pub dir: PathBuf,
-    /// The configured node id.
-    pub node_id: NodeId,
+    /// The configured node id; without one the directory's identity says it, or the cluster that the node joins.
+    pub node_id: Option<NodeId>,
     /// The configured name of the cluster.
     pub cluster_name: String,
+    /// The highest feature level that this version knows ([`FEATURE_LEVEL_MAX`](crate::model::limits::FEATURE_LEVEL_MAX)).
+    pub feature_level_max: u32,
     /// Where the store's metrics go.
     pub metrics: Metrics,
 }
@@ -114,7 +116,19 @@ pub enum OpenError {
         /// Why that failed.
         source: io::Error,
     },
-    /// The log is damaged.
+    /// A later version wrote it.
+    #[error(
+        "data directory {path}: the cluster is at feature level {found}, this version knows up to {known}: run a later version"
+    )]
+    FeatureLevel {
+        /// The data directory.
+        path: PathBuf,
+        /// The level of its State.
+        found: u32,
+        /// What this version knows.
+        known: u32,
+    },
+    /// The log, or a small file beside it, is damaged.
     #[error("data directory {path}: {reason}; {REPLACE}")]
     Log {
         /// The data directory.
@@ -140,8 +154,8 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
     let lock = lock.ok_or_else(|| OpenError::Locked { path: dir.to_path_buf() })?;
     let identity = open_identity(&options)?;
-    let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(file_error("vote"))?;
-    let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(file_error("mark"))?;
+    let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(small_file_error(dir, "vote"))?;
+    let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(small_file_error(dir, "mark"))?;
     let snapshots = SnapshotDirectory::open(&dir.join("snapshots")).map_err(file_error("snapshots"))?;
     let Loaded { directory, newest } =
         snapshots.map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), reasons })?;
@@ -152,8 +166,13 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         log_id: file.meta().last_log_id,
         membership: file.meta().last_membership.clone(),
     });
+    let level = current.state.feature_level();
+    if level > options.feature_level_max {
+        return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
+    }
     let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), reason };
-    let database = Database::open(&dir.join("log")).map_err(|error| log_error(error.to_string()))?;
+    let database =
+        Database::open(&dir.join("log")).map_err(|error| log_error(format!("the log in log/ cannot be opened: {error}")))?;
     let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
     check(&log, vote, mark, current.log_id).map_err(log_error)?;
     sync_directory(dir).map_err(file_error("directory"))?;
@@ -161,16 +180,25 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         .map_err(file_error("parent directory"))?;
     info!(path = %dir.display(), first = ?log.tail.first_index(), last = ?log.tail.last(), snapshot = ?current.log_id, "store opened");
     let files = Files { vote: vote_file, mark: mark_file, lock };
-    start(options.metrics, identity, directory, current, database, log, files, mark, vote.is_none()).map_err(file_error("thread"))
+    start(options.metrics, options.feature_level_max, identity, directory, current, database, log, files, mark, vote.is_none())
+        .map_err(file_error("thread"))
+}
+
+/// A small file that is damaged is as good as lost: what it said is not known any more.
+fn small_file_error(dir: &Path, what: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+    let path = dir.to_path_buf();
+    move |source| match source.kind() {
+        io::ErrorKind::InvalidData => OpenError::Log { path, reason: format!("the file {what:?} is damaged: {source}") },
+        _ => OpenError::File { path, what, source },
+    }
 }
 
 fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
     let path = options.dir.clone();
-    let identity =
-        IdentityFile::open(&options.dir).map_err(|source| OpenError::File { path: path.clone(), what: "identity", source })?;
+    let identity = IdentityFile::open(&options.dir).map_err(small_file_error(&options.dir, "identity"))?;
     if let Some(present) = identity.get() {
-        if present.node_id != options.node_id {
-            return Err(OpenError::OtherNode { path, found: present.node_id, configured: options.node_id });
+        if let Some(configured) = options.node_id.filter(|configured| *configured != present.node_id) {
+            return Err(OpenError::OtherNode { path, found: present.node_id, configured });
         }
         if present.cluster_name != options.cluster_name {
             let (found, configured) = (present.cluster_name.clone(), options.cluster_name.clone());
@@ -251,6 +279,7 @@ fn check(log: &LoadedLog, vote: Option<Vote>, mark: DiskMark, snapshot: Option<L
 #[expect(clippy::too_many_arguments, reason = "the parts of a store, put together in one place")]
 fn start(
     metrics: Metrics,
+    feature_level_max: u32,
     identity: IdentityFile,
     directory: SnapshotDirectory,
     current: AppliedState,
@@ -269,7 +298,7 @@ fn start(
     thread::Builder::new().name("raftgate-log".to_owned()).spawn(move || writer.run())?;
     let failed = failure.subscribe();
     let snapshots = Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure: failure.clone(), metrics };
-    let state_machine = StateMachine::new(current, snapshots);
+    let state_machine = StateMachine::new(current, feature_level_max, snapshots);
     Ok(Opened {
         applied: state_machine.applied(),
         states: state_machine.states(),

@@ -22,7 +22,7 @@ use super::samples::Samples;
 use super::snapshot::{SnapshotDirectory, SnapshotFile};
 use super::types::{Answer, Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::model::State;
-use crate::observe::Metrics;
+use crate::observe::{KnownBug, Metrics};
 
 /// State at an applied log id.
 #[derive(Debug, Clone, Default)]
@@ -37,13 +37,22 @@ pub struct AppliedState {
 
 impl AppliedState {
     fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: self.log_id, last_membership: self.membership.clone() }
+        let mut last_log_id = self.log_id;
+        if KnownBug::SnapshotOneAhead.is_on() {
+            last_log_id = last_log_id.map(|id| LogId::new(id.leader_id, id.index + 1));
+        }
+        SnapshotMeta { last_log_id, last_membership: self.membership.clone() }
     }
 
     fn apply(&mut self, entry: Entry) -> io::Result<Answer> {
         let answer = match entry.payload {
             Payload::Blank => None,
             Payload::Membership(membership) => {
+                for (&id, member) in self.membership.nodes() {
+                    if membership.get_node(&id).is_none() {
+                        self.state.remember_removed_member(id, member.incarnation.0);
+                    }
+                }
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 None
             }
@@ -80,6 +89,7 @@ impl Snapshots {
 #[derive(Debug)]
 pub struct StateMachine {
     current: AppliedState,
+    feature_level_max: u32,
     applied: watch::Sender<AppliedState>,
     states: watch::Sender<State>,
     samples: Samples,
@@ -93,12 +103,13 @@ pub struct StateMachine {
 pub(crate) type Tamper = std::sync::Arc<std::sync::atomic::AtomicBool>;
 
 impl StateMachine {
-    pub(crate) fn new(current: AppliedState, snapshots: Snapshots) -> StateMachine {
+    pub(crate) fn new(current: AppliedState, feature_level_max: u32, snapshots: Snapshots) -> StateMachine {
         let (applied, states) = (watch::Sender::new(current.clone()), watch::Sender::new(current.state.clone()));
         let samples = Samples::default();
         samples.after_batch(&current);
         StateMachine {
             current,
+            feature_level_max,
             applied,
             states,
             samples,
@@ -128,6 +139,16 @@ impl StateMachine {
         Tamper::clone(&self.tamper)
     }
 
+    /// What a later version agreed on cannot be followed by this one.
+    fn check_level(&self, state: &State) -> io::Result<()> {
+        let (level, known) = (state.feature_level(), self.feature_level_max);
+        if level <= known {
+            return Ok(());
+        }
+        let reason = format!("the cluster is at feature level {level}, this version knows up to {known}: run a later version");
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+    }
+
     fn publish(&self) {
         self.samples.after_batch(&self.current);
         self.states.send_replace(self.current.state.clone());
@@ -154,7 +175,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let answer = self.current.apply(entry).inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
+            let answer = self.current.apply(entry).and_then(|answer| self.check_level(&self.current.state).map(|()| answer));
+            let answer = answer.inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
             self.samples.after_entry(&self.current);
             answers.extend(responder.map(|responder| (responder, answer)));
         }
@@ -173,6 +195,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let directory = self.snapshots.directory.clone();
         let expected = meta.clone();
         let state = self.snapshots.blocking(move || directory.install(&expected, &snapshot)).await?;
+        self.check_level(&state).inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
         self.snapshots.metrics.raft_snapshots_installed.inc();
         self.snapshots.advisor.snapshot_complete(covered_bytes, &self.snapshots.directory);
         info!(last_log_id = ?meta.last_log_id, revision = %state.revision(), "snapshot installed");

@@ -20,7 +20,13 @@ use crate::observe::Metrics;
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { dir: dir.to_path_buf(), node_id: 1, cluster_name: "test".to_owned(), metrics: Metrics::new() }
+    StoreOptions {
+        dir: dir.to_path_buf(),
+        node_id: Some(1),
+        cluster_name: "test".to_owned(),
+        feature_level_max: u32::MAX,
+        metrics: Metrics::new(),
+    }
 }
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -310,7 +316,7 @@ async fn a_directory_has_one_owner() {
     assert!(opened.identity.write(Identity { node_id: 2, ..identity.clone() }).is_err());
     close(opened).await;
 
-    let error = open(StoreOptions { node_id: 2, ..options(directory.path()) }).unwrap_err();
+    let error = open(StoreOptions { node_id: Some(2), ..options(directory.path()) }).unwrap_err();
     assert!(matches!(error, OpenError::OtherNode { found: 1, configured: 2, .. }), "{error}");
     let error = open(StoreOptions { cluster_name: "other".to_owned(), ..options(directory.path()) }).unwrap_err();
     assert!(matches!(error, OpenError::OtherCluster { .. }), "{error}");

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use raftgate::model::limits::FEATURE_LEVEL_MAX;
 use raftgate::model::spec::{PathMatchType, RouteMatch, RouteSpec, canonical, parse_route};
 use raftgate::model::{
     Command, CommandBody, Kind, Name, Operation, Outcome, Precondition, ResourceKey, Revision, State, Timestamp, Transaction,
 };
-use raftgate::observe::Metrics;
+use raftgate::observe::{Metrics, SchedulingGap};
 use raftgate::raft::{Node, NodeOptions, RaftSettings};
 use raftgate::store::{Opened, StoreOptions};
 use raftgate::table::{Live, RequestView, Snapshot};
@@ -43,12 +44,15 @@ impl Cluster {
         for (node_id, peer_listener) in (1..).zip(listeners) {
             let directory = TempDir::with_prefix("raftgate-agreement-").unwrap();
             let options = NodeOptions {
-                node_id,
+                node_id: Some(node_id),
+                join: None,
+                peer_address: initial_members[&node_id].clone(),
                 cluster_name: "agreement".to_owned(),
                 initial_members: initial_members.clone(),
                 settings: RaftSettings::default(),
                 admin_address: format!("127.0.0.1:{node_id}"),
                 published: Live::new().published(),
+                scheduling_gap: SchedulingGap::default(),
                 opened: open(directory.path(), node_id),
                 peer_listener,
                 metrics: Metrics::new(),
@@ -63,7 +67,14 @@ impl Cluster {
 
 fn open(dir: &std::path::Path, node_id: u64) -> Opened {
     let cluster_name = "agreement".to_owned();
-    raftgate::store::open(StoreOptions { dir: dir.to_path_buf(), node_id, cluster_name, metrics: Metrics::new() }).unwrap()
+    raftgate::store::open(StoreOptions {
+        dir: dir.to_path_buf(),
+        node_id: Some(node_id),
+        cluster_name,
+        feature_level_max: FEATURE_LEVEL_MAX,
+        metrics: Metrics::new(),
+    })
+    .unwrap()
 }
 
 fn deadline() -> Instant {

@@ -41,6 +41,10 @@ pub(crate) struct Node {
     pub(crate) id: usize,
     pub(crate) host: String,
     pub(crate) dir: PathBuf,
+    /// The program that it runs.
+    pub(crate) program: PathBuf,
+    /// Set for the process.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
     process: Option<Child>,
 }
 
@@ -63,13 +67,19 @@ impl Node {
 
     pub(crate) fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let child = serve(&self.config_file()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let child =
+            serve(&self.program, &self.config_file()).envs(environment).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.process = Some(child);
     }
 
     /// Runs a node that is expected to refuse to start; gives its exit code and what it said.
     pub(crate) fn start_and_fail(config: &Path) -> (Option<i32>, String) {
-        let mut child = serve(config).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = serve(Path::new(env!("CARGO_BIN_EXE_raftgate")), config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -119,8 +129,8 @@ impl Drop for Node {
     }
 }
 
-fn serve(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_raftgate"));
+fn serve(program: &Path, config: &Path) -> Command {
+    let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(config).stdin(Stdio::null());
     command
 }
@@ -145,7 +155,7 @@ impl Cluster {
         let nodes = hosts.iter().enumerate().map(|(index, host)| {
             let dir = directory.path().join(format!("node{}", index + 1));
             fs::create_dir(&dir).unwrap();
-            let node = Node { id: index + 1, host: host.clone(), dir, process: None };
+            let node = Node { id: index + 1, host: host.clone(), dir, program: PathBuf::from(env!("CARGO_BIN_EXE_raftgate")), environment: Vec::new(), process: None };
             let config = format!(
                 "node_id = {}\ndata_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\ninitial_members = {{ {} }}\n\
                  [admin]\naddress = \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",
@@ -158,6 +168,44 @@ impl Cluster {
         });
         let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
         Cluster { nodes: nodes.collect(), client, directory }
+    }
+
+    /// Starts an empty node without an id that asks the node at `index` to be let in.
+    pub(crate) fn join(&mut self, index: usize) -> usize {
+        let number = self.nodes.len() + 1;
+        let (subnet, _) = self.nodes[index].host.rsplit_once('.').unwrap();
+        let host = format!("{subnet}.{number}");
+        let dir = self.path().join(format!("node{number}"));
+        fs::create_dir(&dir).unwrap();
+        let mut node = Node {
+            id: number,
+            host,
+            dir,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_raftgate")),
+            environment: Vec::new(),
+            process: None,
+        };
+        let config = format!(
+            "data_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\njoin = \"{member}:7081\"\n[admin]\naddress = \
+             \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",
+            node.data_dir(),
+            host = node.host,
+            member = self.nodes[index].host,
+        );
+        fs::write(node.config_file(), config).unwrap();
+        node.start();
+        self.nodes.push(node);
+        number - 1
+    }
+
+    /// What the command line says to `arguments` at the node: exit code, standard output and error.
+    pub(crate) async fn command(&self, index: usize, arguments: &str) -> (Option<i32>, String) {
+        let server = format!("{}:9081", self.nodes[index].host);
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_raftgate"));
+        command.args(["--server", &server, "--timeout", "15s"]).args(arguments.split_whitespace()).stdin(Stdio::null());
+        let output = command.output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
     }
 
     /// Three nodes that have a leader.

@@ -5,6 +5,10 @@
 
 mod atomicity;
 mod crashes;
+mod disk;
 mod harness;
 mod liveness;
+mod members;
 mod start;
+mod versions;
+mod writer;

@@ -16,9 +16,11 @@ use tokio::time::Instant;
 
 use crate::admin::{AdminState, Cluster, Listener, Phase, Tokens, router};
 use crate::model::path::EscapedSlashes;
-use crate::model::{Command, CommandBody, Kind, Name, Operation, Outcome, ResourceKey, Revision, State, Timestamp, Transaction};
+use crate::model::{
+    Command, CommandBody, Kind, Name, NodeId, Operation, Outcome, ResourceKey, Revision, State, Timestamp, Transaction,
+};
 use crate::observe::Metrics;
-use crate::raft::{ClusterStatus, MemberLive, NotAppliedKind, ProposeError, ReadError};
+use crate::raft::{ClusterStatus, MemberChange, MemberError, MemberLive, NotAppliedKind, ProposeError, ReadError};
 use crate::table::{Live, Snapshot};
 
 /// How the cluster fails.
@@ -107,6 +109,35 @@ impl Cluster for FakeCluster {
             MemberLive { id, revision: Some(if live { revision } else { Revision::ZERO }), live, reason }
         };
         Box::pin(async move { vec![member(1, true), member(2, !late)] })
+    }
+
+    fn add_member(&self, address: String, id: Option<NodeId>, _: Instant) -> BoxFuture<'_, Result<NodeId, MemberError>> {
+        Box::pin(async move {
+            match address.as_str() {
+                "h:1" => Ok(id.unwrap_or(4)),
+                _ => Err(MemberError::Refused(format!("the node at {address}: it belongs to a cluster already"))),
+            }
+        })
+    }
+
+    fn raise_feature_level(&self, level: u32, _: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
+        Box::pin(async move {
+            match level {
+                0 => Ok(()),
+                _ => Err(MemberError::Refused(format!("this node's version knows feature levels up to 0, not {level}"))),
+            }
+        })
+    }
+
+    fn change_member(&self, change: MemberChange, _: Instant) -> BoxFuture<'_, Result<(), MemberError>> {
+        Box::pin(async move {
+            match change {
+                MemberChange::Remove(9) => Err(MemberError::NotFound("node 9 is no member".to_owned())),
+                MemberChange::Promote(3) => Err(MemberError::Conflict("node 3 does not answer".to_owned())),
+                MemberChange::Demote(3) => Err(MemberError::Unknown("not committed before the deadline".to_owned())),
+                _ => Ok(()),
+            }
+        })
     }
 }
 

@@ -45,6 +45,25 @@ async fn a_resource_is_made_read_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn members_are_added_changed_and_removed() {
+    let api = Api::open();
+    for (call, body, status) in [
+        ("POST /v1/cluster/members", json!({"peerAddress": "h:1"}), 201),
+        ("POST /v1/cluster/members", json!({"peerAddress": "h:1", "id": 4}), 201),
+        ("PATCH /v1/cluster/members/4", json!({"role": "voter"}), 200),
+        ("POST /v1/cluster/leader", json!({"id": 4}), 200),
+        ("PATCH /v1/cluster/members/4", json!({"role": "learner"}), 200),
+    ] {
+        let answer = api.send(call, &[], body.to_string()).await;
+        assert_eq!((answer.status, &answer.body["id"]), (status, &json!(4)), "{call}: {answer:?}");
+    }
+    let removed = api.send("DELETE /v1/cluster/members/4", &[], "").await;
+    assert_eq!((removed.status, &removed.body["id"]), (200, &Value::Null), "{removed:?}");
+    let unknown = api.send("PATCH /v1/cluster/members/3", &[], json!({"role": "learner"}).to_string()).await;
+    assert_eq!((unknown.status, &unknown.body["outcome"]), (504, &json!("unknown")), "{unknown:?}");
+}
+
+#[tokio::test]
 async fn a_dangling_reference_is_a_warning() {
     let api = Api::open();
     let made = api.put("/v1/routes/shop", &route("/", "missing")).await;
@@ -126,6 +145,18 @@ async fn bad_input_is_named_and_changes_nothing() {
         ("PUT /v1/nothing/a", none, spec.clone(), 404, "nothing"),
         ("PUT /v1/certificates/a", none, spec.clone(), 501, "Certificate"),
         ("POST /v1/rollback", none, "{}".to_owned(), 501, "rollback"),
+        ("POST /v1/cluster/members", none, "{}".to_owned(), 422, "/peerAddress: this field is required"),
+        ("POST /v1/cluster/members", none, "{\"peerAddress\":\"h\"}".to_owned(), 422, "\\\"h\\\" is not host:port"),
+        ("POST /v1/cluster/members", none, "{\"peerAddress\":\"h:1\",\"id\":0}".to_owned(), 422, "/id: expected a member's id"),
+        ("POST /v1/cluster/members", none, "{\"peerAddress\":\"h:2\"}".to_owned(), 422, "belongs to a cluster already"),
+        ("PATCH /v1/cluster/members/2", none, "{\"role\":\"leader\"}".to_owned(), 422, "/role: expected"),
+        ("PATCH /v1/cluster/members/3", none, "{\"role\":\"voter\"}".to_owned(), 409, "node 3 does not answer"),
+        ("PATCH /v1/cluster/members/02", none, "{\"role\":\"voter\"}".to_owned(), 404, "is no member's id"),
+        ("DELETE /v1/cluster/members/9", none, String::new(), 404, "node 9 is no member"),
+        ("DELETE /v1/cluster/members/2?now=1", none, String::new(), 400, "now"),
+        ("POST /v1/cluster/feature-level", none, "{\"level\":-1}".to_owned(), 422, "/level: expected a number"),
+        ("POST /v1/cluster/feature-level", none, "{\"level\":7}".to_owned(), 422, "knows feature levels up to 0, not 7"),
+        ("POST /v1/cluster/leader", none, "{\"id\":\"2\"}".to_owned(), 422, "/id: expected a member's id"),
         ("PUT /v1/services/a/endpoints/1", none, "{}".to_owned(), 501, "endpoints"),
         ("PUT /v1/config", none, twice.to_string(), 422, "/items/1"),
         ("PUT /v1/config", none, bad_item.to_string(), 422, "Service \\\"s\\\""),

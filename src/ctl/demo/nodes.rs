@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(addresses.len(), 9);
         for node in nodes.iter() {
             let config = NodeConfig::load(Some(&node.config), Overrides::default()).unwrap();
-            assert_eq!((config.node_id, config.admin.address), (node.id, node.admin));
+            assert_eq!((config.node_id, config.admin.address), (Some(node.id), node.admin));
             assert_eq!(config.cluster.initial_members.len(), 3);
         }
         let dir = nodes.dir().to_owned();

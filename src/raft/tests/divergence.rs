@@ -171,8 +171,13 @@ async fn without_a_majority_on_any_side_all_alarm_and_nobody_stops() {
 
 /// Writes a snapshot of what the stopped node has, and of what no command made besides.
 async fn tamper_on_disk(cluster: &Cluster, id: NodeId) {
-    let options =
-        StoreOptions { dir: cluster.data_dir(id), node_id: id, cluster_name: cluster.name.to_owned(), metrics: Metrics::new() };
+    let options = StoreOptions {
+        dir: cluster.data_dir(id),
+        node_id: Some(id),
+        cluster_name: cluster.name.to_owned(),
+        feature_level_max: FEATURE_LEVEL_MAX,
+        metrics: Metrics::new(),
+    };
     let mut opened = store::open(options).unwrap();
     let committed = openraft::storage::RaftLogStorage::read_committed(&mut opened.log).await.unwrap().unwrap();
     let mut reader = openraft::storage::RaftLogStorage::get_log_reader(&mut opened.log).await;

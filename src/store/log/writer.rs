@@ -236,8 +236,7 @@ impl Writer {
     }
 
     fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.files.vote.write(&DiskVote::from(vote))?;
-        self.files.vote.sync()?;
+        self.files.vote.write_twice(&DiskVote::from(vote))?;
         self.shared.tail().set_vote(*vote);
         self.waiters.drain(..).for_each(|waiter| waiter.complete(Ok(())));
         Ok(())

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `lock` | nothing; locked while a process has the directory | - |
 //! | `identity` | cluster id, node id, incarnation, cluster name | when written, by a new file and a rename |
-//! | `vote` | the vote; its only authority | before `save_vote` returns |
+//! | `vote` | the vote, twice, so that a damaged copy does not bring an older one back; its only authority | before `save_vote` returns |
 //! | `mark` | last and purged log id at the log's last sync | every 100 ms while it moves, at a stop, and before a truncation |
 
 mod identity;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sync_directory;
+use crate::observe::KnownBug;
 use crate::store::codec::{SEAL_BYTES, seal, unseal};
 
 const VERSION: u8 = 1;
@@ -39,10 +40,14 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         let file = File::options().read(true).write(true).open(path)?;
         let mut newest: Option<(u64, Option<T>)> = None;
         for slot in 0..2 {
-            if let Some((sequence, value)) = read(&file, slot, context)?
-                && newest.as_ref().is_none_or(|(present, _)| *present < sequence)
-            {
-                newest = Some((sequence, value));
+            match read(&file, slot, context)? {
+                Slot::Empty => {}
+                Slot::Damaged => tracing::warn!(path = %path.display(), slot, "one of the two copies in this file is damaged"),
+                Slot::Good(sequence, value) => {
+                    if newest.as_ref().is_none_or(|(present, _)| *present < sequence) {
+                        newest = Some((sequence, value));
+                    }
+                }
             }
         }
         let (sequence, value) = newest
@@ -59,8 +64,21 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         Ok(())
     }
 
+    /// Overwrites both slots with `value`, one after the other; durable when this returns. A slot that is damaged later leaves the other,
+    /// with the same value: for what must never go back. Blocks.
+    pub(crate) fn write_twice(&mut self, value: &T) -> io::Result<()> {
+        for _ in 0..2 {
+            self.write(value)?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
     /// Makes the last write durable. Never to be tried again after an error. Blocks.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        if KnownBug::VoteNotSynced.is_on() && self.context == b"vote" {
+            return Ok(());
+        }
         self.file.sync_data()
     }
 }
@@ -87,8 +105,17 @@ fn encode<T: Serialize>(context: &[u8], sequence: u64, value: Option<&T>) -> io:
     Ok(page)
 }
 
-/// The value in a slot; `None` where it is empty, torn or damaged.
-fn read<T: DeserializeOwned>(file: &File, slot: u64, context: &[u8]) -> io::Result<Option<(u64, Option<T>)>> {
+/// What a slot holds.
+enum Slot<T> {
+    /// Nothing was written to it yet.
+    Empty,
+    /// A torn write, or a damaged one.
+    Damaged,
+    /// The number of its write, and its value.
+    Good(u64, Option<T>),
+}
+
+fn read<T: DeserializeOwned>(file: &File, slot: u64, context: &[u8]) -> io::Result<Slot<T>> {
     let mut page = Vec::with_capacity(SLOT_BYTES);
     let mut buffer = [0; SLOT_BYTES];
     let start = slot * SLOT_BYTES as u64;
@@ -99,9 +126,16 @@ fn read<T: DeserializeOwned>(file: &File, slot: u64, context: &[u8]) -> io::Resu
         }
         page.extend_from_slice(&buffer[..count]);
     }
-    let Some((length, rest)) = page.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    if page.len() == SLOT_BYTES && page.iter().all(|&byte| byte == 0) {
+        return Ok(Slot::Empty);
+    }
+    let Some((length, rest)) = page.split_first_chunk::<LENGTH_BYTES>() else { return Ok(Slot::Damaged) };
     let length = usize::from(u16::from_le_bytes(*length));
-    Ok(rest.get(..length).filter(|sealed| sealed.len() > SEAL_BYTES).and_then(|sealed| unseal(VERSION, context, sealed).ok()))
+    let sealed = rest.get(..length).filter(|sealed| sealed.len() > SEAL_BYTES);
+    Ok(match sealed.and_then(|sealed| unseal(VERSION, context, sealed).ok()) {
+        Some((sequence, value)) => Slot::Good(sequence, value),
+        None => Slot::Damaged,
+    })
 }
 
 #[cfg(test)]
@@ -126,6 +160,23 @@ mod tests {
             again.write(&7).unwrap();
         }
         assert_eq!(Slots::<u64>::open(&path, b"vote").unwrap().1, Some(7));
+    }
+
+    #[test]
+    fn a_value_that_was_written_twice_survives_damage_to_either_slot() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vote");
+        let (mut slots, _) = Slots::<u64>::open(&path, b"vote").unwrap();
+        for value in 1..=5u64 {
+            slots.write_twice(&value).unwrap();
+        }
+        let whole = fs::read(&path).unwrap();
+        for slot in 0..2 {
+            let mut damaged = whole.clone();
+            damaged[slot * SLOT_BYTES + 6] ^= 1;
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(Slots::<u64>::open(&path, b"vote").unwrap().1, Some(5), "slot {slot}");
+        }
     }
 
     #[test]
