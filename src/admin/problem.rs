@@ -131,6 +131,11 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available now", detail)
     }
 
+    /// 503: this node holds something else than the majority, and says nothing as if it were the cluster's word.
+    pub(crate) fn diverged(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "diverged", "This node has diverged from the cluster", detail)
+    }
+
     /// 504: the write may have happened.
     pub(crate) fn unknown_outcome(detail: impl Into<String>) -> Problem {
         let title = "The outcome of the write is unknown";

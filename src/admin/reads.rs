@@ -42,6 +42,9 @@ pub(crate) async fn state_for(shared: &Shared, call: &Call, parameters: &Paramet
 
 /// The problem of a read that could not be made linearizable.
 pub(crate) fn unreadable(error: &ReadError) -> Problem {
+    if matches!(error, ReadError::Diverged(_)) {
+        return Problem::diverged(format!("{error}; ask another node (?consistency=local reads what this node has)"));
+    }
     Problem::unavailable(format!("no linearizable read (?consistency=local reads what this node has): {error}"))
 }
 
@@ -271,6 +274,7 @@ pub(crate) fn member(member: &MemberStatus) -> Value {
         "published": member.published,
         "lagEntries": member.lag_entries,
         "reachable": member.reachable,
+        "diverged": member.diverged,
     })
 }
 

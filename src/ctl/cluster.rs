@@ -85,7 +85,18 @@ async fn status(client: &Client, output: Output) -> anyhow::Result<()> {
         out(format!("{}: voters {voters}", styled(WARN, "a change of the voters is under way")));
     }
     members(&status, &leader);
+    divergences(&status).into_iter().for_each(out);
     Ok(())
+}
+
+/// A line for each member that holds something else than the others.
+fn divergences(status: &Value) -> Vec<String> {
+    let members = status.get("members").and_then(Value::as_array).into_iter().flatten();
+    let line = |member: &Value| {
+        let why = member.get("diverged").and_then(Value::as_str)?;
+        Some(format!("node {} {}: {why}", plain(member, "id"), styled(BAD, "has diverged")))
+    };
+    members.filter_map(line).collect()
 }
 
 /// A member as a row. What is not known of one that was never heard is `-`.
@@ -112,5 +123,13 @@ mod tests {
             "digest": null, "lagEntries": null, "reachable": false});
         // Nobody leads either.
         assert_eq!(member_row(&never, "-"), ["2", "voter", "h:3", "-", "-", "-", "-", "no", "-"]);
+    }
+
+    #[test]
+    fn who_has_diverged_is_told() {
+        let members = json!([{"id": 1, "diverged": null}, {"id": 2}, {"id": 3, "diverged": "at revision 7"}]);
+        let lines: Vec<String> =
+            divergences(&json!({"members": members})).iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
+        assert_eq!(lines, ["node 3 has diverged: at revision 7"]);
     }
 }

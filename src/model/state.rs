@@ -353,6 +353,13 @@ impl State {
         Outcome::Refused { revision: self.revision, refusal }
     }
 
+    /// Does what no command did, as a fault would.
+    #[cfg(test)]
+    pub(crate) fn tamper(&mut self) {
+        let key = first_key(Kind::Route).unwrap();
+        self.put(&key, &Bytes::from_static(b"{}"), self.revision, self.revision, self.clock);
+    }
+
     pub(super) fn restore_header(&mut self, revision: Revision, clock: Timestamp, feature_level: u32, sequence: u64) {
         self.revision = revision;
         self.clock = clock;

@@ -108,6 +108,10 @@ families! {
     log_disk_bytes: Gauge = "raftgate_log_disk_bytes";
     /// 1 after a storage error: the Raft side of this process has stopped for good.
     storage_failed: Gauge = "raftgate_storage_failed";
+    /// 1 while a member of the cluster is known to differ from this node at an equal revision or log id.
+    raft_diverged: Gauge = "raftgate_raft_diverged";
+    /// 1 once this node was found outside of the majority: it answers no linearizable reads and does not lead.
+    raft_stands_aside: Gauge = "raftgate_raft_stands_aside";
     /// Divergences from a peer at an equal revision or log id.
     divergences: CounterVec = "raftgate_divergences_total" ["kind"];
 }

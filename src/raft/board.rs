@@ -1,10 +1,9 @@
 //! What the other members last said of themselves.
 //!
 //! One task asks every member every [`POLL_INTERVAL`]. The answers feed `/v1/cluster`, the sign of life of leader transfer, the
-//! follower's view of the quorum, and the comparison of digests: two nodes at one revision (or one applied log id) must have one digest
-//! (`faults.md`, I4). A difference is an alarm, once a peer and kind.
+//! follower's view of the quorum, and the comparison of digests ([`super::divergence`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::shared::Shared;
 use super::wire::{self, WireError};
 use crate::model::{Digest, NodeId, Revision};
 use crate::pb::peer as pb;
-use crate::store::LogId;
+use crate::store::{LogId, Sample};
 
 /// Between two questions to one member.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -25,8 +24,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A member is reachable while its last answer is no older.
 const REACHABLE_FOR: Duration = Duration::from_secs(1);
-/// State digests of this node's own past that are kept for comparison.
-const PAST_MAX: usize = 1024;
+/// Samples of one answer that are looked at.
+const SAMPLES_MAX: usize = 64;
+/// Characters of a peer's reason that are kept.
+const REASON_CHARS_MAX: usize = 500;
 
 /// What one member said last.
 #[derive(Debug, Clone)]
@@ -36,7 +37,10 @@ pub(super) struct Report {
     pub(super) revision: Revision,
     pub(super) digest: Digest,
     pub(super) applied: Option<LogId>,
-    pub(super) state_digest: Digest,
+    /// Its State in digests, at recent log ids.
+    pub(super) samples: Vec<Sample>,
+    /// Why it stands aside, if it does.
+    pub(super) stands_aside: Option<String>,
     pub(super) published: Revision,
     pub(super) version: String,
     pub(super) admin_address: String,
@@ -45,13 +49,20 @@ pub(super) struct Report {
 
 impl Report {
     fn read(message: pb::StatusResponse) -> Result<Report, WireError> {
+        let (revision, digest) = (Revision(message.revision), wire::read_digest(&message.digest)?);
+        let applied = wire::read_optional_log_id(message.applied.as_ref())?;
+        let state_digest = wire::read_digest(&message.state_digest)?;
+        let mut samples = message.samples.iter().take(SAMPLES_MAX).map(wire::read_sample).collect::<Result<Vec<_>, _>>()?;
+        samples.extend(applied.map(|log_id| Sample { log_id, state_digest, revision, digest }));
+        let reason = Some(message.stands_aside).filter(|reason| !reason.is_empty());
         Ok(Report {
             answered_at: Instant::now(),
             leads: message.leads,
-            revision: Revision(message.revision),
-            digest: wire::read_digest(&message.digest)?,
-            applied: wire::read_optional_log_id(message.applied.as_ref())?,
-            state_digest: wire::read_digest(&message.state_digest)?,
+            revision,
+            digest,
+            applied,
+            samples,
+            stands_aside: reason.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect()),
             published: Revision(message.published_revision),
             version: message.version,
             admin_address: message.admin_address,
@@ -64,7 +75,7 @@ impl Report {
     }
 }
 
-/// The last report of every member, and what differed.
+/// The last report of every member.
 #[derive(Debug, Default)]
 pub(super) struct Board {
     inner: Mutex<Inner>,
@@ -75,12 +86,8 @@ struct Inner {
     reports: BTreeMap<NodeId, Report>,
     /// When each member was asked first.
     asked_since: BTreeMap<NodeId, Instant>,
-    /// This node's state digests by applied log id, oldest first.
-    past: VecDeque<(LogId, Digest)>,
-    alarms: BTreeSet<(NodeId, &'static str)>,
     /// The term at the last look.
     term: Option<u64>,
-    diverged: Option<String>,
 }
 
 impl Board {
@@ -108,11 +115,6 @@ impl Board {
             report.published = published;
         }
     }
-
-    /// What differs from a peer, once something does.
-    pub(super) fn diverged(&self) -> Option<String> {
-        self.inner().diverged.clone()
-    }
 }
 
 /// Asks all members until the node stops.
@@ -125,7 +127,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.stopping.cancelled() => return,
             _ = ticks.tick() => {
-                shared.remember_own_digest();
                 shared.observe();
                 for id in shared.other_members() {
                     if under_way.insert(id) {
@@ -173,7 +174,7 @@ impl Shared {
             }
         })?;
         let report = Report::read(answer).map_err(|error| CallError::Broken(error.to_string()))?;
-        self.compare(id, &report);
+        self.compare(id, &report.samples);
         self.board.inner().reports.insert(id, report.clone());
         Ok(report)
     }
@@ -187,51 +188,6 @@ impl Shared {
                 self.board.report(id).is_some_and(|report| report.leads && report.is_fresh())
             }
         })
-    }
-
-    fn remember_own_digest(&self) {
-        let own = {
-            let applied = self.applied.borrow();
-            applied.log_id.map(|id| (id, applied.state.state_digest()))
-        };
-        let Some(own) = own else { return };
-        let mut board = self.board.inner();
-        if board.past.back().map(|(id, _)| *id) == Some(own.0) {
-            return;
-        }
-        if board.past.len() == PAST_MAX {
-            board.past.pop_front();
-        }
-        board.past.push_back(own);
-    }
-
-    fn compare(&self, peer: NodeId, report: &Report) {
-        let state = self.states.borrow().clone();
-        let own = if report.revision == state.revision() {
-            Some(state.digest())
-        } else {
-            state.history_at(report.revision).map(|entry| entry.digest)
-        };
-        if own.is_some_and(|own| own != report.digest) {
-            self.alarm(peer, "revision", format!("node {peer} has another digest at revision {}", report.revision));
-        }
-        self.remember_own_digest();
-        let own = report.applied.and_then(|applied| {
-            let board = self.board.inner();
-            board.past.iter().rev().find(|(id, _)| *id == applied).map(|(_, digest)| *digest)
-        });
-        if let Some(applied) = report.applied.filter(|_| own.is_some_and(|own| own != report.state_digest)) {
-            self.alarm(peer, "state", format!("node {peer} has another state digest at log id {applied}"));
-        }
-    }
-
-    fn alarm(&self, peer: NodeId, kind: &'static str, what: String) {
-        let mut board = self.board.inner();
-        if board.alarms.insert((peer, kind)) {
-            self.metrics.divergences.with_label_values(&[kind]).inc();
-            tracing::error!(peer, kind, what, "nodes have diverged");
-            board.diverged = Some(what);
-        }
     }
 
     /// Counts the terms that began since the last look.
@@ -260,6 +216,8 @@ impl Shared {
         self.metrics.raft_is_leader.set(i64::from(leader == Some(self.node_id())));
         self.metrics.raft_has_quorum.set(i64::from(self.leader_with_quorum().is_some()));
         self.metrics.raft_applied_index.set(gauge(applied));
+        self.metrics.raft_diverged.set(i64::from(self.diverged().summary.is_some()));
+        self.metrics.raft_stands_aside.set(i64::from(self.divergence.aside().is_some()));
         self.metrics.raft_apply_lag_entries.set(gauge(last.saturating_sub(applied)));
     }
 }

@@ -79,6 +79,9 @@ pub enum ReadError {
     /// The storage of this node failed: it stands still.
     #[error("storage failed: {0}")]
     StorageFailed(String),
+    /// This node is outside of the majority: it stands aside until it is replaced.
+    #[error("this node has diverged: {0}")]
+    Diverged(String),
     /// This node is stopping.
     #[error("this node is stopping")]
     Stopping,

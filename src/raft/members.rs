@@ -331,7 +331,7 @@ impl Shared {
         leader.is_some() && (wanted.is_none() || leader == wanted)
     }
 
-    /// The voter with the longest matching log among those that answer at once, and among `wanted`, if somebody is.
+    /// The voter with the longest matching log among those that answer at once and have not diverged, and among `wanted`, if somebody is.
     async fn successor(&self, raft: &Raft, wanted: Option<NodeId>) -> Option<NodeId> {
         let mut candidates: Vec<_> = {
             let metrics = raft.metrics();
@@ -342,7 +342,8 @@ impl Shared {
         };
         candidates.sort();
         for (_, id) in candidates.into_iter().rev() {
-            if self.poll(id, HAND_OVER_ANSWER).await.is_ok() {
+            let answered = self.poll(id, HAND_OVER_ANSWER).await;
+            if answered.is_ok_and(|report| report.stands_aside.is_none()) && !self.divergence.is_outside(id) {
                 return Some(id);
             }
         }

@@ -23,7 +23,7 @@ use super::proposals::Admission;
 use super::reads::{self, Rounds};
 use super::shared::{Raft, Shared};
 use super::status::{ClusterStatus, MemberLive};
-use super::{board, compaction, server};
+use super::{board, compaction, divergence, server};
 use crate::model::{Command, NodeId, Outcome, Revision, State};
 use crate::observe::KnownBug;
 use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
@@ -86,6 +86,8 @@ impl Node {
             leader_rounds,
             follower_rounds,
             board: board::Board::default(),
+            divergence: divergence::Divergence::default(),
+            samples: opened.samples,
             storage_failed: opened.failed,
             failure,
             bootstrap_failed: watch::Sender::new(None),
@@ -114,6 +116,7 @@ impl Node {
             }
         }
         shared.tasks.spawn(board::run(Arc::clone(&shared)));
+        shared.tasks.spawn(divergence::stand_aside(Arc::clone(&shared)));
         shared.tasks.spawn(members::run(Arc::clone(&shared)));
         shared.tasks.spawn(stop_raft_on_storage_failure(Arc::clone(&shared)));
         shared.tasks.spawn(stop_raft_on_removal(Arc::clone(&shared)));
@@ -145,6 +148,9 @@ impl Node {
             if shared.stopping.is_cancelled() {
                 return Err(ReadError::Stopping);
             }
+            if let Some(why) = shared.divergence.aside() {
+                return Err(ReadError::Diverged(why));
+            }
             if let Some(reason) = shared.removed.borrow().clone() {
                 return Err(ReadError::Unavailable(reason));
             }
@@ -171,6 +177,9 @@ impl Node {
         };
         let mut applied = shared.applied.clone();
         let applied = applied.wait_for(|applied| applied.log_id.is_some_and(|id| id.index >= read.index)).await;
+        if shared.divergence.aside().is_some() {
+            return Err("this node stands aside".to_owned());
+        }
         applied.map(|applied| applied.state.clone()).map_err(|_| "this node is stopping".to_owned())
     }
 

@@ -201,6 +201,11 @@ impl Shared {
     /// Writes at this node: one result for each command, in their order.
     pub(super) async fn write(&self, commands: Vec<Bytes>) -> Vec<Result<Outcome, ProposeError>> {
         let count = commands.len();
+        if self.divergence.aside().is_some() {
+            // Its outcomes would come from a State that is not the majority's.
+            let error = not_applied(NotAppliedKind::NoLeader, "the leader has diverged and hands leadership over");
+            return vec![Err(error); count];
+        }
         let mut results = match self.raft_to_propose() {
             Ok(raft) => write_all(&raft, commands).await,
             Err(error) => vec![Err(error); count],

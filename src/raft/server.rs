@@ -140,6 +140,9 @@ impl Peer for PeerService {
         let request = request.into_inner();
         let raft = self.admit(request.header.as_ref())?;
         let request = wire::read_transfer_request(&request).map_err(malformed)?;
+        if let Some(why) = self.shared.divergence.aside().filter(|_| *request.to_node_id() == self.shared.node_id()) {
+            return Ok(Response::new(pb::TransferLeaderResponse { refused: format!("it has diverged: {why}") }));
+        }
         let taken = raft.handle_transfer_leader(request).await.map_err(core_failed)?;
         let refused = taken.err().map(|error| error.to_string()).unwrap_or_default();
         Ok(Response::new(pb::TransferLeaderResponse { refused }))
@@ -218,6 +221,8 @@ impl Peer for PeerService {
             version: VERSION.to_owned(),
             admin_address: self.shared.admin_address.clone(),
             feature_level_max: FEATURE_LEVEL_MAX,
+            samples: self.shared.samples.told().iter().map(wire::sample).collect(),
+            stands_aside: self.shared.divergence.aside().unwrap_or_default(),
         }))
     }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::batches::Lanes;
 use super::board::Board;
+use super::divergence::Divergence;
 use super::identity::Identity;
 use super::join::Invitation;
 use super::options::RaftSettings;
@@ -25,7 +26,7 @@ use super::wire;
 use crate::model::{NodeId, Published, State};
 use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
-use crate::store::{AppliedState, Failure, SnapshotDirectory, StateMachine, TypeConfig};
+use crate::store::{AppliedState, Failure, Samples, SnapshotDirectory, StateMachine, TypeConfig};
 
 /// The Raft core.
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -62,6 +63,9 @@ pub(super) struct Shared {
     /// Rounds that this node makes as a follower, by asking the leader.
     pub(super) follower_rounds: Rounds,
     pub(super) board: Board,
+    pub(super) divergence: Divergence,
+    /// What State was at recent log ids.
+    pub(super) samples: Samples,
     /// Why the storage failed.
     pub(super) storage_failed: watch::Receiver<Option<String>>,
     /// Where the end of the Raft core is reported.

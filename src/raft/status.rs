@@ -34,7 +34,7 @@ pub struct ClusterStatus {
     pub removed: Option<String>,
     /// The two sets of voters of a change that is under way.
     pub joint: Option<Vec<Vec<NodeId>>>,
-    /// A peer differs from this node at an equal revision or log id.
+    /// A member differs from this node at an equal revision or log id: who, where, and what this node does about it.
     pub diverged: Option<String>,
     /// The last log index on this node.
     pub last_log_index: u64,
@@ -90,6 +90,8 @@ pub struct MemberStatus {
     pub lag_entries: u64,
     /// Whether it answered within the last second.
     pub reachable: bool,
+    /// Where it differs from the majority, or from this node while no majority is known; `None` where it agrees.
+    pub diverged: Option<String>,
 }
 
 /// What became of waiting for one member to publish a revision.
@@ -109,6 +111,7 @@ impl Shared {
     pub(super) fn status(&self) -> ClusterStatus {
         let applied = self.applied.borrow().clone();
         let leader = self.leader_with_quorum();
+        let mut diverged = self.diverged();
         let mut status = ClusterStatus {
             cluster_id: self.identity.cluster_text(),
             cluster_name: Arc::clone(&self.cluster_name),
@@ -118,7 +121,7 @@ impl Shared {
             storage_failed: self.storage_failure(),
             bootstrap_failed: self.bootstrap_failed.borrow().clone(),
             removed: self.removed.borrow().clone(),
-            diverged: self.board.diverged(),
+            diverged: diverged.summary,
             applied_index: applied.log_id.map_or(0, |id| id.index),
             ..ClusterStatus::default()
         };
@@ -146,6 +149,7 @@ impl Shared {
                 published: None,
                 lag_entries: status.last_log_index,
                 reachable: false,
+                diverged: diverged.members.remove(&id),
             };
             if id == self.node_id() {
                 shown.version = VERSION.to_owned();
@@ -173,5 +177,8 @@ impl MemberStatus {
         self.published = Some(report.published);
         self.lag_entries = last_log_index.saturating_sub(report.applied.map_or(0, |id| id.index));
         self.reachable = report.is_fresh();
+        if self.diverged.is_none() {
+            self.diverged = report.stands_aside.as_ref().map(|why| format!("it stands aside: {why}"));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Three nodes in one process, on loopback, on real disks.
 
+mod divergence;
 mod members;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ struct Running {
     published: watch::Sender<Published>,
     log: store::LogCloser,
     failure: store::Failure,
+    tamper: store::Tamper,
 }
 
 struct Cluster {
@@ -90,7 +92,7 @@ impl Cluster {
             metrics: metrics.clone(),
         };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
-        let (log, failure) = (opened.closer.clone(), opened.failure.clone());
+        let (log, failure, tamper) = (opened.closer.clone(), opened.failure.clone(), opened.tamper.clone());
         let (published, published_receiver) = watch::channel(Published::default());
         let node = Node::start(NodeOptions {
             node_id,
@@ -108,7 +110,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        self.running.insert(label, Running { node, metrics, published, log, failure });
+        self.running.insert(label, Running { node, metrics, published, log, failure, tamper });
     }
 
     async fn stop_node(&mut self, id: NodeId) {

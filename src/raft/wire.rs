@@ -9,11 +9,11 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::{EntryPayload, entry::RaftEntry};
 use thiserror::Error;
 
-use crate::model::{Digest, NodeId};
+use crate::model::{Digest, NodeId, Revision};
 use crate::pb::peer as pb;
 use crate::store::{
-    ClusterId, Entry, Incarnation, LeaderId, LogId, Member, Membership, Proposal, SnapshotMeta, StoredMembership, TypeConfig,
-    Vote,
+    ClusterId, Entry, Incarnation, LeaderId, LogId, Member, Membership, Proposal, Sample, SnapshotMeta, StoredMembership,
+    TypeConfig, Vote,
 };
 
 /// A message that does not say what it must.
@@ -226,6 +226,21 @@ pub(super) fn read_cluster_id(bytes: &Bytes) -> Result<Option<ClusterId>, WireEr
 
 pub(super) fn read_digest(bytes: &Bytes) -> Result<Digest, WireError> {
     <[u8; 32]>::try_from(bytes.as_ref()).map(Digest).map_err(|_| WireError("digest is not 32 bytes"))
+}
+
+pub(super) fn sample(sample: &Sample) -> pb::Sample {
+    pb::Sample {
+        log_id: Some(log_id(sample.log_id)),
+        state_digest: Bytes::copy_from_slice(&sample.state_digest.0),
+        revision: sample.revision.0,
+        digest: Bytes::copy_from_slice(&sample.digest.0),
+    }
+}
+
+pub(super) fn read_sample(message: &pb::Sample) -> Result<Sample, WireError> {
+    let log_id = read_optional_log_id(message.log_id.as_ref())?.ok_or(WireError("sample without a log id"))?;
+    let (state_digest, digest) = (read_digest(&message.state_digest)?, read_digest(&message.digest)?);
+    Ok(Sample { log_id, state_digest, revision: Revision(message.revision), digest })
 }
 
 #[cfg(test)]

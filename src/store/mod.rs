@@ -19,6 +19,7 @@ mod failure;
 mod format;
 mod log;
 mod open;
+mod samples;
 mod sidecar;
 mod snapshot;
 mod state_machine;
@@ -31,8 +32,11 @@ pub use codec::{CodecError, decode_command, encode_command};
 pub use failure::Failure;
 pub use log::{LogCloser, LogReader, LogStore};
 pub use open::{OpenError, Opened, StoreOptions, open};
+pub use samples::{Sample, Samples};
 pub use sidecar::{Identity, IdentityFile};
 pub use snapshot::{IncomingSnapshot, ReceiveError, SnapshotDirectory, SnapshotFile};
+#[cfg(test)]
+pub(crate) use state_machine::Tamper;
 pub use state_machine::{AppliedState, SnapshotBuilder, StateMachine};
 pub use types::{
     Answer, ClusterId, Entry, Incarnation, LeaderId, LogId, Member, Membership, Payload, Proposal, Snapshot, SnapshotMeta,

@@ -17,6 +17,7 @@ use super::log::database::Database;
 use super::log::keys::{COMMITTED, PURGED};
 use super::log::writer::{Files, Writer};
 use super::log::{LogCloser, LogShared, LogStore, Tail, entry_bytes};
+use super::samples::Samples;
 use super::sidecar::{DirectoryLock, IdentityFile, Slots, sync_directory};
 use super::snapshot::{AllDamaged, Loaded, SnapshotDirectory};
 use super::state_machine::{AppliedState, Snapshots, StateMachine};
@@ -67,6 +68,11 @@ pub struct Opened {
     pub advisor: SnapshotAdvisor,
     /// Closes the log at the end.
     pub closer: LogCloser,
+    /// What State was at recent log ids.
+    pub samples: Samples,
+    /// Makes this node's State another than the others'.
+    #[cfg(test)]
+    pub(crate) tamper: super::Tamper,
     /// Whether nothing of Raft stands on this disk: no vote, no log, no snapshot.
     pub is_empty: bool,
 }
@@ -296,6 +302,9 @@ fn start(
     Ok(Opened {
         applied: state_machine.applied(),
         states: state_machine.states(),
+        samples: state_machine.samples(),
+        #[cfg(test)]
+        tamper: state_machine.tamper(),
         closer: LogCloser::new(Arc::clone(&shared)),
         log: LogStore::new(shared),
         state_machine,

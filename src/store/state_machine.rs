@@ -18,6 +18,7 @@ use tracing::info;
 use super::advisor::SnapshotAdvisor;
 use super::codec::decode_command;
 use super::failure::Failure;
+use super::samples::Samples;
 use super::snapshot::{SnapshotDirectory, SnapshotFile};
 use super::types::{Answer, Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::model::State;
@@ -91,13 +92,31 @@ pub struct StateMachine {
     feature_level_max: u32,
     applied: watch::Sender<AppliedState>,
     states: watch::Sender<State>,
+    samples: Samples,
     snapshots: Snapshots,
+    #[cfg(test)]
+    tamper: Tamper,
 }
+
+/// Where a test asks for a State that is another than the log makes: it takes effect with the next batch.
+#[cfg(test)]
+pub(crate) type Tamper = std::sync::Arc<std::sync::atomic::AtomicBool>;
 
 impl StateMachine {
     pub(crate) fn new(current: AppliedState, feature_level_max: u32, snapshots: Snapshots) -> StateMachine {
         let (applied, states) = (watch::Sender::new(current.clone()), watch::Sender::new(current.state.clone()));
-        StateMachine { current, feature_level_max, applied, states, snapshots }
+        let samples = Samples::default();
+        samples.after_batch(&current);
+        StateMachine {
+            current,
+            feature_level_max,
+            applied,
+            states,
+            samples,
+            snapshots,
+            #[cfg(test)]
+            tamper: Tamper::default(),
+        }
     }
 
     /// State with its log id, after each batch.
@@ -108,6 +127,16 @@ impl StateMachine {
     /// State alone, after each batch.
     pub fn states(&self) -> watch::Receiver<State> {
         self.states.subscribe()
+    }
+
+    /// What State was at recent log ids.
+    pub fn samples(&self) -> Samples {
+        self.samples.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn tamper(&self) -> Tamper {
+        Tamper::clone(&self.tamper)
     }
 
     /// What a later version agreed on cannot be followed by this one.
@@ -121,6 +150,7 @@ impl StateMachine {
     }
 
     fn publish(&self) {
+        self.samples.after_batch(&self.current);
         self.states.send_replace(self.current.state.clone());
         self.applied.send_replace(self.current.clone());
     }
@@ -139,10 +169,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let mut answers = Vec::new();
+        #[cfg(test)]
+        if self.tamper.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            self.current.state.tamper();
+        }
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let answer = self.current.apply(entry).and_then(|answer| self.check_level(&self.current.state).map(|()| answer));
             let answer = answer.inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
+            self.samples.after_entry(&self.current);
             answers.extend(responder.map(|responder| (responder, answer)));
         }
         self.publish();
