@@ -16,8 +16,8 @@ use crate::terminal::say;
 use crate::test::Outcome;
 use crate::{check, report, verdict};
 
-/// Set for the suite that runs inside its own namespaces: where its scratch files are.
-const SCRATCH: &str = "RAFTGATE_JEPSEN_SCRATCH";
+/// Set for the suite that runs inside its own namespaces: where its scratch files are. Not `RAFTGATE_...`, which the nodes would read.
+const SCRATCH: &str = "JEPSEN_SCRATCH";
 /// Where Debian has the library that lies about the time.
 const FAKETIME: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
