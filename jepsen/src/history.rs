@@ -111,3 +111,11 @@ pub(crate) struct Answered {
     /// The life of the node.
     pub(crate) life: u32,
 }
+
+/// How many backends stand behind the proxies of a test.
+pub(crate) const BACKENDS: u64 = 4;
+
+/// The backend that a value names, as it calls itself in its answers: a write of the value points the route there.
+pub(crate) fn backend_of(value: Value) -> String {
+    format!("backend-{}", value % BACKENDS)
+}
