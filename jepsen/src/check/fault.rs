@@ -117,7 +117,7 @@ impl<'a> Faults<'a> {
             let done = operation.end.filter(|end| end.kind == Kind::Ok).map_or(u64::MAX, |end| end.time);
             for window in &mut windows {
                 let meets = healed_nodes.is_empty() || healed_nodes.iter().any(|node| window.hits(*node));
-                if window.name == healed && meets && window.begin <= operation.invoke.time && window.end > done {
+                if window.name == healed && meets && window.begin <= operation.invoke.time && window.end == u64::MAX {
                     window.healing = window.healing.min(operation.invoke.time);
                     window.end = done;
                 }
@@ -145,5 +145,62 @@ impl<'a> Faults<'a> {
     /// When the last of the faults was healed, if all were.
     pub(crate) fn last_heal(&self) -> Option<u64> {
         self.windows.iter().filter(|window| window.effect.is_some()).map(|window| window.end).max().filter(|end| *end < u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::operation::pair;
+    use crate::check::story::Story;
+
+    #[test]
+    fn names_mean_what_the_matrix_means() {
+        for (name, class) in [
+            ("kill-majority", Class::Down),
+            ("power-cut-all", Class::Down),
+            ("pause-leader", Class::Paused),
+            ("rolling-restart", Class::Restart),
+            ("wiped-disk", Class::Data),
+            ("torn-tail", Class::Data),
+            ("disk-full", Class::Disk),
+            ("slow-disk", Class::Disk),
+            ("fsync-error", Class::Disk),
+            ("member-remove", Class::Removed),
+            ("backend-flap", Class::Backend),
+            ("partition-one-way", Class::Other),
+            ("clock-jump", Class::Other),
+            ("leader-transfer", Class::Other),
+            ("swap-storm", Class::Other),
+            ("snapshot-install", Class::Other),
+        ] {
+            assert_eq!(class_of(name), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_window_lasts_until_its_healing_is_done() {
+        let mut story = Story::new();
+        story
+            .fault("kill", &[1])
+            .fault("kill", &[2])
+            .heal("kill", &[2])
+            .nemesis("pause", &[3], false, Kind::Fail)
+            .fault("clock", &[1]);
+        let (operations, _) = pair(&story.events);
+        let faults = Faults::gather(&operations);
+        let ends: Vec<_> = faults.windows.iter().map(|window| (window.name, window.effect.is_some(), window.end)).collect();
+        let open = u64::MAX;
+        assert_eq!(ends, [("kill", true, open), ("kill", true, 5_000_000), ("pause", false, 7_000_000), ("clock", true, open)]);
+        assert_eq!(faults.last_heal(), None);
+        assert_eq!(faults.survivors(3), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_node_that_left_need_not_answer() {
+        let mut story = Story::new();
+        story.fault("remove", &[3]).fault("wipe", &[2]).heal("wipe", &[2]);
+        let (operations, _) = pair(&story.events);
+        assert_eq!(Faults::gather(&operations).survivors(3), [1, 2]);
     }
 }

@@ -250,3 +250,84 @@ fn until(piece: &[Timed], point: u64) -> Vec<Timed> {
     });
     cut.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::operation::pair;
+    use crate::check::story::{Story, read, write, write_if};
+    use crate::history::Kind;
+
+    fn judge(story: &Story) -> Finding {
+        let (operations, wrong) = pair(&story.events);
+        assert_eq!(wrong, Vec::<String>::new());
+        check(&operations, &Effects::gather(&operations), Duration::from_secs(10))
+    }
+
+    #[test]
+    fn an_order_is_found() {
+        let mut story = Story::new();
+        story.begin(0, 1, &write(&[(1, 10)], 1)).ok(1, read(1, 0, None)).ok(1, read(1, 1, Some((1, 10))));
+        story.end(0, 1, Kind::Ok, write(&[(1, 10)], 1)).ok(2, write_if(&[(1, 11)], &[(1, 1)], 2));
+        story.run(3, 1, Kind::Info, write(&[(1, 12)], 0)).run(4, 1, Kind::Info, write(&[(1, 13)], 0));
+        story.ok(1, read(1, 2, Some((2, 11)))).ok(1, read(1, 4, Some((4, 13)))).run(1, 1, Kind::Fail, write(&[(1, 14)], 0));
+        assert_eq!(judge(&story).outcome, Outcome::Pass);
+    }
+
+    #[test]
+    fn no_order_is_found_and_its_first_event_is_named() {
+        let stale = |story: &mut Story| {
+            story.ok(0, write(&[(1, 10)], 1)).ok(0, write(&[(1, 11)], 2)).ok(1, read(1, 2, Some((1, 10))));
+        };
+        let skipped = |story: &mut Story| {
+            story.ok(0, write(&[(1, 10)], 1)).ok(0, write(&[(1, 11)], 2)).ok(0, write_if(&[(1, 12)], &[(1, 1)], 3));
+        };
+        let back_and_forth = |story: &mut Story| {
+            story.begin(0, 1, &write(&[(1, 10)], 1)).ok(1, read(1, 1, Some((1, 10)))).ok(1, read(1, 1, None));
+        };
+        for (what, tell) in [("stale", &stale as &dyn Fn(&mut Story)), ("skipped", &skipped), ("back and forth", &back_and_forth)]
+        {
+            let mut story = Story::new();
+            tell(&mut story);
+            let wrong = story.events.last().expect("a story").index;
+            let found = story.ok(7, write(&[(1, 90)], 9)).ok(7, read(1, 9, Some((9, 90))));
+            let found = judge(found);
+            assert_eq!(found.outcome, Outcome::Fail, "{what}");
+            assert!(found.detail.contains(&format!("-{wrong}, process")), "{what}: {}", found.detail);
+        }
+    }
+
+    #[test]
+    fn a_revision_that_only_an_unseen_write_can_have_made() {
+        let mut story = Story::new();
+        story
+            .run(0, 1, Kind::Info, write(&[(1, 10)], 0))
+            .ok(1, write_if(&[(1, 11)], &[(1, 4)], 5))
+            .ok(1, read(1, 5, Some((5, 11))));
+        assert_eq!(judge(&story).outcome, Outcome::Pass);
+        let mut story = Story::new();
+        story.ok(1, write_if(&[(1, 11)], &[(1, 4)], 5)).ok(1, read(1, 5, Some((5, 11))));
+        assert_eq!(judge(&story).outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn long_histories_are_judged_in_pieces() {
+        let mut story = Story::new();
+        for revision in 1..=2_500 {
+            story.ok(0, write(&[(1, revision)], revision)).ok(1, read(1, revision, Some((revision, revision))));
+        }
+        assert_eq!(judge(&story).outcome, Outcome::Pass);
+        story.ok(1, read(1, 2_500, Some((2_499, 2_499))));
+        assert_eq!(judge(&story).outcome, Outcome::Fail);
+        let held = story.ok(1, read(1, 2_500, None));
+        assert_eq!(judge(held).outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn no_time_is_unknown() {
+        let mut story = Story::new();
+        story.ok(0, write(&[(1, 10)], 1)).ok(1, read(1, 1, Some((1, 10))));
+        let (operations, _) = pair(&story.events);
+        assert_eq!(check(&operations, &Effects::gather(&operations), Duration::ZERO).outcome, Outcome::Unknown);
+    }
+}

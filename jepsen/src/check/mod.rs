@@ -8,15 +8,23 @@
 //! operations are compared by the place of their events in the history: the runner adds an invocation before it sends, and an end
 //! after it received.
 
+mod availability;
+mod coverage;
 mod effect;
 mod fault;
 mod linear;
 mod node;
+mod numbers;
 mod operation;
 mod order;
+mod recovery;
 mod replay;
 mod retry;
 mod set;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod story;
 mod table;
 mod timeline;
 
@@ -71,7 +79,12 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     wrong.extend_from_slice(&effects.wrong);
     let timeline = Timeline::build(&effects);
     let faults = Faults::gather(&operations);
-    let set = set::check(test, &operations, &effects, &faults.survivors(test.nodes));
+    let nodes = faults.survivors(test.nodes);
+    let (lost_of_routes, replayed) = replay::check(&operations, &effects, &timeline);
+    let set = set::check(test, &operations, &effects, &nodes);
+    let availability = availability::check(&operations, &effects, &faults);
+    let recovery = recovery::check(&operations, &faults, &nodes);
+    let numbers = numbers::of(&operations, &effects, &faults, &availability, &recovery, lost_of_routes + set.lost);
     let mut findings = vec![
         Finding::of("history", history.len() as u64, "events", &wrong),
         order::check(&operations, &effects),
@@ -82,9 +95,13 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
         table::check(&operations, &effects, &timeline),
         retry::check(&effects),
         node::watch(test),
+        recovery.finding,
+        coverage::faults(test, &faults),
+        coverage::operations(&operations, &faults),
     ];
-    findings.extend(replay::check(&operations, &effects, &timeline));
-    Results { verdicts: verdicts(findings), numbers: Vec::new() }
+    findings.extend(replayed);
+    findings.extend(availability.findings);
+    Results { verdicts: verdicts(findings), numbers }
 }
 
 /// One verdict an invariant: the worst that was found, with all that was said.

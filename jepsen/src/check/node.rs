@@ -151,3 +151,50 @@ pub(crate) fn watch(test: &Test) -> Finding {
     };
     Finding::new("I10", Outcome::NotTested, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::check::story::{Story, poll, request, write};
+    use crate::history::Kind;
+    use crate::test::Outcome;
+
+    #[test]
+    fn equal_revisions_have_equal_digests() {
+        let mut story = Story::new();
+        story.run(0, 1, Kind::Ok, poll(1, "a", 1)).run(0, 2, Kind::Ok, poll(2, "b", 1)).is("I4", Outcome::NotTested, "");
+        story.run(0, 3, Kind::Ok, poll(1, "a", 2)).is("I4", Outcome::Pass, "1 digests");
+        story.run(0, 3, Kind::Ok, poll(2, "c", 2));
+        story.is("I4", Outcome::Fail, "revision 2 has digest b (events 2-3, process 0 at node 2) and c (events 6-7");
+    }
+
+    #[test]
+    fn a_life_never_goes_back() {
+        let mut story = Story::new();
+        story.run(0, 1, Kind::Ok, poll(5, "a", 1)).run(0, 2, Kind::Ok, poll(4, "b", 1));
+        story.begin(1, 1, &poll(6, "c", 1)).run(0, 1, Kind::Ok, poll(7, "d", 1)).end(1, 1, Kind::Ok, poll(6, "c", 1));
+        story.is("I3", Outcome::Pass, "4 served revisions");
+        story.run(0, 1, Kind::Ok, poll(6, "c", 1)).is("I3", Outcome::Fail, "was served revision 6, after");
+        let mut story = Story::new();
+        story.ok(3, write(&[(1, 10)], 5)).run(0, 1, Kind::Ok, poll(6, "a", 1)).run(0, 1, Kind::Ok, request(1, 5, 10));
+        story.is("I3", Outcome::Fail, "in the same life");
+    }
+
+    #[test]
+    fn a_new_life_may_miss_the_last_200_ms() {
+        let lives = |fault: &str, served: u64| {
+            let mut story = Story::new();
+            story
+                .run(0, 1, Kind::Ok, poll(5, "a", 1))
+                .wait(300)
+                .run(0, 1, Kind::Ok, poll(9, "b", 1))
+                .fault(fault, &[1])
+                .heal(fault, &[1]);
+            story.run(0, 1, Kind::Ok, poll(served, "", 2));
+            story
+        };
+        lives("kill", 9).is("I3", Outcome::Pass, "");
+        lives("kill", 6).is("I3", Outcome::Pass, "");
+        lives("kill", 4).is("I3", Outcome::Fail, "and life 1 had served 5 more than 200 ms before its end");
+        lives("truncate", 4).is("I3", Outcome::Pass, "");
+    }
+}

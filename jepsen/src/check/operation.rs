@@ -150,3 +150,64 @@ fn is_answered(op: &Op) -> bool {
         Op::Membership { .. } | Op::Fault { .. } => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::story::{Story, poll, read, write, write_once};
+    use crate::test::Outcome;
+
+    #[test]
+    fn an_operation_has_an_end_or_none() {
+        let mut story = Story::new();
+        story.begin(0, 1, &read(1, 0, None)).begin(1, 2, &write(&[(1, 10)], 1)).end(0, 1, Kind::Ok, read(1, 0, None));
+        let (operations, wrong) = pair(&story.events);
+        assert_eq!(wrong, Vec::<String>::new());
+        assert_eq!(
+            operations.iter().map(Operation::place).collect::<Vec<_>>(),
+            ["events 0-2, process 0 at node 1", "event 1, process 1 at node 2, never answered"]
+        );
+        assert_eq!((operations[1].outcome(), operations[1].finish()), (Kind::Info, u64::MAX));
+    }
+
+    #[test]
+    fn faults_overlap() {
+        let mut story = Story::new();
+        story.fault("kill", &[1]).fault("kill", &[2]).heal("kill", &[1]).heal("kill", &[2]);
+        assert!(pair(&story.events).0.iter().all(Operation::is_ok));
+    }
+
+    #[test]
+    fn a_history_that_does_not_pair_is_the_suites_own_fault() {
+        let mut busy = Story::new();
+        busy.begin(0, 1, &poll(1, "a", 1)).begin(0, 1, &poll(1, "a", 1));
+        busy.is("history", Outcome::Fail, "event 1: its process is still busy with event 0");
+        let mut nothing = Story::new();
+        nothing.end(0, 1, Kind::Ok, poll(1, "a", 1)).is("history", Outcome::Fail, "event 0 ends nothing");
+        let mut other = Story::new();
+        other.begin(0, 1, &poll(1, "a", 1)).end(0, 1, Kind::Ok, read(1, 0, None)).is(
+            "history",
+            Outcome::Fail,
+            "does not end what event 0 asked",
+        );
+        let mut retired = Story::new();
+        retired.run(0, 1, Kind::Info, poll(1, "a", 1)).begin(0, 1, &poll(1, "a", 1)).is(
+            "history",
+            Outcome::Fail,
+            "unknown outcome of event 1",
+        );
+        let mut unanswered = Story::new();
+        unanswered.ok(0, Op::Poll { seen: None }).is("history", Outcome::Fail, "carries no answer");
+        let mut disordered = Story::new();
+        disordered.ok(0, poll(1, "a", 1)).events[1].index = 0;
+        disordered.is("history", Outcome::Fail, "event 0 does not come after event 0");
+        let mut twice = Story::new();
+        twice.ok(0, write(&[(1, 10)], 1)).ok(0, write(&[(1, 10)], 2)).is("history", Outcome::Fail, "1=10");
+        let mut changed = Story::new();
+        changed.ok(0, write_once("a", (1, 10), 1)).ok(0, write_once("a", (1, 11), 2)).is(
+            "history",
+            Outcome::Fail,
+            "writes something else",
+        );
+    }
+}

@@ -96,3 +96,53 @@ fn answered_at(op: &Op) -> Option<(u64, bool)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::check::story::{Story, read, write};
+    use crate::history::Kind;
+    use crate::test::Outcome;
+
+    #[test]
+    fn overlapping_operations_may_come_in_any_order() {
+        let mut story = Story::new();
+        story.begin(0, 1, &write(&[(1, 10)], 2)).begin(1, 2, &write(&[(1, 11)], 1));
+        story.begin(2, 3, &read(1, 0, None)).end(0, 1, Kind::Ok, write(&[(1, 10)], 2));
+        story.end(1, 2, Kind::Ok, write(&[(1, 11)], 1)).end(2, 3, Kind::Ok, read(1, 0, None));
+        story.ok(3, read(1, 2, Some((2, 10)))).is("I2", Outcome::Pass, "4 answers");
+    }
+
+    #[test]
+    fn a_read_after_an_answer_is_not_older() {
+        let mut story = Story::new();
+        story.ok(0, write(&[(1, 10)], 4)).ok(1, read(2, 3, None));
+        story.is("I2", Outcome::Fail, "stale: events 2-3, process 1 at node 1 was answered at revision 3, after events 0-1");
+        let mut story = Story::new();
+        story.ok(0, read(1, 5, None)).ok(1, read(2, 4, None)).is("I2", Outcome::Fail, "stale");
+    }
+
+    #[test]
+    fn a_write_after_an_answer_makes_a_later_revision() {
+        let mut story = Story::new();
+        story.ok(0, read(2, 5, None)).ok(1, write(&[(1, 10)], 5));
+        story.is("I2", Outcome::Fail, "began after events 0-1, process 0 at node 1 was at revision 5");
+    }
+
+    #[test]
+    fn no_two_writes_make_one_revision() {
+        let mut story = Story::new();
+        story.begin(0, 1, &write(&[(1, 10)], 1)).begin(1, 1, &write(&[(2, 11)], 1));
+        story.end(0, 1, Kind::Ok, write(&[(1, 10)], 1)).end(1, 1, Kind::Ok, write(&[(2, 11)], 1));
+        story.is("I2", Outcome::Fail, "revision 1 was made twice");
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_has_its_place_too() {
+        let mut story = Story::new();
+        story.ok(0, read(2, 5, None)).run(1, 1, Kind::Info, write(&[(1, 10)], 0)).ok(0, read(1, 7, Some((6, 10))));
+        story.is("I2", Outcome::Pass, "");
+        let mut story = Story::new();
+        story.ok(0, read(2, 5, None)).run(1, 1, Kind::Info, write(&[(1, 10)], 0)).ok(0, read(1, 7, Some((4, 10))));
+        story.is("I2", Outcome::Fail, "began after");
+    }
+}

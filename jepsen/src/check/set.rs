@@ -53,11 +53,59 @@ pub(crate) fn check(test: &Test, operations: &[Operation<'_>], effects: &Effects
             }
         }
     }
-    let silent: Vec<String> = nodes.iter().filter(|node| !last.contains_key(node)).map(u32::to_string).collect();
+    let asked = nodes.iter().filter(|_| test.workload == Workload::Set);
+    let silent: Vec<String> = asked.filter(|node| !last.contains_key(node)).map(u32::to_string).collect();
     let finding = if violations.is_empty() && !silent.is_empty() {
         Finding::new("I1", Outcome::Unknown, format!("no read of everything from node {}", silent.join(", ")))
     } else {
         Finding::of("I1", looked_at, "acknowledged writes in the last reads of the nodes", &violations)
     };
     Set { finding, lost: lost.len() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::story::{Story, read_all, register, verdict, write};
+    use crate::history::{Key, Kind, Value};
+    use crate::test::{Outcome, Test, Workload};
+
+    fn judged(node_3: &[(Key, u64, Value)]) -> ((Outcome, String), f64) {
+        let mut story = Story::new();
+        story.ok(0, write(&[(1, 10)], 1)).ok(0, write(&[(2, 20)], 2)).run(1, 2, Kind::Fail, write(&[(3, 30)], 0));
+        story.run(4, 2, Kind::Info, write(&[(4, 40)], 0));
+        for (node, items) in [(1, &[(1, 1, 10), (2, 2, 20)][..]), (2, &[(1, 1, 10), (2, 2, 20), (4, 3, 40)]), (3, node_3)] {
+            story.run(2, node, Kind::Ok, read_all(4, items));
+        }
+        let test = Test { workload: Workload::Set, ..register() };
+        let results = crate::check::judge(&test, &story.events);
+        let lost = results.numbers.iter().find(|(name, _)| name == "lost").expect("a number").1;
+        (verdict(&results, "I1"), lost)
+    }
+
+    #[test]
+    fn all_that_was_acknowledged_is_there() {
+        let ((outcome, detail), lost) = judged(&[(1, 1, 10), (2, 2, 20), (4, 3, 40)]);
+        assert_eq!((outcome, lost), (Outcome::Pass, 0.0), "{detail}");
+    }
+
+    #[test]
+    fn what_is_lost_or_unexpected_is_listed() {
+        let ((outcome, detail), lost) = judged(&[(1, 1, 10)]);
+        assert_eq!((outcome, lost), (Outcome::Fail, 1.0), "{detail}");
+        assert!(detail.contains("lost at node 3 (events 12-13, process 2 at node 3): the write of 2=20"), "{detail}");
+        let ((outcome, detail), _) = judged(&[(1, 1, 10), (2, 2, 20), (3, 3, 30)]);
+        assert!(outcome == Outcome::Fail && detail.contains("which failed"), "{detail}");
+        let ((outcome, detail), _) = judged(&[(1, 1, 10), (2, 2, 20), (9, 3, 90)]);
+        assert!(outcome == Outcome::Fail && detail.contains("9=90, which nobody wrote"), "{detail}");
+    }
+
+    #[test]
+    fn a_node_that_was_not_read_is_not_known() {
+        let mut story = Story::new();
+        story.ok(0, write(&[(1, 10)], 1)).run(2, 1, Kind::Ok, read_all(1, &[(1, 1, 10)]));
+        story.is("I1", Outcome::Pass, "");
+        let set = Test { workload: Workload::Set, ..register() };
+        let (outcome, detail) = verdict(&crate::check::judge(&set, &story.events), "I1");
+        assert!(outcome == Outcome::Unknown && detail.contains("from node 2, 3"), "{detail}");
+    }
 }

@@ -74,3 +74,64 @@ fn at_revision(
         None => Err(format!("{saw}, before {} made it", writer.name())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::check::story::{Story, read, refused, request, write};
+    use crate::history::{Answered, Kind, Op};
+    use crate::test::Outcome;
+
+    fn two_writes() -> Story {
+        let mut story = Story::new();
+        story.ok(0, write(&[(1, 10)], 1)).ok(0, write(&[(1, 20)], 3)).run(1, 1, Kind::Info, write(&[(1, 30)], 0));
+        story
+    }
+
+    #[test]
+    fn answers_of_one_table() {
+        let mut story = two_writes();
+        for answer in [
+            refused(1, 404, Some(0)),
+            request(1, 1, 10),
+            request(1, 2, 10),
+            request(1, 3, 20),
+            request(1, 5, 30),
+            request(1, 4, 20),
+        ] {
+            story.ok(2, answer);
+        }
+        story.is("I5", Outcome::Pass, "6 proxied answers");
+    }
+
+    #[test]
+    fn answers_of_two() {
+        for (answer, words) in [
+            (request(1, 3, 10), "where the write of 1=20"),
+            (request(1, 2, 20), "where the write of 1=10"),
+            (request(1, 0, 10), "before the write of 1=10"),
+            (request(1, 3, 99), "which nobody wrote"),
+            (refused(1, 404, Some(2)), "no route 1 at revision 2"),
+        ] {
+            let mut story = two_writes();
+            story.ok(2, answer).is("I5", Outcome::Fail, words);
+        }
+        let backend = Some("backend-3".to_owned());
+        let answer = Answered { status: 200, revision: Some(1), value: Some(10), backend, life: 1 };
+        let mut story = two_writes();
+        story.ok(2, Op::Request { key: 1, answer: Some(answer) }).is(
+            "I5",
+            Outcome::Fail,
+            "names backend-2, and backend-3 answered",
+        );
+    }
+
+    #[test]
+    fn an_unknown_write_that_traffic_saw_has_happened_by_then() {
+        let mut story = two_writes();
+        story.ok(2, request(1, 5, 30)).ok(2, request(1, 6, 20)).is("I5", Outcome::Fail, "answered 1=20 at revision 6, where");
+        let mut story = two_writes();
+        story.ok(2, request(1, 5, 30)).ok(2, read(1, 5, Some((3, 20)))).is("I2", Outcome::Fail, "after the write of 1=30");
+        let mut story = two_writes();
+        story.ok(2, request(1, 4, 30)).ok(2, read(1, 6, Some((5, 30)))).is("I5", Outcome::Fail, "answered 1=30 at revision 4");
+    }
+}
