@@ -1,5 +1,7 @@
 //! Whether the run says anything: each fault that was asked for took effect, and enough succeeded before, during and after the faults.
 
+use std::collections::BTreeSet;
+
 use super::Finding;
 use super::fault::Faults;
 use super::operation::Operation;
@@ -9,10 +11,14 @@ use crate::test::{Outcome, Test};
 /// How many operations of clients have to succeed in each part of a test.
 const SUCCESSES_MIN: u64 = 10;
 
-/// Each fault asked for had an effect at least once, and what was to be healed was.
+/// Each fault asked for had an effect at least once (`mix`: two different ones had), and what was to be healed was.
 pub(crate) fn faults(test: &Test, faults: &Faults<'_>) -> Finding {
     let asked: Vec<&str> = test.nemeses.iter().map(String::as_str).filter(|name| *name != "none").collect();
     let took_effect = |asked: &str| {
+        if asked == "mix" {
+            let names = faults.windows.iter().filter(|window| window.effect.is_some()).map(|window| window.name);
+            return names.collect::<BTreeSet<_>>().len() > 1;
+        }
         let same = |name: &str| name == asked || name.strip_prefix(asked).is_some_and(|rest| rest.starts_with('-'));
         faults.windows.iter().any(|window| window.effect.is_some() && same(window.name))
     };
@@ -94,6 +100,12 @@ mod tests {
             story.heal("kill", &[1]);
             reads(&mut story, counts[2]);
             story.is("operations", outcome, &format!("{} after them", counts[2]));
+        }
+        let mix = Test { nemeses: vec!["mix".to_owned()], ..register() };
+        let mut story = Story::new();
+        for (fault, outcome) in [("kill-all", Outcome::Fail), ("kill-all", Outcome::Fail), ("loss", Outcome::Pass)] {
+            story.fault(fault, &[1]).heal(fault, &[1]);
+            assert_eq!(verdict(&crate::check::judge(&mix, &story.events), "coverage").0, outcome);
         }
         let mut story = Story::new();
         reads(&mut story, 3);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::check::effect::Effects;
 use crate::check::operation::{Operation, pair};
-use crate::history::{Answered, Event, Kind, Op, Polled, Process, Read, ReadAll, Written};
+use crate::history::{Answered, Event, Kind, Op, Polled, Read, ReadAll, Written};
 
 /// A lie, told about one of the events that allow it. False where none does.
-type Lie = fn(&mut Vec<Event>, usize) -> bool;
+type Lie = fn(&mut [Event], usize) -> bool;
 
 /// Each with the invariants that it breaks for certain.
 pub(super) const ALL: &[(&str, &[&str], Lie)] = &[
@@ -52,7 +52,7 @@ fn floors(events: &[Event]) -> BTreeMap<u64, u64> {
     operations.iter().filter_map(|operation| Some((operation.end?.index, floor(operation.begin())))).collect()
 }
 
-fn stale_read(events: &mut Vec<Event>, choice: usize) -> bool {
+fn stale_read(events: &mut [Event], choice: usize) -> bool {
     let floors = floors(events);
     tell(events, choice, |event| match &mut event.op {
         Op::Read { seen: Some(seen), .. } if floors.get(&event.index).is_some_and(|floor| *floor > 0) => {
@@ -64,7 +64,7 @@ fn stale_read(events: &mut Vec<Event>, choice: usize) -> bool {
 }
 
 /// The last acknowledged write of routes 2 and 3, and whatever came after it there, are gone from the end of the history on.
-fn lost_write(events: &mut Vec<Event>, _: usize) -> bool {
+fn lost_write(events: &mut [Event], _: usize) -> bool {
     let acknowledged = events.iter().rev().find_map(|event| match &event.op {
         Op::Write { writes, made: Some(made), .. } if writes[0].0 == 2 => Some(made.revision),
         _ => None,
@@ -81,7 +81,7 @@ fn lost_write(events: &mut Vec<Event>, _: usize) -> bool {
     true
 }
 
-fn failed_write(events: &mut Vec<Event>, choice: usize) -> bool {
+fn failed_write(events: &mut [Event], choice: usize) -> bool {
     let seen: Vec<u64> = values_seen(events);
     tell(events, choice, |event| match &mut event.op {
         Op::Write { writes, made, idempotency_key: None, .. }
@@ -103,7 +103,7 @@ fn values_seen(events: &[Event]) -> Vec<u64> {
     events.iter().flat_map(of).collect()
 }
 
-fn repeated_revision(events: &mut Vec<Event>, choice: usize) -> bool {
+fn repeated_revision(events: &mut [Event], choice: usize) -> bool {
     let mut first = None;
     tell(events, choice, |event| match (&mut event.op, first) {
         (Op::Write { made: Some(Written { revision, .. }), idempotency_key: None, .. }, None) => {
@@ -118,7 +118,7 @@ fn repeated_revision(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn half(events: &mut Vec<Event>, choice: usize) -> bool {
+fn half(events: &mut [Event], choice: usize) -> bool {
     let mut before: Option<Vec<Option<(u64, u64)>>> = None;
     tell(events, choice, |event| match &mut event.op {
         Op::Read { keys, seen: Some(Read { items, .. }) } if keys.len() == 2 => {
@@ -134,7 +134,7 @@ fn half(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn invented(events: &mut Vec<Event>, choice: usize) -> bool {
+fn invented(events: &mut [Event], choice: usize) -> bool {
     tell(events, choice, |event| match &mut event.op {
         Op::Read { seen: Some(Read { items, .. }), .. } => items[0].as_mut().is_some_and(|(_, value)| {
             *value += 1_000_000;
@@ -144,7 +144,7 @@ fn invented(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn wrong_revision(events: &mut Vec<Event>, choice: usize) -> bool {
+fn wrong_revision(events: &mut [Event], choice: usize) -> bool {
     let acknowledged: Vec<u64> = {
         let (operations, _) = pair(events);
         let effects = Effects::gather(&operations).all;
@@ -166,7 +166,7 @@ fn wrong_revision(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn overlooked(events: &mut Vec<Event>, choice: usize) -> bool {
+fn overlooked(events: &mut [Event], choice: usize) -> bool {
     let at = (0..events.len()).map(|at| (choice + at) % events.len().max(1)).find(|at| {
         matches!(&events[*at].op, Op::Write { preconditions, made: Some(_), .. } if preconditions.iter().any(|(_, asked)| *asked > 0))
     });
@@ -182,7 +182,7 @@ fn overlooked(events: &mut Vec<Event>, choice: usize) -> bool {
     true
 }
 
-fn missing(events: &mut Vec<Event>, choice: usize) -> bool {
+fn missing(events: &mut [Event], choice: usize) -> bool {
     let mut last = BTreeMap::new();
     for event in events.iter().filter(|event| matches!(&event.op, Op::ReadAll { seen: Some(_) })) {
         last.insert(event.node, event.index);
@@ -203,11 +203,11 @@ fn missing(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn other_digest(events: &mut Vec<Event>, choice: usize) -> bool {
+fn other_digest(events: &mut [Event], choice: usize) -> bool {
     let polls = |events: &[Event], revision: u64| {
         events.iter().filter(|event| matches!(&event.op, Op::Poll { seen: Some(seen) } if seen.revision == revision)).count()
     };
-    let all = events.clone();
+    let all = events.to_vec();
     tell(events, choice, |event| match &mut event.op {
         Op::Poll { seen: Some(Polled { revision, digest, .. }) } if polls(&all, *revision) > 1 => {
             digest.push('x');
@@ -217,7 +217,7 @@ fn other_digest(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn back(events: &mut Vec<Event>, choice: usize) -> bool {
+fn back(events: &mut [Event], choice: usize) -> bool {
     let floor = |events: &[Event], ended: &Event| {
         let Op::Poll { seen: Some(seen) } = &ended.op else { return 0 };
         let begun = events[..ended.index as usize].iter().rposition(|event| event.process == ended.process).unwrap_or(0);
@@ -228,7 +228,7 @@ fn back(events: &mut Vec<Event>, choice: usize) -> bool {
         });
         polled.max().unwrap_or(0)
     };
-    let all = events.clone();
+    let all = events.to_vec();
     tell(events, choice, |event| {
         let floor = floor(&all, event);
         match &mut event.op {
@@ -241,7 +241,7 @@ fn back(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn old_value(events: &mut Vec<Event>, choice: usize) -> bool {
+fn old_value(events: &mut [Event], choice: usize) -> bool {
     let mut before: BTreeMap<u32, u64> = BTreeMap::new();
     tell(events, choice, |event| match &mut event.op {
         Op::Request { key, answer: Some(Answered { value: Some(value), backend, .. }) } => match before.insert(*key, *value) {
@@ -256,7 +256,7 @@ fn old_value(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn other_backend(events: &mut Vec<Event>, choice: usize) -> bool {
+fn other_backend(events: &mut [Event], choice: usize) -> bool {
     tell(events, choice, |event| match &mut event.op {
         Op::Request { answer: Some(Answered { value: Some(value), backend, .. }), .. } => {
             *backend = Some(crate::history::backend_of(*value + 1));
@@ -266,7 +266,7 @@ fn other_backend(events: &mut Vec<Event>, choice: usize) -> bool {
     })
 }
 
-fn twice(events: &mut Vec<Event>, choice: usize) -> bool {
+fn twice(events: &mut [Event], choice: usize) -> bool {
     let keys: Vec<(usize, String)> = events
         .iter()
         .enumerate()
@@ -290,26 +290,18 @@ fn twice(events: &mut Vec<Event>, choice: usize) -> bool {
     true
 }
 
-/// A request at the very end, when all nodes are up again and nothing changes.
-fn no_answer(events: &mut Vec<Event>, _: usize) -> bool {
-    let Some(last) = events.last().cloned() else { return false };
-    let process =
-        events.iter().filter_map(|event| if let Process::Client(number) = event.process { Some(number) } else { None }).max();
-    for (kind, later) in [(Kind::Invoke, 1), (Kind::Fail, 2)] {
-        events.push(Event {
-            index: last.index + later,
-            time: last.time + 6_000_000_000 + later,
-            process: Process::Client(process.unwrap_or(0) + 1),
-            kind,
-            node: Some(1),
-            op: Op::Request { key: 0, answer: None },
-            error: None,
-        });
+/// The last operation of all is a request that fails, when all nodes are long up again and nothing changes.
+fn no_answer(events: &mut [Event], _: usize) -> bool {
+    let Some([begin, end]) = events.last_chunk_mut() else { return false };
+    end.kind = Kind::Fail;
+    for event in [begin, end] {
+        event.time += 6_000_000_000;
+        event.op = Op::Request { key: 0, answer: None };
     }
     true
 }
 
-fn no_recovery(events: &mut Vec<Event>, _: usize) -> bool {
+fn no_recovery(events: &mut [Event], _: usize) -> bool {
     let Some(last) = events.iter().rposition(|event| event.kind == Kind::Ok && matches!(event.op, Op::Fault { .. })) else {
         return false;
     };
