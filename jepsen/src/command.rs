@@ -165,7 +165,7 @@ async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCo
         say!("not injectable: {}: {reason}", fault.name());
     }
     say!("results in {}", directory.display());
-    if verdict::overall(&results) != Outcome::Pass {
+    if check::overall(&results) != Outcome::Pass {
         say!("run it again: raftgate-jepsen replay {}", directory.display());
     }
     Ok(code)

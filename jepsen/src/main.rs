@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod cluster;
 mod command;
+mod edn;
 mod history;
 mod matrix;
 mod nemesis;

@@ -6,6 +6,7 @@ use std::process::{ExitCode, Termination as _};
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::check;
 use crate::history::{Event, Kind, Op};
 use crate::nemesis::Fault;
 use crate::request::Request;
@@ -46,7 +47,7 @@ impl Matrix {
                 Ok(finished) => {
                     verdict::tell(&finished.results);
                     let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
-                    let outcome = if only_refused { Outcome::NotTested } else { verdict::overall(&finished.results) };
+                    let outcome = if only_refused { Outcome::NotTested } else { check::overall(&finished.results) };
                     worst = worse(worst, outcome);
                     row(&request, outcome, &finished)
                 }

@@ -2,15 +2,9 @@
 
 use std::process::{ExitCode, Termination as _};
 
+use crate::check::overall;
 use crate::terminal::say;
 use crate::test::{Outcome, Results};
-
-/// A run passes where all verdicts are `Pass` or `NotTested`, and at least one is `Pass`.
-pub(crate) fn overall(results: &Results) -> Outcome {
-    let has = |outcome| results.verdicts.iter().any(|verdict| verdict.outcome == outcome);
-    let worst = [Outcome::Fail, Outcome::Unknown, Outcome::Pass].into_iter().find(|&outcome| has(outcome));
-    worst.unwrap_or(Outcome::NotTested)
-}
 
 /// In one word.
 pub(crate) fn word(outcome: Outcome) -> &'static str {
@@ -33,23 +27,4 @@ pub(crate) fn tell(results: &Results) -> ExitCode {
     let overall = overall(results);
     say!("{}", word(overall));
     overall.report()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test::Verdict;
-
-    #[test]
-    fn one_failure_fails_and_nothing_tested_is_no_pass() {
-        let results = |outcomes: &[Outcome]| Results {
-            verdicts: outcomes.iter().map(|&outcome| Verdict { name: String::new(), outcome, detail: String::new() }).collect(),
-            numbers: Vec::new(),
-        };
-        assert_eq!(overall(&results(&[Outcome::Pass, Outcome::NotTested])), Outcome::Pass);
-        assert_eq!(overall(&results(&[Outcome::Pass, Outcome::Unknown])), Outcome::Unknown);
-        assert_eq!(overall(&results(&[Outcome::Unknown, Outcome::Fail, Outcome::Pass])), Outcome::Fail);
-        assert_eq!(overall(&results(&[Outcome::NotTested])), Outcome::NotTested);
-        assert_eq!(overall(&results(&[])), Outcome::NotTested);
-    }
 }
