@@ -188,6 +188,9 @@ struct Life(u32);
 impl Life {
     fn polled(&self, answer: &Answer) -> Result<Polled, Failure> {
         let table = answer.success()?;
+        if table["publishedAt"].is_null() {
+            return Err(Failure::unknown("the node serves no table yet"));
+        }
         let seen = table["revision"].as_u64().zip(table["digest"].as_str());
         let (revision, digest) = seen.ok_or_else(|| Failure::unknown(format!("not a table: {table}")))?;
         Ok(Polled { revision, digest: digest.to_owned(), life: self.0 })
