@@ -11,11 +11,11 @@
 mod availability;
 mod coverage;
 mod effect;
-mod fault;
+pub(crate) mod fault;
 mod linear;
 mod node;
 mod numbers;
-mod operation;
+pub(crate) mod operation;
 mod order;
 mod recovery;
 mod replay;
@@ -24,7 +24,7 @@ mod set;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
-mod story;
+pub(crate) mod story;
 mod table;
 mod timeline;
 

@@ -6,49 +6,49 @@ use crate::test::{Outcome, Results, Test, Workload};
 
 /// A history that grows. Each event is a millisecond after the one before it.
 #[derive(Debug, Default)]
-pub(super) struct Story {
-    pub(super) events: Vec<Event>,
+pub(crate) struct Story {
+    pub(crate) events: Vec<Event>,
     millis: u64,
 }
 
 impl Story {
-    pub(super) fn new() -> Story {
+    pub(crate) fn new() -> Story {
         Story::default()
     }
 
     /// Time passes.
-    pub(super) fn wait(&mut self, millis: u64) -> &mut Story {
+    pub(crate) fn wait(&mut self, millis: u64) -> &mut Story {
         self.millis += millis;
         self
     }
 
-    pub(super) fn begin(&mut self, process: u32, node: u32, op: &Op) -> &mut Story {
+    pub(crate) fn begin(&mut self, process: u32, node: u32, op: &Op) -> &mut Story {
         self.add(Process::Client(process), Kind::Invoke, Some(node), asked(op))
     }
 
-    pub(super) fn end(&mut self, process: u32, node: u32, kind: Kind, op: Op) -> &mut Story {
+    pub(crate) fn end(&mut self, process: u32, node: u32, kind: Kind, op: Op) -> &mut Story {
         let op = if kind == Kind::Ok { op } else { asked(&op) };
         self.add(Process::Client(process), kind, Some(node), op)
     }
 
     /// Begins and ends with nothing in between.
-    pub(super) fn run(&mut self, process: u32, node: u32, kind: Kind, op: Op) -> &mut Story {
+    pub(crate) fn run(&mut self, process: u32, node: u32, kind: Kind, op: Op) -> &mut Story {
         self.begin(process, node, &op).end(process, node, kind, op)
     }
 
-    pub(super) fn ok(&mut self, process: u32, op: Op) -> &mut Story {
+    pub(crate) fn ok(&mut self, process: u32, op: Op) -> &mut Story {
         self.run(process, 1, Kind::Ok, op)
     }
 
-    pub(super) fn fault(&mut self, name: &str, nodes: &[u32]) -> &mut Story {
+    pub(crate) fn fault(&mut self, name: &str, nodes: &[u32]) -> &mut Story {
         self.nemesis(name, nodes, false, Kind::Ok)
     }
 
-    pub(super) fn heal(&mut self, name: &str, nodes: &[u32]) -> &mut Story {
+    pub(crate) fn heal(&mut self, name: &str, nodes: &[u32]) -> &mut Story {
         self.nemesis(name, nodes, true, Kind::Ok)
     }
 
-    pub(super) fn nemesis(&mut self, name: &str, nodes: &[u32], heals: bool, kind: Kind) -> &mut Story {
+    pub(crate) fn nemesis(&mut self, name: &str, nodes: &[u32], heals: bool, kind: Kind) -> &mut Story {
         let fault = Op::Fault { name: name.to_owned(), nodes: nodes.to_vec(), heals, detail: String::new() };
         self.add(Process::Nemesis, Kind::Invoke, None, fault.clone()).add(Process::Nemesis, kind, None, fault)
     }
@@ -61,13 +61,13 @@ impl Story {
     }
 
     /// The outcome for an invariant, with what was said.
-    pub(super) fn verdict(&self, name: &str) -> (Outcome, String) {
+    pub(crate) fn verdict(&self, name: &str) -> (Outcome, String) {
         verdict(&judge(&register(), &self.events), name)
     }
 
     /// Asserts what the verdict for an invariant is, and that a violation is told with these words.
     #[track_caller]
-    pub(super) fn is(&self, name: &str, outcome: Outcome, words: &str) {
+    pub(crate) fn is(&self, name: &str, outcome: Outcome, words: &str) {
         let (found, detail) = self.verdict(name);
         assert_eq!(found, outcome, "{name}: {detail}");
         assert!(detail.contains(words), "{name}: {detail}");
@@ -75,7 +75,7 @@ impl Story {
 }
 
 /// A test of three nodes without faults.
-pub(super) fn register() -> Test {
+pub(crate) fn register() -> Test {
     Test {
         workload: Workload::Register,
         nemeses: Vec::new(),
@@ -87,13 +87,13 @@ pub(super) fn register() -> Test {
     }
 }
 
-pub(super) fn verdict(results: &Results, name: &str) -> (Outcome, String) {
+pub(crate) fn verdict(results: &Results, name: &str) -> (Outcome, String) {
     let found = results.verdicts.iter().find(|verdict| verdict.name == name).expect("each invariant has a verdict");
     (found.outcome, found.detail.clone())
 }
 
 /// Whether no invariant fails; what fails otherwise.
-pub(super) fn sound(results: &Results) -> Result<(), String> {
+pub(crate) fn sound(results: &Results) -> Result<(), String> {
     let wrong = results.verdicts.iter().filter(|verdict| matches!(verdict.outcome, Outcome::Fail | Outcome::Unknown));
     let wrong: Vec<String> = wrong.map(|verdict| format!("{}: {}", verdict.name, verdict.detail)).collect();
     match overall(results) {
@@ -103,7 +103,7 @@ pub(super) fn sound(results: &Results) -> Result<(), String> {
 }
 
 /// The operation as it is asked, without what came of it.
-pub(super) fn asked(op: &Op) -> Op {
+pub(crate) fn asked(op: &Op) -> Op {
     let mut op = op.clone();
     match &mut op {
         Op::Read { seen, .. } => *seen = None,
@@ -116,45 +116,45 @@ pub(super) fn asked(op: &Op) -> Op {
     op
 }
 
-pub(super) fn read(key: Key, revision: u64, item: Option<(u64, Value)>) -> Op {
+pub(crate) fn read(key: Key, revision: u64, item: Option<(u64, Value)>) -> Op {
     read_all_of(&[key], revision, &[item])
 }
 
-pub(super) fn read_all_of(keys: &[Key], revision: u64, items: &[Option<(u64, Value)>]) -> Op {
+pub(crate) fn read_all_of(keys: &[Key], revision: u64, items: &[Option<(u64, Value)>]) -> Op {
     Op::Read { keys: keys.to_vec(), seen: Some(Read { revision, items: items.to_vec() }) }
 }
 
-pub(super) fn write(writes: &[(Key, Value)], revision: u64) -> Op {
+pub(crate) fn write(writes: &[(Key, Value)], revision: u64) -> Op {
     write_if(writes, &[], revision)
 }
 
-pub(super) fn write_if(writes: &[(Key, Value)], preconditions: &[(Key, u64)], revision: u64) -> Op {
+pub(crate) fn write_if(writes: &[(Key, Value)], preconditions: &[(Key, u64)], revision: u64) -> Op {
     let made = Some(Written { revision, changed: true });
     Op::Write { writes: writes.to_vec(), preconditions: preconditions.to_vec(), idempotency_key: None, made }
 }
 
 /// A write of one route with an idempotency key.
-pub(super) fn write_once(idempotency_key: &str, write: (Key, Value), revision: u64) -> Op {
+pub(crate) fn write_once(idempotency_key: &str, write: (Key, Value), revision: u64) -> Op {
     let made = Some(Written { revision, changed: true });
     Op::Write { writes: vec![write], preconditions: Vec::new(), idempotency_key: Some(idempotency_key.to_owned()), made }
 }
 
-pub(super) fn read_all(revision: u64, items: &[(Key, u64, Value)]) -> Op {
+pub(crate) fn read_all(revision: u64, items: &[(Key, u64, Value)]) -> Op {
     Op::ReadAll { seen: Some(ReadAll { revision, items: items.to_vec() }) }
 }
 
-pub(super) fn poll(revision: u64, digest: &str, life: u32) -> Op {
+pub(crate) fn poll(revision: u64, digest: &str, life: u32) -> Op {
     Op::Poll { seen: Some(Polled { revision, digest: digest.to_owned(), life }) }
 }
 
 /// A proxied request that a backend answered.
-pub(super) fn request(key: Key, revision: u64, value: Value) -> Op {
+pub(crate) fn request(key: Key, revision: u64, value: Value) -> Op {
     let answer =
         Answered { status: 200, revision: Some(revision), value: Some(value), backend: Some(backend_of(value)), life: 1 };
     Op::Request { key, answer: Some(answer) }
 }
 
 /// A proxied request that the gateway answered itself.
-pub(super) fn refused(key: Key, status: u16, revision: Option<u64>) -> Op {
+pub(crate) fn refused(key: Key, status: u16, revision: Option<u64>) -> Op {
     Op::Request { key, answer: Some(Answered { status, revision, value: None, backend: None, life: 1 }) }
 }
