@@ -62,7 +62,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     let mut settings = ground.settings.clone();
     settings.nodes = request.nodes;
     settings.logs.clone_from(&directory);
-    settings.scratch = ground.settings.scratch.join("cluster");
+    settings.scratch = ground.settings.scratch.join(directory.file_name().context("a directory with a name")?);
     if !request.nemesis.iter().any(|name| name == Fault::ClockJump.name()) {
         settings.faketime = None;
     }

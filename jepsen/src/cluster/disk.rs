@@ -20,6 +20,7 @@ const FILLER: &str = "filler";
 pub(crate) struct Disk {
     directory: PathBuf,
     image: Option<PathBuf>,
+    mounted: AtomicBool,
     frozen: AtomicBool,
 }
 
@@ -27,7 +28,7 @@ impl Disk {
     /// A directory without powers.
     pub(crate) fn plain(directory: PathBuf) -> anyhow::Result<Disk> {
         std::fs::create_dir_all(&directory)?;
-        Ok(Disk { directory, image: None, frozen: AtomicBool::new(false) })
+        Ok(Disk { directory, image: None, mounted: AtomicBool::new(false), frozen: AtomicBool::new(false) })
     }
 
     /// A new file system in `image`, mounted at `directory`.
@@ -41,7 +42,7 @@ impl Disk {
         let text = image.to_string_lossy().into_owned();
         arguments.push(&text);
         run("mkfs.ext4", &arguments).await?;
-        let disk = Disk { directory, image: Some(image), frozen: AtomicBool::new(false) };
+        let disk = Disk { directory, image: Some(image), mounted: AtomicBool::new(false), frozen: AtomicBool::new(false) };
         disk.mount().await?;
         Ok(disk)
     }
@@ -61,6 +62,7 @@ impl Disk {
         if let Some(image) = &self.image {
             let directory = self.directory.to_string_lossy().into_owned();
             run("mount", &["-o", "loop", &image.to_string_lossy(), &directory]).await?;
+            self.mounted.store(true, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -69,6 +71,7 @@ impl Disk {
     pub(crate) async fn unmount(&self) -> anyhow::Result<()> {
         if self.is_image() {
             run("umount", &[&self.directory]).await?;
+            self.mounted.store(false, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -129,10 +132,13 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// A frozen file system outlives its mount: whatever happened, it is thawed.
+    /// A frozen file system outlives its mount: whatever happened, it is thawed, and unmounted when its last user is gone.
     fn drop(&mut self) {
         if self.frozen.load(Ordering::SeqCst) {
             let _ = Command::new("fsfreeze").arg("-u").arg(&self.directory).status();
+        }
+        if self.mounted.load(Ordering::SeqCst) {
+            let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
         }
     }
 }

@@ -36,12 +36,16 @@ pub(crate) fn wrapper(node: u32) -> Vec<String> {
 impl Namespaces {
     /// Makes bridge and namespaces; those of the test before, if any, are gone after it.
     pub(crate) async fn create(nodes: &[u32]) -> anyhow::Result<Namespaces> {
+        let links = run("ip", &["-br", "link"]).await?;
+        // `port1@if2 UP ...`; with a port goes its other end.
+        let names = links.lines().filter_map(|line| line.split([' ', '@']).next());
+        for name in names.filter(|name| name.starts_with("port") || *name == BRIDGE) {
+            run("ip", &["link", "delete", name]).await?;
+        }
         let left = run("ip", &["netns", "list"]).await?;
         for name in left.lines().filter_map(|line| line.split_whitespace().next()) {
             run("ip", &["netns", "delete", name]).await?;
         }
-        // It may not exist.
-        let _ = run("ip", &["link", "delete", BRIDGE]).await;
         let mut script = format!(
             "link set lo up\nlink add {BRIDGE} type bridge\naddr add {SUITE_HOST}/24 dev {BRIDGE}\nlink set {BRIDGE} up\n"
         );
