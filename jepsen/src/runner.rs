@@ -19,7 +19,7 @@ use crate::nemesis::{self, Fault, Plan, Stage};
 use crate::record::Recorder;
 use crate::request::{self, Request};
 use crate::terminal::say;
-use crate::test::{Outcome, Results, Test, Verdict};
+use crate::test::{Outcome, Results, Test, Verdict, Workload};
 use crate::workload::{self, Scene};
 use crate::{check, report, routes};
 
@@ -61,6 +61,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     say!("results in {}", directory.display());
     let mut settings = ground.settings.clone();
     settings.nodes = request.nodes;
+    settings.spares = if request.workload == "membership" { workload::membership::SPARES } else { 0 };
     settings.logs.clone_from(&directory);
     settings.scratch = ground.settings.scratch.join(directory.file_name().context("a directory with a name")?);
     if !request.nemesis.iter().any(|name| name == Fault::ClockJump.name()) {
@@ -87,6 +88,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     };
     let mut results = check::judge(&test, &played.history);
     results.verdicts.push(played.verdict());
+    results.verdicts.extend(played.membership(test.workload));
     if let Some(recovery) = played.recovery {
         results.numbers.push(("final-recovery-seconds".to_owned(), recovery.as_secs_f64()));
     }
@@ -103,6 +105,8 @@ struct Played {
     /// What the gateway did wrong, as the runner and the faults saw it.
     wrong: Vec<String>,
     not_injectable: Vec<(Fault, String)>,
+    /// Why the membership did not change, where it should have.
+    no_changes: Option<String>,
 }
 
 impl Played {
@@ -117,6 +121,22 @@ impl Played {
     }
 }
 
+impl Played {
+    /// Whether the membership was changed as the workload of that name must: at least once.
+    fn membership(&self, workload: Workload) -> Option<Verdict> {
+        let changes = self.history.iter().filter(|event| matches!(event.op, Op::Membership { .. }));
+        let (ok, unknown): (Vec<&Event>, Vec<&Event>) =
+            changes.filter(|event| event.kind != Kind::Invoke).partition(|event| event.kind == Kind::Ok);
+        let errors = unknown.iter().filter_map(|event| event.error.as_deref()).collect::<Vec<_>>().join("; ");
+        let (outcome, detail) = match &self.no_changes {
+            Some(reason) => (Outcome::NotTested, reason.clone()),
+            None if ok.is_empty() => (Outcome::Fail, format!("no change of membership was made: {errors}")),
+            None => (Outcome::Pass, format!("{} changes made, {} not read back: {errors}", ok.len(), unknown.len())),
+        };
+        (workload == Workload::Membership).then(|| Verdict { name: "membership".to_owned(), outcome, detail })
+    }
+}
+
 async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Played> {
     let workload = request::workload(&request.workload).map_err(anyhow::Error::msg)?;
     for id in cluster.members() {
@@ -124,7 +144,7 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
     }
     if let Err(missing) = cluster.wait_recovered(FORM_PATIENCE).await {
         let wrong = vec![format!("the cluster did not form within {FORM_PATIENCE:?}: {missing}")];
-        return Ok(Played { history: Vec::new(), recovery: None, wrong, not_injectable: Vec::new() });
+        return Ok(Played { history: Vec::new(), recovery: None, wrong, not_injectable: Vec::new(), no_changes: None });
     }
     let mut backends = Vec::new();
     for name in routes::services() {
@@ -135,12 +155,17 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
     let recorder = Arc::new(Recorder::new());
     let (stop_clients, clients_stop) = watch::channel(false);
     let (stop_faults, faults_stop) = watch::channel(false);
+    let changes = match workload {
+        Workload::Membership => workload::membership::refusal(cluster).await,
+        _ => None,
+    };
     let scene = Scene {
         cluster: Arc::clone(cluster),
         recorder: Arc::clone(&recorder),
         workload,
         seed: request.seed,
         nodes: request.nodes,
+        spares: if changes.is_none() { cluster.settings.spares } else { 0 },
         stop: clients_stop,
     };
     let stage = Stage::new(Scene { stop: faults_stop, ..scene.clone() });
@@ -170,7 +195,7 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
     not_injectable.extend(notes.not_injectable);
     let mut wrong = notes.wrong;
     let recovery = conclude(&scene, &mut wrong).await?;
-    Ok(Played { history: recorder.events(), recovery, wrong, not_injectable })
+    Ok(Played { history: recorder.events(), recovery, wrong, not_injectable, no_changes: changes })
 }
 
 /// The plan without what cannot be injected here, and that, with the reasons.

@@ -1,5 +1,6 @@
 //! The cluster under test: real processes, each with its own configuration, data directory and log.
 
+mod claims;
 mod disk;
 pub(crate) mod isolation;
 mod links;
@@ -16,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
 use serde_json::Value;
 
 use isolation::Isolation;
@@ -25,6 +25,7 @@ use namespaces::Namespaces;
 use network::{Means, Network};
 use node::Place;
 
+pub(crate) use claims::{Claim, Claims};
 pub(crate) use disk::Disk;
 pub(crate) use node::Node;
 pub(crate) use power::Switch;
@@ -60,6 +61,8 @@ pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     /// The address at which nodes reach what the suite itself serves.
     pub(crate) suite_host: String,
+    /// Who stops and starts which nodes.
+    pub(crate) claims: Claims,
     members: Mutex<BTreeSet<u32>>,
     owners: Owners,
     http: reqwest::Client,
@@ -110,7 +113,7 @@ impl Cluster {
         let suite_host = if namespaces { namespaces::SUITE_HOST.to_owned() } else { "127.0.0.1".to_owned() };
         let members = Mutex::new((1..=settings.nodes).collect());
         let http = reqwest::Client::builder().no_proxy().timeout(STATUS_TIMEOUT).connect_timeout(STATUS_TIMEOUT).build()?;
-        Ok(Cluster { nodes, network: Network::new(means), settings, suite_host, members, owners, http })
+        Ok(Cluster { nodes, network: Network::new(means), settings, suite_host, claims: Claims::default(), members, owners, http })
     }
 
     /// A node by its id.
@@ -178,12 +181,13 @@ impl Cluster {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// How many seconds a node's clock of the day is before ours, by the date of an answer.
+    /// How many seconds a node's clock of the day is before ours, by when it published its table. Not by the date of an answer, which
+    /// stands still after a jump back.
     pub(crate) async fn clock_offset(&self, id: u32) -> Option<i64> {
-        let answer = self.http.get(format!("http://{}/v1/table", self.node(id).admin)).send().await.ok()?;
-        let date = httpdate::parse_http_date(answer.headers().get("date")?.to_str().ok()?).ok()?;
+        let table = self.get(id, "/v1/table").await?;
+        let published = humantime::parse_rfc3339_weak(table["publishedAt"].as_str()?).ok()?;
         let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
-        Some(seconds(date)?.cast_signed() - seconds(SystemTime::now())?.cast_signed())
+        Some(seconds(published)?.cast_signed() - seconds(SystemTime::now())?.cast_signed())
     }
 
     /// A call of the admin API that is no operation of a client: status and body.
@@ -205,12 +209,6 @@ impl Cluster {
             }
         }
         best.map(|(_, id)| id)
-    }
-
-    /// The leader, as soon as there is one.
-    pub(crate) async fn wait_leader(&self, patience: Duration) -> anyhow::Result<u32> {
-        let found = wait_for(patience, || self.leader()).await;
-        found.with_context(|| format!("no node led within {patience:?}"))
     }
 
     /// Waits until the members agree on one leader, are ready, and serve one table. The error says what is missing.

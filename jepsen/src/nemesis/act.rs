@@ -1,6 +1,5 @@
 //! One fault while it is played: whom it meets, and what the history says of it.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use thiserror::Error;
 use super::START_PATIENCE;
 use super::kind::Fault;
 use super::plan::Planned;
-use crate::cluster::{Cluster, wait_for};
+use crate::cluster::{Claim, Cluster, wait_for};
 use crate::history::{Kind, Op, Process};
 use crate::workload::Scene;
 
@@ -38,7 +37,6 @@ pub(crate) enum Trouble {
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
     pub(crate) scene: Scene,
-    claimed: Arc<Mutex<BTreeSet<u32>>>,
     notes: Arc<Mutex<Notes>>,
 }
 
@@ -56,7 +54,7 @@ pub(crate) struct Notes {
 impl Stage {
     /// Nothing is broken yet. `scene.stop` ends the faults, not the clients.
     pub(crate) fn new(scene: Scene) -> Stage {
-        Stage { scene, claimed: Arc::default(), notes: Arc::default() }
+        Stage { scene, notes: Arc::default() }
     }
 
     /// Whether the time for faults is over.
@@ -109,7 +107,7 @@ pub(crate) struct Act<'a> {
     pub(crate) rng: Rng,
     /// Whom it meets; no other fault meets them meanwhile.
     pub(crate) nodes: Vec<u32>,
-    claimed: Vec<u32>,
+    claim: Option<Claim>,
     phase: Phase,
 }
 
@@ -117,7 +115,7 @@ impl<'a> Act<'a> {
     /// It has not begun.
     pub(crate) fn new(stage: &'a Stage, planned: Planned) -> Act<'a> {
         let rng = Rng::with_seed(planned.seed);
-        Act { stage, planned, rng, nodes: Vec::new(), claimed: Vec::new(), phase: Phase::Waiting }
+        Act { stage, planned, rng, nodes: Vec::new(), claim: None, phase: Phase::Waiting }
     }
 
     /// The cluster.
@@ -147,12 +145,8 @@ impl<'a> Act<'a> {
 
     /// Takes these nodes for itself: their processes and disks are this act's until it ends.
     pub(crate) fn claim(&mut self, nodes: Vec<u32>) -> Result<(), Trouble> {
-        let mut claimed = self.stage.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = nodes.iter().find(|id| claimed.contains(id)) {
-            return Err(Trouble::Missed(format!("node {taken} suffers another fault")));
-        }
-        claimed.extend(&nodes);
-        self.claimed.clone_from(&nodes);
+        let claim = self.cluster().claims.take(&nodes);
+        self.claim = Some(claim.map_err(|taken| Trouble::Missed(format!("node {taken} has another fault, or joins or leaves")))?);
         self.nodes = nodes;
         Ok(())
     }
@@ -238,15 +232,6 @@ impl<'a> Act<'a> {
         match kind {
             Kind::Invoke => recorder.invoke(Process::Nemesis, None, op),
             Kind::Ok | Kind::Fail | Kind::Info => recorder.end(Process::Nemesis, kind, None, op, error),
-        }
-    }
-}
-
-impl Drop for Act<'_> {
-    fn drop(&mut self) {
-        let mut claimed = self.stage.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in &self.claimed {
-            claimed.remove(id);
         }
     }
 }

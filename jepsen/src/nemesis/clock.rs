@@ -9,7 +9,7 @@ use super::processes::victims;
 use crate::cluster::{Cluster, wait_for};
 
 const JUMP_SECONDS: (i64, i64) = (60, 3600);
-/// An answer's date is this exact, and no run of the machine's own clock is this wrong.
+/// While there are writes, a table is not older than this.
 const TOLERANCE_SECONDS: i64 = 5;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,16 +23,16 @@ pub(super) async fn jump(act: &mut Act<'_>) -> Result<(), Trouble> {
     set(cluster, id, seconds)?;
     let seen = shows(cluster, id, seconds).await;
     if seen {
-        act.took_effect(format!("the node's answers are dated {seconds:+} s"));
+        act.took_effect(format!("the node dates its tables {seconds:+} s"));
         act.hold().await;
         act.heal();
     }
     set(cluster, id, 0)?;
     if !seen {
-        return Err(Trouble::Missed("the node's answers have the true date".to_owned()));
+        return Err(Trouble::Missed("the node's tables have the true date".to_owned()));
     }
     if !shows(cluster, id, 0).await {
-        return Err(Trouble::Missed("the node's answers have a false date still".to_owned()));
+        return Err(Trouble::Missed("the node's tables have a false date still".to_owned()));
     }
     act.healed("");
     Ok(())
@@ -46,7 +46,7 @@ fn set(cluster: &Cluster, id: u32, seconds: i64) -> anyhow::Result<()> {
     std::fs::rename(new, directory.join("clock")).context("set the clock's file")
 }
 
-/// Whether the node's answers come to be dated so much off.
+/// Whether the node comes to date its tables so much off.
 async fn shows(cluster: &Cluster, id: u32, seconds: i64) -> bool {
     let near = |offset: i64| (offset - seconds).abs() <= TOLERANCE_SECONDS;
     wait_for(PATIENCE, || async { cluster.clock_offset(id).await.filter(|&offset| near(offset)) }).await.is_some()

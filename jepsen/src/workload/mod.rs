@@ -5,6 +5,7 @@
 
 mod choice;
 mod drive;
+pub(crate) mod membership;
 mod register;
 mod set;
 mod traffic;
@@ -45,6 +46,8 @@ pub(crate) struct Scene {
     pub(crate) seed: u64,
     /// Members from the start; spares are asked only once they have joined.
     pub(crate) nodes: u32,
+    /// Nodes that can join; none where the program cannot change its membership.
+    pub(crate) spares: u32,
     /// True once the clients shall stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -90,6 +93,9 @@ pub(crate) fn start(scene: &Scene) -> anyhow::Result<JoinSet<()>> {
             Workload::Watch => clients.spawn(register::run(scene, client, choice)),
             Workload::Traffic => clients.spawn(traffic::write(scene, client, choice)),
         };
+    }
+    if scene.workload == Workload::Membership && scene.spares > 0 {
+        clients.spawn(membership::run(scene.clone()));
     }
     if scene.workload == Workload::Traffic {
         for node in 1..=scene.nodes {
