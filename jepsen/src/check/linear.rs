@@ -353,10 +353,7 @@ mod tests {
         for process in 0..40 {
             story.run(process, 1, Kind::Info, write(&[(1, process.into())], 0));
         }
-        story
-            .ok(50, write_if(&[(1, 90)], &[(1, 4)], 5))
-            .ok(50, write_if(&[(1, 91)], &[(1, 4)], 6))
-            .ok(50, read(1, 7, None));
+        story.ok(50, write_if(&[(1, 90)], &[(1, 4)], 5)).ok(50, write_if(&[(1, 91)], &[(1, 4)], 6)).ok(50, read(1, 7, None));
         let (operations, _) = pair(&story.events);
         let began = Instant::now();
         let found = check(&operations, &Effects::gather(&operations), Duration::from_millis(500));
