@@ -3,6 +3,8 @@
 //! A window lasts from the moment a fault is asked for until its healing is done. The nemesis names its faults; what a name means to the
 //! checkers is decided here, by words in it, and a name that is not known excuses nothing.
 
+use std::collections::HashMap;
+
 use super::operation::Operation;
 use crate::history::{Kind, Op};
 
@@ -129,6 +131,19 @@ impl<'a> Faults<'a> {
     /// Whether a fault of a class ever met a node.
     pub(crate) fn ever_hit(&self, node: u32, class: Class) -> bool {
         self.windows.iter().any(|window| window.class == class && window.effect.is_some() && window.hits(node))
+    }
+
+    /// When each node was first meant to go down and come up again.
+    pub(crate) fn first_restarts(&self) -> HashMap<u32, u64> {
+        let mut first = HashMap::new();
+        let restarts = |class| matches!(class, Class::Down | Class::Data | Class::Restart);
+        for window in self.windows.iter().filter(|window| window.effect.is_some() && restarts(window.class)) {
+            for node in window.nodes {
+                let begin = first.entry(*node).or_insert(window.begin);
+                *begin = window.begin.min(*begin);
+            }
+        }
+        first
     }
 
     /// The nodes that have to answer at the end: all but those that left, lost their data, or were never healed.

@@ -22,8 +22,15 @@ use crate::test::Outcome;
 /// How many operations a piece has at least, where the history can be cut.
 const PIECE_MIN: usize = 1_000;
 
-/// The largest piece that is searched: about 100 MB of memory.
+/// The largest piece that is searched: about 100 MB of memory where the first order tried is the right one.
 const PIECE_MAX: usize = 30_000;
+
+/// What the search of one piece may remember before it is given up.
+const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// How many steps a second it remembers at most, and what a step takes besides its bits. Measured, and rounded up.
+const STEPS_A_SECOND: usize = 500_000;
+const STEP_BYTES: usize = 150;
 
 /// What a route may hold: its value and its own revision, where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -210,7 +217,7 @@ fn after(held: Held, timed: &Timed) -> Held {
 }
 
 fn search(held: &Held, piece: &[Timed], deadline: Instant) -> CheckResult {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(Instant::now()).min(patience(piece.len()));
     if left.is_zero() {
         return CheckResult::Unknown;
     }
@@ -225,6 +232,13 @@ fn search(held: &Held, piece: &[Timed], deadline: Instant) -> CheckResult {
     calls.push(Call::<Register> { call_time: -2, return_time: -1, ..call(0, 0, &Step::Begin(held.clone())) });
     calls.extend(piece.iter().map(|timed| call(timed.begin, timed.end, &timed.step)));
     check_operations_timeout(&calls, left)
+}
+
+/// How long a piece may be searched. The crate bounds its time and not its memory, so that time stands for both; an order that exists is
+/// found far sooner.
+fn patience(operations: usize) -> Duration {
+    let seconds = MEMORY_BYTES_MAX / (STEPS_A_SECOND * (STEP_BYTES + operations / 8));
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX).max(1))
 }
 
 /// The end of the first operation that no order explains. A history that has an order has one for each of its beginnings, so half and
@@ -329,5 +343,22 @@ mod tests {
         story.ok(0, write(&[(1, 10)], 1)).ok(1, read(1, 1, Some((1, 10))));
         let (operations, _) = pair(&story.events);
         assert_eq!(check(&operations, &Effects::gather(&operations), Duration::ZERO).outcome, Outcome::Unknown);
+    }
+
+    /// Forty writes of which nobody knows whether they happened, some of which must have made a revision, and a read that nothing explains:
+    /// too many orders to try.
+    #[test]
+    fn a_search_without_end_is_given_up() {
+        let mut story = Story::new();
+        for process in 0..40 {
+            story.run(process, 1, Kind::Info, write(&[(1, process.into())], 0));
+        }
+        story.ok(50, write_if(&[(1, 90)], &[(1, 4)], 5)).ok(50, write_if(&[(1, 91)], &[(1, 4)], 6)).ok(50, read(1, 7, None));
+        let (operations, _) = pair(&story.events);
+        let began = Instant::now();
+        let found = check(&operations, &Effects::gather(&operations), Duration::from_millis(500));
+        assert_eq!(found.outcome, Outcome::Unknown, "{}", found.detail);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!((patience(1_000), patience(30_000)), (Duration::from_secs(7), Duration::from_secs(1)));
     }
 }

@@ -87,7 +87,6 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     let numbers = numbers::of(&operations, &effects, &faults, &availability, &recovery, lost_of_routes + set.lost);
     let mut findings = vec![
         Finding::of("history", history.len() as u64, "events", &wrong),
-        order::check(&operations, &effects),
         linear::check(&operations, &effects, LINEAR_TIMEOUT),
         set.finding,
         node::served(&operations, &faults),
@@ -99,6 +98,7 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
         coverage::faults(test, &faults),
         coverage::operations(&operations, &faults),
     ];
+    findings.extend(order::check(&operations, &effects, &faults));
     findings.extend(replayed);
     findings.extend(availability.findings);
     Results { verdicts: verdicts(findings), numbers }

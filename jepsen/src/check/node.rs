@@ -70,7 +70,8 @@ pub(crate) fn served(operations: &[Operation<'_>], faults: &Faults<'_>) -> Findi
 fn answer<'a>(operation: &'a Operation<'a>) -> Option<Served<'a>> {
     let (life, revision) = match operation.op() {
         Op::Poll { seen: Some(seen) } => (seen.life, seen.revision),
-        Op::Request { answer: Some(answer), .. } => (answer.life, answer.revision?),
+        // An error may come from before there was a table.
+        Op::Request { answer: Some(answer), .. } if answer.status < 500 => (answer.life, answer.revision?),
         _ => return None,
     };
     let end = operation.end.filter(|_| operation.is_ok())?;

@@ -1,4 +1,4 @@
-//! The order of revisions in real time (I2).
+//! The order of revisions in real time (I2), and that a restarted node does not answer from before what was acknowledged (I3).
 //!
 //! A revision is the place of a write in the one order that all nodes agree on. So no two writes have the same; a write that began after
 //! something was answered at revision R has a greater one; and a read that began after it is answered at R or later. This is strict
@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::Finding;
 use super::effect::Effects;
+use super::fault::Faults;
 use super::operation::Operation;
 use crate::history::Op;
 
@@ -15,10 +16,36 @@ use crate::history::Op;
 type Floor = Option<(u64, usize)>;
 
 /// Checks that revisions are unique and grow in real time.
-pub(crate) fn check(operations: &[Operation<'_>], effects: &Effects<'_>) -> Finding {
-    let mut violations = repeated(effects);
-    let looked_at = sweep(operations, effects, &mut violations);
-    Finding::of("I2", looked_at, "answers in the order of their revisions", &violations)
+pub(crate) fn check(operations: &[Operation<'_>], effects: &Effects<'_>, faults: &Faults<'_>) -> [Finding; 2] {
+    let mut found = Found { restarts: faults.first_restarts(), violations: repeated(effects), ..Found::default() };
+    sweep(operations, effects, &mut found);
+    [
+        Finding::of("I2", found.looked_at, "answers in the order of their revisions", &found.violations),
+        Finding::of("I3", found.after_restart, "admin reads of restarted nodes up to date", &found.stale_after_restart),
+    ]
+}
+
+#[derive(Default)]
+struct Found {
+    /// When each node was first restarted.
+    restarts: HashMap<u32, u64>,
+    looked_at: u64,
+    violations: Vec<String>,
+    /// Reads of nodes that had been restarted.
+    after_restart: u64,
+    stale_after_restart: Vec<String>,
+}
+
+impl Found {
+    /// A read, or a write that changed nothing, and what was answered before it began.
+    fn read(&mut self, operation: &Operation<'_>, stale: Option<String>) {
+        let restarted = operation.node().and_then(|node| self.restarts.get(&node));
+        if restarted.is_some_and(|restarted| *restarted <= operation.invoke.time) {
+            self.after_restart += 1;
+            self.stale_after_restart.extend(stale.clone());
+        }
+        self.violations.extend(stale);
+    }
 }
 
 fn repeated(effects: &Effects<'_>) -> Vec<String> {
@@ -38,7 +65,7 @@ fn repeated(effects: &Effects<'_>) -> Vec<String> {
 }
 
 /// Walks the history once, with the greatest revision that was answered so far.
-fn sweep(operations: &[Operation<'_>], effects: &Effects<'_>, violations: &mut Vec<String>) -> u64 {
+fn sweep(operations: &[Operation<'_>], effects: &Effects<'_>, found: &mut Found) {
     let mut marks: Vec<(u64, bool, usize)> = Vec::with_capacity(operations.len() * 2);
     for (at, operation) in operations.iter().enumerate() {
         marks.push((operation.begin(), false, at));
@@ -47,7 +74,6 @@ fn sweep(operations: &[Operation<'_>], effects: &Effects<'_>, violations: &mut V
         }
     }
     marks.sort_unstable();
-    let mut looked_at = 0;
     let mut floor: Floor = None;
     let mut at_begin: Vec<Floor> = vec![None; operations.len()];
     let mut of_writes: HashMap<u64, Floor> = HashMap::new();
@@ -61,17 +87,14 @@ fn sweep(operations: &[Operation<'_>], effects: &Effects<'_>, violations: &mut V
             continue;
         }
         let Some((revision, changed)) = answered_at(operation.op()) else { continue };
-        looked_at += 1;
+        found.looked_at += 1;
         // A changing write is judged below, once, from its first attempt on: a retry is told the revision that it made long ago.
-        if let Some((least, by)) = at_begin[at]
-            && !changed
-            && revision < least
-        {
-            violations.push(format!(
-                "stale: {} was answered at revision {revision}, after {} was at {least}",
-                operation.place(),
-                operations[by].place()
-            ));
+        if !changed {
+            let stale = at_begin[at].filter(|(least, _)| revision < *least).map(|(least, by)| {
+                let (place, before) = (operation.place(), operations[by].place());
+                format!("stale: {place} was answered at revision {revision}, after {before} was at {least}")
+            });
+            found.read(operation, stale);
         }
         floor = floor.max(Some((revision, at)));
     }
@@ -80,10 +103,9 @@ fn sweep(operations: &[Operation<'_>], effects: &Effects<'_>, violations: &mut V
             && let Some(Some((least, by))) = of_writes.get(&effect.begin)
             && revision <= *least
         {
-            violations.push(format!("{} began after {} was at revision {least}", effect.name(), operations[*by].place()));
+            found.violations.push(format!("{} began after {} was at revision {least}", effect.name(), operations[*by].place()));
         }
     }
-    looked_at
 }
 
 /// The revision that an answer was given at, and whether it made that revision. Polls and proxied requests are answered from what the
@@ -119,6 +141,16 @@ mod tests {
         story.is("I2", Outcome::Fail, "stale: events 2-3, process 1 at node 1 was answered at revision 3, after events 0-1");
         let mut story = Story::new();
         story.ok(0, read(1, 5, None)).ok(1, read(2, 4, None)).is("I2", Outcome::Fail, "stale");
+    }
+
+    #[test]
+    fn a_restarted_node_answers_from_all_that_was_acknowledged() {
+        for (read_at, outcome) in [(4, Outcome::Pass), (3, Outcome::Fail)] {
+            let mut story = Story::new();
+            story.ok(0, write(&[(1, 10)], 4)).fault("power-cut-one", &[2]).heal("power-cut-one", &[2]);
+            story.run(1, 1, Kind::Ok, read(2, 4, None)).is("I3", Outcome::NotTested, "no admin reads of restarted nodes");
+            story.run(1, 2, Kind::Ok, read(2, read_at, None)).is("I3", outcome, "");
+        }
     }
 
     #[test]

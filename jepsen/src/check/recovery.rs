@@ -25,21 +25,25 @@ pub(crate) struct Recovery {
 /// Measures every recovery, and judges each that was measured, and that the last one was complete.
 pub(crate) fn check(operations: &[Operation<'_>], faults: &Faults<'_>, nodes: &[u32]) -> Recovery {
     let spans = spans(faults);
+    let is_answer = |op: &Op| matches!(op, Op::Read { .. } | Op::ReadAll { .. } | Op::Write { .. });
+    let answered = operations.iter().filter(|operation| operation.is_ok() && is_answer(operation.op()));
+    let mut answers: Vec<(u64, &Operation<'_>)> =
+        answered.filter_map(|operation| Some((operation.end?.time, operation))).collect();
+    answers.sort_by_key(|(time, _)| *time);
     let mut violations = Vec::new();
     let mut times = Vec::new();
     for (at, (_, healed)) in spans.iter().enumerate() {
         let next = spans.get(at + 1).map(|(begin, _)| *begin);
-        match recovered(operations, nodes, *healed) {
-            Ok(when) if next.is_none_or(|next| when <= next) => {
+        match recovered(&answers, nodes, *healed, next) {
+            Ok(when) => {
                 let took = when - healed;
                 times.push(seconds(took));
                 if took > RECOVERY_NANOS_MAX {
                     violations.push(format!("{:.1} s from the end of the faults at {:.1} s", seconds(took), seconds(*healed)));
                 }
             }
-            Ok(_) => {}
             Err(missing) if next.is_none() => {
-                violations.push(format!("after the last fault, healed at {:.1} s: {missing}", seconds(*healed)))
+                violations.push(format!("after the last fault, healed at {:.1} s: {missing}", seconds(*healed)));
             }
             Err(_) => {}
         }
@@ -69,27 +73,27 @@ fn spans(faults: &Faults<'_>) -> Vec<(u64, u64)> {
     spans
 }
 
-/// When a write and a read at each node, all begun after a time, had succeeded; or what never did.
-fn recovered(operations: &[Operation<'_>], nodes: &[u32], healed: u64) -> Result<u64, String> {
+/// When a write and a read at each node, all begun after `healed`, had succeeded; or what had not by the `next` fault, or ever. Answers are
+/// sorted by their times.
+fn recovered(answers: &[(u64, &Operation<'_>)], nodes: &[u32], healed: u64, next: Option<u64>) -> Result<u64, String> {
     let mut waited: BTreeSet<u32> = nodes.iter().copied().collect();
-    let mut wrote = None;
-    let mut done = 0;
-    let from = operations.partition_point(|operation| operation.invoke.time < healed);
-    let mut ended: Vec<_> = operations[from..].iter().filter(|operation| operation.is_ok()).collect();
-    ended.sort_by_key(|operation| operation.finish());
-    for operation in ended {
-        let time = operation.end.map_or(0, |end| end.time);
-        match operation.op() {
-            Op::Write { .. } if wrote.is_none() => wrote = Some(time),
-            Op::Read { .. } | Op::ReadAll { .. } if operation.node().is_some_and(|node| waited.remove(&node)) => done = time,
+    let mut wrote = false;
+    let from = answers.partition_point(|(time, _)| *time < healed);
+    let until_next = answers[from..].iter().take_while(|(time, _)| next.is_none_or(|next| *time <= next));
+    for (time, operation) in until_next.filter(|(_, operation)| operation.invoke.time >= healed) {
+        match (operation.op(), operation.node()) {
+            (Op::Write { .. }, _) => wrote = true,
+            (_, Some(node)) => {
+                waited.remove(&node);
+            }
             _ => {}
         }
-        if let (Some(wrote), true) = (wrote, waited.is_empty()) {
-            return Ok(done.max(wrote));
+        if wrote && waited.is_empty() {
+            return Ok(*time);
         }
     }
     let mut missing: Vec<String> = waited.iter().map(|node| format!("no read at node {node}")).collect();
-    if wrote.is_none() {
+    if !wrote {
         missing.insert(0, "no write".to_owned());
     }
     Err(format!("{} succeeded", missing.join(", ")))

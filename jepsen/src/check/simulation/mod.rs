@@ -87,10 +87,9 @@ fn each_lie_is_found() {
 /// The bound is for this unoptimised build on a busy machine; it is there to find what grows with the square of the history.
 #[test]
 fn a_hundred_thousand_operations_are_judged_in_time() {
-    let events = history(&tape(1, 900_000));
+    let events = history(&tape(1, 1_100_000));
     assert!(events.len() > 200_000, "{}", events.len());
     let began = std::time::Instant::now();
     assert_eq!(sound(&judge(&test(), &events)), Ok(()));
-    eprintln!("{} {:?}", events.len(), began.elapsed());
-    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
 }
