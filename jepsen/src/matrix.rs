@@ -40,10 +40,15 @@ impl Matrix {
     pub(crate) async fn run(&self, ground: &Ground) -> anyhow::Result<ExitCode> {
         let (mut worst, mut table) = (Outcome::Pass, String::new());
         let mut broken = 0;
-        writeln!(table, "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|")?;
+        writeln!(
+            table,
+            "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|"
+        )?;
         for request in self.requests() {
             let line = match runner::run(&request, ground).await {
-                Ok(finished) if finished.results.verdicts.is_empty() => format!("| {} | | nothing judged | | | | | |", request.name()),
+                Ok(finished) if finished.results.verdicts.is_empty() => {
+                    format!("| {} | | nothing judged | | | | | |", request.name())
+                }
                 Ok(finished) => {
                     verdict::tell(&finished.results);
                     let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
