@@ -1,9 +1,10 @@
-//! The `raftgate` program: arguments to `serve`, `demo` or a client command.
+//! The `raftgate` program: arguments to `serve`, `demo`, `recover` or a client command.
 
 use std::process::ExitCode;
 
 use raftgate::config::NodeConfig;
-use raftgate::ctl::{self, Arguments, Command, ServeArguments};
+use raftgate::ctl::{self, Arguments, Command, RecoverArguments, ServeArguments};
+use raftgate::server::Recovery;
 use raftgate::{observe, server};
 
 #[global_allocator]
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Serve(arguments) => serve(&arguments),
         Command::Demo(arguments) => on_runtime(ctl::run_demo(arguments)),
+        Command::Recover(arguments) => recover(&arguments),
         Command::Client(command) => on_runtime(ctl::run(connection, command)),
         Command::Completions { shell } => {
             ctl::print_completions(shell);
@@ -44,6 +46,14 @@ fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         server::run(config, shutdown).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn recover(arguments: &RecoverArguments) -> anyhow::Result<ExitCode> {
+    let config = NodeConfig::load(arguments.config.as_deref(), arguments.overrides())?;
+    observe::logging::init(&config.log)?;
+    let recovery = server::recover(&config, |report| ctl::confirm(report, arguments.yes))?;
+    ctl::say(&recovery.to_string());
+    Ok(if matches!(recovery, Recovery::Declined) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// One thread is enough for a client.

@@ -57,6 +57,8 @@ pub enum Command {
     Serve(ServeArguments),
     /// Run three nodes and an echo backend on this machine, show that they agree, and leave them to try
     Demo(DemoArguments),
+    /// Make a new cluster of one node from the data of a stopped survivor, once the majority is gone for good
+    Recover(RecoverArguments),
     /// Every command that asks a running node
     #[command(flatten)]
     Client(ClientCommand),
@@ -73,6 +75,7 @@ impl Command {
         match self {
             Command::Serve(_) => Some("serve"),
             Command::Demo(_) => Some("demo"),
+            Command::Recover(_) => Some("recover"),
             Command::Completions { .. } => Some("completions"),
             Command::Client(_) => None,
         }
@@ -119,6 +122,30 @@ impl ServeArguments {
             admin_address: self.admin_address,
             listener_address: self.address,
         }
+    }
+}
+
+/// Flags of `recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArguments {
+    /// The node's configuration (TOML), as for `serve`
+    #[arg(long, short, value_name = "FILE", env = "RAFTGATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// This node's id (key `node_id`)
+    #[arg(long, value_name = "N")]
+    pub node_id: Option<u64>,
+    /// Where everything that must survive stands (key `data_dir`)
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+impl RecoverArguments {
+    /// The flags as the configuration takes them.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { node_id: self.node_id, data_dir: self.data_dir.clone(), ..Overrides::default() }
     }
 }
 
@@ -377,7 +404,7 @@ mod tests {
 
     #[test]
     fn commands_that_ask_nobody_refuse_to_be_told_whom() {
-        for command in ["serve", "demo", "completions bash"] {
+        for command in ["serve", "demo", "recover", "completions bash"] {
             assert!(read(command).is_ok(), "{command}");
             for option in ["--server a:1", "--token t", "--timeout 1s"] {
                 for line in [format!("{option} {command}"), format!("{command} {option}")] {

@@ -14,6 +14,7 @@ mod cluster;
 mod demo;
 mod documents;
 mod print;
+mod recover;
 mod route;
 mod show;
 
@@ -23,8 +24,9 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use arguments::RouteCommand;
-pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, ServeArguments};
+pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, RecoverArguments, ServeArguments};
 use client::Client;
+pub use recover::{confirm, say};
 
 /// Runs a command that asks the nodes of `connection`.
 pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {

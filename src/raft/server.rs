@@ -129,6 +129,9 @@ impl Peer for PeerService {
         let meta = wire::read_snapshot_meta(&head).map_err(malformed)?;
         let _turn = self.shared.receiving.try_acquire().map_err(|_| refused("another snapshot is arriving"))?;
         let snapshot = self.receive(parts, head.byte_count, head.crc32c).await?;
+        if *snapshot.meta() != meta {
+            return Err(Status::invalid_argument("the snapshot covers something else than its sender says"));
+        }
         let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(core_failed)?;
         Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote(&installed.vote)) }))
     }

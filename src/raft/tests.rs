@@ -2,6 +2,7 @@
 
 mod divergence;
 mod members;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -15,6 +15,7 @@
 
 mod addresses;
 mod cold_start;
+mod recovery;
 mod signals;
 
 use std::io;
@@ -41,6 +42,7 @@ use crate::raft::{self, Node, NodeOptions, RaftSettings};
 use crate::store::{self, OpenError, StoreOptions};
 use crate::table::Live;
 
+pub use recovery::{Recovery, recover};
 pub use signals::{stdin_closed, terminated};
 
 /// Threads of the control runtime. Admin and Raft are light; two keep one slow call from holding up heartbeats.

@@ -10,6 +10,8 @@
 //! low-water mark follows, openraft hears that they are durable. Once committed they reach [`StateMachine`], which publishes State.
 //! On any storage error the Raft side of the process stops for good ([`Opened::failed`]) and everybody else goes on.
 //!
+//! [`recovery`] begins a new cluster with what a lone survivor has; it works on the directory of a stopped node.
+//!
 //! Left out on purpose: repair. A directory that lost what it once promised is refused with the steps to replace the member, for a
 //! voter that forgets can split the cluster (Raft 5.4, and the sidecar's essay).
 
@@ -19,6 +21,7 @@ mod failure;
 mod format;
 mod log;
 mod open;
+mod recovery;
 mod samples;
 mod sidecar;
 mod snapshot;
@@ -32,6 +35,7 @@ pub use codec::{CodecError, decode_command, encode_command};
 pub use failure::Failure;
 pub use log::{LogCloser, LogReader, LogStore};
 pub use open::{OpenError, Opened, StoreOptions, open};
+pub use recovery::{Recovered, RecoveryError, Survivor, SurvivorReport, finish_interrupted};
 pub use samples::{Sample, Samples};
 pub use sidecar::{Identity, IdentityFile};
 pub use snapshot::{IncomingSnapshot, ReceiveError, SnapshotDirectory, SnapshotFile};

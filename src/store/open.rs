@@ -17,6 +17,7 @@ use super::log::database::Database;
 use super::log::keys::{COMMITTED, PURGED};
 use super::log::writer::{Files, Writer};
 use super::log::{LogCloser, LogShared, LogStore, Tail, entry_bytes};
+use super::recovery;
 use super::samples::Samples;
 use super::sidecar::{DirectoryLock, IdentityFile, Slots, sync_directory};
 use super::snapshot::{AllDamaged, Loaded, SnapshotDirectory};
@@ -106,6 +107,12 @@ pub enum OpenError {
         /// The configured name.
         configured: String,
     },
+    /// A recovery was cut off between its last two steps.
+    #[error("data directory {path}: its recovery was interrupted: run `raftgate recover` again, which finishes it")]
+    Interrupted {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The disk failed, or a small file is damaged.
     #[error("data directory {path}: {what}: {source}")]
     File {
@@ -150,10 +157,34 @@ pub enum OpenError {
 pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     let dir = options.dir.as_path();
     let file_error = |what: &'static str| move |source: io::Error| OpenError::File { path: dir.to_path_buf(), what, source };
+    if recovery::is_interrupted(dir).map_err(file_error("directory"))? {
+        return Err(OpenError::Interrupted { path: dir.to_path_buf() });
+    }
     fs::create_dir_all(dir).map_err(file_error("directory"))?;
+    let examined = examine(&options)?;
+    start(options.metrics, options.feature_level_max, examined).map_err(file_error("thread"))
+}
+
+/// A data directory that was found whole, and what is in it.
+pub(super) struct Examined {
+    pub(super) identity: IdentityFile,
+    pub(super) vote: Option<Vote>,
+    /// State of the newest good snapshot.
+    pub(super) current: AppliedState,
+    pub(super) database: Database,
+    pub(super) log: LoadedLog,
+    pub(super) files: Files,
+    directory: SnapshotDirectory,
+    mark: DiskMark,
+}
+
+/// Takes the directory's lock, reads and checks everything in it. Blocks.
+pub(super) fn examine(options: &StoreOptions) -> Result<Examined, OpenError> {
+    let dir = options.dir.as_path();
+    let file_error = |what: &'static str| move |source: io::Error| OpenError::File { path: dir.to_path_buf(), what, source };
     let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
     let lock = lock.ok_or_else(|| OpenError::Locked { path: dir.to_path_buf() })?;
-    let identity = open_identity(&options)?;
+    let identity = open_identity(options)?;
     let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(small_file_error(dir, "vote"))?;
     let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(small_file_error(dir, "mark"))?;
     let snapshots = SnapshotDirectory::open(&dir.join("snapshots")).map_err(file_error("snapshots"))?;
@@ -180,8 +211,7 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
         .map_err(file_error("parent directory"))?;
     info!(path = %dir.display(), first = ?log.tail.first_index(), last = ?log.tail.last(), snapshot = ?current.log_id, "store opened");
     let files = Files { vote: vote_file, mark: mark_file, lock };
-    start(options.metrics, options.feature_level_max, identity, directory, current, database, log, files, mark, vote.is_none())
-        .map_err(file_error("thread"))
+    Ok(Examined { identity, vote, current, database, log, files, directory, mark })
 }
 
 /// A small file that is damaged is as good as lost: what it said is not known any more.
@@ -213,8 +243,8 @@ fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
 }
 
 /// What the log holds.
-struct LoadedLog {
-    tail: Tail,
+pub(super) struct LoadedLog {
+    pub(super) tail: Tail,
     /// Bytes of the entries that the snapshot does not cover.
     bytes_after_snapshot: u64,
     /// The first entry of each leader, which tell the log id at any index.
@@ -276,20 +306,9 @@ fn check(log: &LoadedLog, vote: Option<Vote>, mark: DiskMark, snapshot: Option<L
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of a store, put together in one place")]
-fn start(
-    metrics: Metrics,
-    feature_level_max: u32,
-    identity: IdentityFile,
-    directory: SnapshotDirectory,
-    current: AppliedState,
-    database: Database,
-    log: LoadedLog,
-    files: Files,
-    mark: DiskMark,
-    has_no_vote: bool,
-) -> io::Result<Opened> {
-    let is_empty = has_no_vote && log.tail.last().is_none() && current.log_id.is_none();
+fn start(metrics: Metrics, feature_level_max: u32, examined: Examined) -> io::Result<Opened> {
+    let Examined { identity, vote, current, database, log, files, directory, mark } = examined;
+    let is_empty = vote.is_none() && log.tail.last().is_none() && current.log_id.is_none();
     let failure = Failure::new(metrics.clone());
     let advisor = SnapshotAdvisor::new(log.bytes_after_snapshot, &directory, metrics.clone());
     let database = Arc::new(database);

@@ -36,7 +36,7 @@ pub struct AppliedState {
 }
 
 impl AppliedState {
-    fn meta(&self) -> SnapshotMeta {
+    pub(super) fn meta(&self) -> SnapshotMeta {
         let mut last_log_id = self.log_id;
         if KnownBug::SnapshotOneAhead.is_on() {
             last_log_id = last_log_id.map(|id| LogId::new(id.leader_id, id.index + 1));
@@ -44,7 +44,7 @@ impl AppliedState {
         SnapshotMeta { last_log_id, last_membership: self.membership.clone() }
     }
 
-    fn apply(&mut self, entry: Entry) -> io::Result<Answer> {
+    pub(super) fn apply(&mut self, entry: Entry) -> io::Result<Answer> {
         let answer = match entry.payload {
             Payload::Blank => None,
             Payload::Membership(membership) => {

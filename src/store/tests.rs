@@ -1,5 +1,7 @@
 //! The store as a whole: openraft's own suite, and what happens to a data directory between two starts.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;

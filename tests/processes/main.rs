@@ -9,6 +9,7 @@ mod disk;
 mod harness;
 mod liveness;
 mod members;
+mod recovery;
 mod start;
 mod versions;
 mod writer;

@@ -10,7 +10,7 @@
 //! its chunk. The number in the checksum shows chunks that are missing, doubled or out of order; the empty chunk shows a file that
 //! was cut; State's own digests in the footer record show the rest.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,19 @@ pub struct SnapshotFile {
     file: Arc<File>,
     meta: Arc<SnapshotMeta>,
     byte_count: u64,
+    /// Of a file that was received and not installed.
+    _temporary: Option<Arc<Temporary>>,
+}
+
+/// A name that goes with its last user. Once installed, the file has another.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed here is removed at the next start.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl SnapshotFile {
@@ -57,7 +70,20 @@ impl SnapshotFile {
             last_log_id: header.last_log_id.map(LogId::from),
             last_membership: StoredMembership::try_from(header.membership)?,
         };
-        Ok(SnapshotFile { path: Arc::from(path), file, meta: Arc::new(meta), byte_count })
+        Ok(SnapshotFile { path: Arc::from(path), file, meta: Arc::new(meta), byte_count, _temporary: None })
+    }
+
+    /// Opens a temporary file, which is removed when nobody uses it any more and it was not installed. Blocks.
+    pub(super) fn open_temporary(path: &Path) -> io::Result<SnapshotFile> {
+        let file = SnapshotFile::open(path)?;
+        Ok(SnapshotFile { _temporary: Some(Arc::new(Temporary(path.to_path_buf()))), ..file })
+    }
+
+    /// Reads all of it and checks every chunk; what is in them is checked when it is loaded. Blocks.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let mut reader = ChunkReader::new(&self.file, self.byte_count)?;
+        while reader.next()?.is_some() {}
+        Ok(())
     }
 
     /// What it covers.

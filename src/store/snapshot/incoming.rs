@@ -57,8 +57,8 @@ impl IncomingSnapshot {
         Ok(())
     }
 
-    /// Compares the whole with what the sender says, syncs it and reads its header. Its content is checked when it is installed.
-    /// Blocks on the disk.
+    /// Compares the whole with what the sender says, syncs it and checks every chunk, for the sender's own file may be damaged. The
+    /// file is removed with the last use of what this gives, unless it is installed. Blocks on the disk.
     pub fn finish(mut self, expected_bytes: u64, expected_crc: u32) -> Result<SnapshotFile, ReceiveError> {
         if (self.byte_count, self.crc) != (expected_bytes, expected_crc) {
             let (found_bytes, found_crc) = (self.byte_count, self.crc);
@@ -66,8 +66,9 @@ impl IncomingSnapshot {
         }
         self.file.sync_all()?;
         let path = self.path.as_ref().ok_or_else(|| io::Error::other("finished twice"))?;
-        let snapshot = SnapshotFile::open(path)?;
+        let snapshot = SnapshotFile::open_temporary(path)?;
         self.path = None;
+        snapshot.check()?;
         Ok(snapshot)
     }
 }
