@@ -170,6 +170,8 @@ async fn leadership_goes_to_the_voter_that_was_asked_for() {
 async fn a_joint_configuration_that_was_left_is_finished() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
+    // A leader changes the members once it has committed an entry of its own.
+    put_at(&cluster.node(leader), "orders", "before").await;
     let core = cluster.node(leader).core();
     let before = std::sync::Arc::clone(&core.metrics().borrow_watched().membership_config);
     let members: BTreeMap<_, _> = before.nodes().map(|(id, member)| (*id, member.clone())).collect();
