@@ -1,7 +1,7 @@
 //! The time without an acknowledged write after the leader was killed. Writes come open loop, one every 5 ms, at the two others in turn; a
 //! trial's gap is the longest time between two acknowledgements, or from the kill to the first, in the three seconds after it.
 //!
-//! etcd is measured with its default timing and with heartbeats of 50 ms and elections of 300 ms, which is what raftgate has by default.
+//! etcd is measured with its default timing and with heartbeats of 50 ms and elections of 300 ms, near to what raftgate has by default.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -83,7 +83,7 @@ pub struct ClusterConfig {
     pub heartbeat: Duration,
     /// The shortest time without a leader before an election. Default 150 ms.
     pub election_timeout_min: Duration,
-    /// The longest time without a leader before an election, and the leader's lease. Default 300 ms.
+    /// The longest time without a leader before an election, and the leader's lease. Default 250 ms.
     pub election_timeout_max: Duration,
 }
 

@@ -67,7 +67,7 @@ fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
     let min = file.election_timeout_min.map(|s| s.0);
     let max = file.election_timeout_max.map(|s| s.0);
     let election_timeout_min = span("cluster.election_timeout_min", min, Duration::from_millis(150), short)?;
-    let election_timeout_max = span("cluster.election_timeout_max", max, Duration::from_millis(300), short)?;
+    let election_timeout_max = span("cluster.election_timeout_max", max, Duration::from_millis(250), short)?;
     if election_timeout_min < heartbeat * 2 {
         return Err(ConfigError::key("cluster.election_timeout_min", "must be at least twice `cluster.heartbeat`"));
     }

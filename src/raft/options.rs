@@ -17,7 +17,7 @@ pub struct RaftSettings {
     pub heartbeat: Duration,
     /// The shortest time without a leader after which a node stands for election. Default 150 ms.
     pub election_timeout_min: Duration,
-    /// The longest; also the leader's lease. Default 300 ms.
+    /// The longest; also the leader's lease. Default 250 ms.
     pub election_timeout_max: Duration,
 }
 
@@ -26,7 +26,7 @@ impl Default for RaftSettings {
         RaftSettings {
             heartbeat: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
+            election_timeout_max: Duration::from_millis(250),
         }
     }
 }

@@ -20,6 +20,7 @@ mod signals;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub use signals::{stdin_closed, terminated};
 
 /// Threads of the control runtime. Admin and Raft are light; two keep one slow call from holding up heartbeats.
 const CONTROL_THREADS: usize = 2;
+
+/// How much the control threads' nice value is lowered.
+const CONTROL_PRECEDENCE: i32 = 10;
 
 /// How long a stop waits for a new leader.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
@@ -102,8 +106,25 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServerError {
 /// The system gives no threads.
 pub fn runtime() -> Result<Runtime, ServerError> {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(CONTROL_THREADS).thread_name("control").enable_all();
+    builder.worker_threads(CONTROL_THREADS).thread_name("control").on_thread_start(priorities()).enable_all();
     builder.build().map_err(system("the control runtime"))
+}
+
+/// Lets the control threads go before everything else on the machine, where the system allows it (CAP_SYS_NICE): a heartbeat that waits
+/// behind a dozen busy threads at each of its hops costs an election. Threads for blocking work, which a control thread may start, run at
+/// the process's own priority.
+fn priorities() -> impl Fn() + Send + Sync + 'static {
+    // On Linux these are the calling thread's.
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    let started = AtomicUsize::new(0);
+    move || {
+        // The runtime starts its workers before any other thread.
+        let is_control = started.fetch_add(1, Ordering::Relaxed) < CONTROL_THREADS;
+        let wanted = if is_control { own - CONTROL_PRECEDENCE } else { own };
+        if let Err(error) = rustix::process::setpriority_process(None, wanted) {
+            tracing::debug!(%error, "control threads run at the priority of everything else");
+        }
+    }
 }
 
 /// Runs a node until `shutdown` ends, then stops it in order.

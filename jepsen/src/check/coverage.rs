@@ -1,0 +1,114 @@
+//! Whether the run says anything: each fault that was asked for took effect, and enough succeeded before, during and after the faults.
+
+use std::collections::BTreeSet;
+
+use super::Finding;
+use super::fault::Faults;
+use super::operation::Operation;
+use crate::history::{Op, Process};
+use crate::test::{Outcome, Test};
+
+/// How many operations of clients have to succeed in each part of a test.
+const SUCCESSES_MIN: u64 = 10;
+
+/// Each fault asked for had an effect at least once (`mix`: two different ones had), and what was to be healed was.
+pub(crate) fn faults(test: &Test, faults: &Faults<'_>) -> Finding {
+    let asked: Vec<&str> = test.nemeses.iter().map(String::as_str).filter(|name| *name != "none").collect();
+    let took_effect = |asked: &str| {
+        if asked == "mix" {
+            let names = faults.windows.iter().filter(|window| window.effect.is_some()).map(|window| window.name);
+            return names.collect::<BTreeSet<_>>().len() > 1;
+        }
+        let same = |name: &str| name == asked || name.strip_prefix(asked).is_some_and(|rest| rest.starts_with('-'));
+        faults.windows.iter().any(|window| window.effect.is_some() && same(window.name))
+    };
+    let mut never: Vec<String> =
+        asked.iter().filter(|name| !took_effect(name)).map(|name| format!("{name} never took effect")).collect();
+    let unhealed = faults.windows.iter().filter(|window| window.healing < u64::MAX && window.end == u64::MAX);
+    never.extend(unhealed.map(|window| format!("{} was not healed", window.name)));
+    Finding::of("coverage", asked.len() as u64, "faults asked for took effect", &never)
+}
+
+/// Enough operations succeeded before the first fault, until the last was healed, and after it.
+pub(crate) fn operations(operations: &[Operation<'_>], faults: &Faults<'_>) -> Finding {
+    let times = || operations.iter().filter(|operation| counts(operation)).map(|operation| operation.invoke.time);
+    let count = |from: u64, to: u64| times().filter(|time| (from..to).contains(time)).count() as u64;
+    let first = faults.windows.iter().filter(|window| window.effect.is_some()).map(|window| window.begin).min();
+    let parts = match (first, faults.last_heal()) {
+        (None, _) => vec![("in all", count(0, u64::MAX))],
+        (Some(first), None) => vec![("before the faults", count(0, first)), ("during them", count(first, u64::MAX))],
+        (Some(first), Some(healed)) => {
+            vec![
+                ("before the faults", count(0, first)),
+                ("during them", count(first, healed)),
+                ("after them", count(healed, u64::MAX)),
+            ]
+        }
+    };
+    let said = parts.iter().map(|(part, count)| format!("{count} {part}")).collect::<Vec<_>>().join(", ");
+    let enough = parts.iter().all(|(_, count)| *count >= SUCCESSES_MIN);
+    let outcome = if enough { Outcome::Pass } else { Outcome::Fail };
+    let needed = if enough { String::new() } else { format!("; {SUCCESSES_MIN} are needed in each") };
+    Finding::new("operations", outcome, format!("succeeded: {said}{needed}"))
+}
+
+/// Polls say that a node answers, not that the cluster works.
+fn counts(operation: &Operation<'_>) -> bool {
+    let client = matches!(operation.invoke.process, Process::Client(_));
+    client && operation.is_ok() && !matches!(operation.op(), Op::Poll { .. } | Op::Membership { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::story::{Story, read, register, verdict};
+    use crate::history::Kind;
+    use crate::test::{Outcome, Test};
+
+    fn reads(story: &mut Story, count: u64) {
+        for _ in 0..count {
+            story.ok(0, read(1, 0, None));
+        }
+    }
+
+    #[test]
+    fn each_fault_asked_for_took_effect() {
+        let test = Test { nemeses: vec!["kill".to_owned(), "partition".to_owned()], ..register() };
+        let judged = |story: &Story| verdict(&crate::check::judge(&test, &story.events), "coverage");
+        let mut story = Story::new();
+        story.fault("kill-leader", &[1]).heal("kill-leader", &[1]).nemesis("partition", &[1], false, Kind::Fail);
+        story.nemesis("partitioned", &[1], false, Kind::Ok);
+        let (outcome, detail) = judged(&story);
+        assert!(outcome == Outcome::Fail && detail.ends_with("partition never took effect"), "{detail}");
+        story.fault("partition", &[1]);
+        assert_eq!(judged(&story).0, Outcome::Pass);
+        let (outcome, detail) = judged(story.nemesis("partition", &[1], true, Kind::Fail));
+        assert!(outcome == Outcome::Fail && detail.ends_with("partition was not healed"), "{detail}");
+    }
+
+    #[test]
+    fn enough_succeeds_before_during_and_after() {
+        for (counts, outcome) in [
+            ([10, 10, 10], Outcome::Pass),
+            ([9, 10, 10], Outcome::Fail),
+            ([10, 9, 10], Outcome::Fail),
+            ([10, 10, 9], Outcome::Fail),
+        ] {
+            let mut story = Story::new();
+            reads(&mut story, counts[0]);
+            story.fault("kill", &[1]);
+            reads(&mut story, counts[1]);
+            story.heal("kill", &[1]);
+            reads(&mut story, counts[2]);
+            story.is("operations", outcome, &format!("{} after them", counts[2]));
+        }
+        let mix = Test { nemeses: vec!["mix".to_owned()], ..register() };
+        let mut story = Story::new();
+        for (fault, outcome) in [("kill-all", Outcome::Fail), ("kill-all", Outcome::Fail), ("loss", Outcome::Pass)] {
+            story.fault(fault, &[1]).heal(fault, &[1]);
+            assert_eq!(verdict(&crate::check::judge(&mix, &story.events), "coverage").0, outcome);
+        }
+        let mut story = Story::new();
+        reads(&mut story, 3);
+        story.is("operations", Outcome::Fail, "3 in all; 10 are needed");
+    }
+}

@@ -1,0 +1,217 @@
+//! Links between nodes on loopback addresses: a proxy before each node's peer address.
+//!
+//! All members of a cluster share one list of addresses, so there is one proxy a target. Which node a connection comes from is read from
+//! the kernel's tables: the socket that is connected to the proxy belongs to one of the processes that the suite started.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::network::{Link, Rule, Rules};
+
+/// Which process is which node.
+pub(crate) type Owners = Arc<Mutex<BTreeMap<u32, u32>>>;
+
+/// All links.
+#[derive(Debug)]
+pub(crate) struct Links {
+    states: Arc<BTreeMap<Link, State>>,
+    /// Dropped with it, and with them all connections.
+    _proxies: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    rule: watch::Sender<Rule>,
+    hits: AtomicU64,
+}
+
+impl Links {
+    /// Listens at each node's `outside` address and passes on to its `inside` address.
+    pub(crate) async fn create(addresses: &[(u32, SocketAddr, SocketAddr)], owners: Owners) -> anyhow::Result<Links> {
+        let ids: Vec<u32> = addresses.iter().map(|(id, ..)| *id).collect();
+        let pairs = ids.iter().flat_map(|&a| ids.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
+        let state = || State { rule: watch::Sender::new(Rule::default()), hits: AtomicU64::new(0) };
+        let states: Arc<BTreeMap<Link, State>> = Arc::new(pairs.map(|link| (link, state())).collect());
+        let mut proxies = JoinSet::new();
+        for &(id, outside, inside) in addresses {
+            let listener =
+                TcpListener::bind(outside).await.with_context(|| format!("bind the link to node {id} at {outside}"))?;
+            proxies.spawn(accept(listener, id, inside, Arc::clone(&states), Arc::clone(&owners)));
+        }
+        Ok(Links { states, _proxies: proxies })
+    }
+
+    /// Makes these the rules of all links.
+    pub(crate) fn apply(&self, rules: &Rules) {
+        for (link, state) in self.states.iter() {
+            state.rule.send_replace(rules.get(link).copied().unwrap_or_default());
+            state.hits.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How often the rule of a link met something.
+    pub(crate) fn hits(&self, link: Link) -> u64 {
+        self.states.get(&link).map_or(0, |state| state.hits.load(Ordering::Relaxed))
+    }
+}
+
+async fn accept(listener: TcpListener, target: u32, inside: SocketAddr, states: Arc<BTreeMap<Link, State>>, owners: Owners) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, source)) = listener.accept().await else { continue };
+        while connections.try_join_next().is_some() {}
+        let processes = owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let states = Arc::clone(&states);
+        connections.spawn(async move {
+            let owner = tokio::task::spawn_blocking(move || owner(source, &processes)).await;
+            // A process that is gone already needs no connection.
+            if let Ok(Some(node)) = owner {
+                connect(stream, inside, (node, target), &states).await;
+            }
+        });
+    }
+}
+
+/// Passes both ways until either ends.
+async fn connect(outer: TcpStream, inside: SocketAddr, (source, target): Link, states: &BTreeMap<Link, State>) {
+    let (Some(there), Some(back)) = (states.get(&(source, target)), states.get(&(target, source))) else { return };
+    let Ok(inner) = TcpStream::connect(inside).await else { return };
+    let _ = (outer.set_nodelay(true), inner.set_nodelay(true));
+    let (outer_read, outer_write) = outer.into_split();
+    let (inner_read, inner_write) = inner.into_split();
+    // Whichever ends first takes the other with it: no half of a connection goes on.
+    tokio::select! {
+        () = pump(outer_read, inner_write, there) => {}
+        () = pump(inner_read, outer_write, back) => {}
+    }
+}
+
+/// Passes one way, as the link's rule says: held while it is cut, later while it is slow, ended by a loss.
+async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State) {
+    let mut rules = state.rule.subscribe();
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let rule = *rules.borrow_and_update();
+        if rule != Rule::default() {
+            state.hits.fetch_add(1, Ordering::Relaxed);
+        }
+        if rules.wait_for(|rule| !rule.cut).await.is_err() {
+            return;
+        }
+        if fastrand::u32(..100) < rule.loss_percent {
+            return;
+        }
+        if !rule.delay.is_zero() {
+            tokio::time::sleep(rule.delay).await;
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Which of the processes has the socket with this local address.
+fn owner(address: SocketAddr, processes: &BTreeMap<u32, u32>) -> Option<u32> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let socket = format!("socket:[{}]", inode(&table, address)?);
+    let has = |pid: u32| {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let mut names = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        names.any(|name| name.to_str() == Some(&socket)).then_some(())
+    };
+    processes.iter().find_map(|(&node, &pid)| has(pid).map(|()| node))
+}
+
+/// The inode of the socket with this local address, from the text of `/proc/net/tcp`.
+fn inode(table: &str, address: SocketAddr) -> Option<u64> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    let local = local_address(ip, address.port());
+    let row =
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row.get(1) == Some(&local.as_str()))?;
+    row.get(9)?.parse().ok()
+}
+
+/// As the kernel writes it: the address as a number in the machine's own order.
+fn local_address(ip: Ipv4Addr, port: u16) -> String {
+    format!("{:08X}:{port:04X}", u32::from_ne_bytes(ip.octets()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A proxy before an echo; both ends of its links are this process.
+    async fn echo_behind_a_link() -> (Links, SocketAddr) {
+        let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let inside_address = inside.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = inside.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let owners = Arc::new(Mutex::new(BTreeMap::from([(1, std::process::id())])));
+        let links = Links::create(&[(1, other, inside_address), (2, free, inside_address)], owners).await.unwrap();
+        (links, free)
+    }
+
+    async fn round_trip(stream: &mut TcpStream) -> std::io::Result<[u8; 4]> {
+        let mut answer = [0; 4];
+        stream.write_all(b"ping").await?;
+        stream.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn a_cut_link_holds_what_is_sent_until_it_is_healed() {
+        let (links, address) = echo_behind_a_link().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(&round_trip(&mut stream).await.unwrap(), b"ping");
+        links.apply(&Rules::from([((1, 2), Rule::CUT)]));
+        assert!(timeout(Duration::from_millis(200), round_trip(&mut stream)).await.is_err());
+        assert_eq!((links.hits((1, 2)), links.hits((2, 1))), (1, 0));
+        links.apply(&Rules::new());
+        let mut answer = [0; 4];
+        timeout(Duration::from_secs(5), stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"ping");
+    }
+
+    #[tokio::test]
+    async fn a_way_back_can_be_slow_and_a_loss_ends_the_connection() {
+        let (links, address) = echo_behind_a_link().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        links.apply(&Rules::from([((2, 1), Rule { delay: Duration::from_millis(100), ..Rule::default() })]));
+        let began = std::time::Instant::now();
+        round_trip(&mut stream).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(100));
+        links.apply(&Rules::from([((1, 2), Rule { loss_percent: 100, ..Rule::default() })]));
+        assert!(timeout(Duration::from_secs(5), round_trip(&mut stream)).await.unwrap().is_err());
+    }
+
+    #[test]
+    fn the_kernels_table_is_read() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                     0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0\n";
+        if cfg!(target_endian = "little") {
+            assert_eq!(inode(table, "127.0.0.1:8080".parse().unwrap()), Some(4242));
+        }
+        assert_eq!(inode(table, "127.0.0.1:8081".parse().unwrap()), None);
+    }
+}

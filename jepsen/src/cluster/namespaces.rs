@@ -1,0 +1,132 @@
+//! Nodes in network namespaces of their own, on one bridge, and packets that nftables drops between them.
+//!
+//! The suite itself runs in a namespace that it made for itself (see [`super::isolation`]), so that addresses and names need not be
+//! unique on the machine, and everything is gone with the suite's last process, however it ends.
+
+use std::fmt::Write as _;
+
+use super::network::{Link, Rules};
+use super::shell::{run, run_with};
+
+const BRIDGE: &str = "nodes";
+/// The suite's own place on the bridge.
+pub(crate) const SUITE_HOST: &str = "10.77.0.254";
+
+/// One namespace a node.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    nodes: Vec<u32>,
+}
+
+/// A node's address.
+pub(crate) fn host(node: u32) -> String {
+    format!("10.77.0.{node}")
+}
+
+fn name(node: u32) -> String {
+    format!("node{node}")
+}
+
+/// What a program runs behind to be in the node's namespace. Not `ip netns exec`: that makes a mount namespace too, whose copies of the
+/// images' mounts would keep them busy.
+pub(crate) fn wrapper(node: u32) -> Vec<String> {
+    vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", name(node)), "--".to_owned()]
+}
+
+impl Namespaces {
+    /// Makes bridge and namespaces; those of the test before, if any, are gone after it.
+    pub(crate) async fn create(nodes: &[u32]) -> anyhow::Result<Namespaces> {
+        let links = run("ip", &["-br", "link"]).await?;
+        // `port1@if2 UP ...`; with a port goes its other end.
+        let names = links.lines().filter_map(|line| line.split([' ', '@']).next());
+        for name in names.filter(|name| name.starts_with("port") || *name == BRIDGE) {
+            run("ip", &["link", "delete", name]).await?;
+        }
+        let left = run("ip", &["netns", "list"]).await?;
+        for name in left.lines().filter_map(|line| line.split_whitespace().next()) {
+            run("ip", &["netns", "delete", name]).await?;
+        }
+        let mut script = format!(
+            "link set lo up\nlink add {BRIDGE} type bridge\naddr add {SUITE_HOST}/24 dev {BRIDGE}\nlink set {BRIDGE} up\n"
+        );
+        for &node in nodes {
+            let name = name(node);
+            run("ip", &["netns", "add", &name]).await?;
+            writeln!(script, "link add port{node} type veth peer name eth0 netns {name}")?;
+            writeln!(script, "link set port{node} master {BRIDGE} up")?;
+        }
+        run_with("ip", &["-batch", "-"], &script).await?;
+        for &node in nodes {
+            let script = format!("addr add {}/24 dev eth0\nlink set eth0 up\nlink set lo up\n", host(node));
+            run_with("ip", &["-n", &name(node), "-batch", "-"], &script).await?;
+        }
+        let namespaces = Namespaces { nodes: nodes.to_vec() };
+        namespaces.apply(&Rules::new()).await?;
+        Ok(namespaces)
+    }
+
+    /// Makes these the rules of all links.
+    pub(crate) async fn apply(&self, rules: &Rules) -> anyhow::Result<()> {
+        for &node in &self.nodes {
+            self.nft(node, &script(node, rules)).await?;
+        }
+        Ok(())
+    }
+
+    /// Packets that the rule of a link dropped.
+    pub(crate) async fn hits(&self, (from, to): Link) -> anyhow::Result<u64> {
+        let listing = self.nft(to, "list table inet faults\n").await?;
+        Ok(packets(&listing, &host(from)))
+    }
+
+    async fn nft(&self, node: u32, script: &str) -> anyhow::Result<String> {
+        let net = format!("--net=/run/netns/{}", name(node));
+        run_with("nsenter", &[&net, "--", "nft", "-f", "-"], script).await
+    }
+}
+
+/// The rules for what arrives at a node, in one transaction: there is no moment without them.
+fn script(node: u32, rules: &Rules) -> String {
+    let mut text = String::from("table inet faults\ndelete table inet faults\ntable inet faults {\nchain input {\n");
+    text.push_str("type filter hook input priority 0; policy accept;\n");
+    for (&(from, _), rule) in rules.iter().filter(|((_, to), _)| *to == node) {
+        let what = match rule {
+            rule if rule.cut => "counter drop".to_owned(),
+            rule if rule.loss_percent > 0 => format!("numgen random mod 100 < {} counter drop", rule.loss_percent),
+            _ => continue,
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "ip saddr {} {what}", host(from));
+    }
+    text.push_str("}\n}\n");
+    text
+}
+
+/// The count of packets in the listed rule for a source.
+fn packets(listing: &str, source: &str) -> u64 {
+    let rules = listing.lines().filter(|line| line.split_whitespace().any(|word| word == source));
+    let count = |line: &str| line.split_once("packets ")?.1.split_whitespace().next()?.parse::<u64>().ok();
+    rules.filter_map(count).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::network::Rule;
+    use super::*;
+
+    #[test]
+    fn a_node_drops_what_comes_to_it_and_its_counters_are_read() {
+        let loss = Rule { loss_percent: 30, ..Rule::default() };
+        let rules = Rules::from([((1, 2), Rule::CUT), ((3, 2), loss), ((2, 1), Rule::CUT)]);
+        let script = script(2, &rules);
+        assert!(script.contains("ip saddr 10.77.0.1 counter drop\n"), "{script}");
+        assert!(script.contains("ip saddr 10.77.0.3 numgen random mod 100 < 30 counter drop\n"), "{script}");
+        assert!(!script.contains("10.77.0.2 "), "{script}");
+        let delayed = Rules::from([((1, 2), Rule { delay: Duration::from_secs(1), ..Rule::default() })]);
+        assert!(!self::script(2, &delayed).contains("saddr"));
+        let listing = "ip saddr 10.77.0.1 counter packets 7 bytes 420 drop\nip saddr 10.77.0.10 counter packets 9 bytes 1 drop\n";
+        assert_eq!((packets(listing, "10.77.0.1"), packets(listing, "10.77.0.3")), (7, 0));
+    }
+}

@@ -1,0 +1,161 @@
+//! One node: its addresses, its files, and its process while it runs.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::disk::Disk;
+
+/// A process that was killed is gone in less.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A node of the cluster under test.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// From 1.
+    pub(crate) id: u32,
+    pub(crate) admin: SocketAddr,
+    pub(crate) proxy: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) disk: Disk,
+    /// Configuration and the clock's file stand here.
+    pub(crate) directory: PathBuf,
+    pub(crate) log: PathBuf,
+    /// What runs before the program: `nsenter` and its arguments, or nothing.
+    pub(crate) wrapper: Vec<String>,
+    /// Variables of its environment: the library that lies about the time.
+    pub(crate) environment: Vec<(String, String)>,
+    life: AtomicU32,
+    process: Mutex<Option<Child>>,
+}
+
+/// Where a node is and how it is run.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) id: u32,
+    pub(crate) host: String,
+    pub(crate) disk: Disk,
+    pub(crate) directory: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) wrapper: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// Ports are the same on all nodes, for each has an address of its own.
+pub(crate) const PEER_PORT: u16 = 7081;
+pub(crate) const ADMIN_PORT: u16 = 9081;
+pub(crate) const PROXY_PORT: u16 = 8081;
+
+impl Node {
+    /// A node that does not run yet.
+    pub(crate) fn new(place: Place) -> anyhow::Result<Node> {
+        let address = |port: u16| -> anyhow::Result<SocketAddr> { Ok(format!("{}:{port}", place.host).parse()?) };
+        Ok(Node {
+            id: place.id,
+            admin: address(ADMIN_PORT)?,
+            proxy: address(PROXY_PORT)?,
+            peer: address(PEER_PORT)?,
+            disk: place.disk,
+            directory: place.directory,
+            log: place.log,
+            wrapper: place.wrapper,
+            environment: place.environment,
+            life: AtomicU32::new(0),
+            process: Mutex::new(None),
+        })
+    }
+
+    /// Which life of the node this is, or the last one was: counted up at each start.
+    pub(crate) fn life(&self) -> u32 {
+        self.life.load(Ordering::SeqCst)
+    }
+
+    /// Everything that the node must not lose.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.disk.directory().join("data")
+    }
+
+    /// The configuration's file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.join("node.toml")
+    }
+
+    /// Starts it, with these arguments of `serve` beside the configuration. An error where it runs already.
+    pub(crate) async fn start(&self, binary: &Path, arguments: &[String]) -> anyhow::Result<()> {
+        let mut process = self.process.lock().await;
+        if let Some(running) = process.as_mut()
+            && running.try_wait()?.is_none()
+        {
+            bail!("node {} runs already", self.id);
+        }
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut words = self.wrapper.iter().map(String::as_str).chain([binary.to_str().context("a path in UTF-8")?]);
+        let mut command = Command::new(words.next().context("a program")?);
+        command.args(words).args(["serve", "--config"]).arg(self.config()).args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        // A group of its own: ctrl-c at the terminal is for the suite, which ends its nodes itself.
+        command.process_group(0);
+        self.life.fetch_add(1, Ordering::SeqCst);
+        *process = Some(command.spawn().with_context(|| format!("start node {}", self.id))?);
+        Ok(())
+    }
+
+    /// Sends a signal to its process.
+    pub(crate) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let process = self.process.lock().await;
+        let pid = pid_of(process.as_ref()).with_context(|| format!("node {} does not run", self.id))?;
+        kill_process(pid, signal).with_context(|| format!("{signal:?} to node {}", self.id))
+    }
+
+    /// Waits for its process to end; gives the exit code, none after a signal.
+    pub(crate) async fn wait(&self, patience: Duration) -> anyhow::Result<Option<i32>> {
+        let mut process = self.process.lock().await;
+        let Some(running) = process.as_mut() else { bail!("node {} does not run", self.id) };
+        let ended = timeout(patience, running.wait()).await;
+        let status = ended.with_context(|| format!("node {} did not end within {patience:?}", self.id))??;
+        *process = None;
+        Ok(status.code())
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) async fn kill(&self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL).await?;
+        self.wait(DEATH_TIMEOUT).await.map(drop)
+    }
+
+    /// Whether its process is there.
+    pub(crate) async fn runs(&self) -> bool {
+        let mut process = self.process.lock().await;
+        match process.as_mut() {
+            Some(running) => running.try_wait().is_ok_and(|status| status.is_none()),
+            None => false,
+        }
+    }
+
+    /// Its process's number, while it runs.
+    pub(crate) async fn pid(&self) -> Option<u32> {
+        self.process.lock().await.as_ref().and_then(Child::id)
+    }
+
+    /// Whether the kernel holds its process stopped.
+    pub(crate) async fn is_stopped(&self) -> bool {
+        let Some(pid) = self.pid().await else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The state follows the name in brackets, which may hold anything.
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+    }
+}
+
+fn pid_of(process: Option<&Child>) -> Option<Pid> {
+    process.and_then(Child::id).and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}

@@ -1,0 +1,201 @@
+//! The command line: what to run, where, and with which exit status.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster::Settings;
+use crate::cluster::isolation::{self, Isolation};
+use crate::matrix;
+use crate::request::{Places, Request};
+use crate::runner::{self, Finished, Ground};
+use crate::terminal::say;
+use crate::test::Outcome;
+use crate::{check, report, verdict};
+
+/// Set for the suite that runs inside its own namespaces: where its scratch files are. Not `RAFTGATE_...`, which the nodes would read.
+const SCRATCH: &str = "JEPSEN_SCRATCH";
+/// Where Debian has the library that lies about the time.
+const FAKETIME: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
+
+/// Exit status where the gateway failed, and where the suite did.
+const GATEWAY_FAILED: u8 = 1;
+const SUITE_FAILED: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// Runs a raftgate cluster, breaks it, and judges what its clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "raftgate-jepsen", version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs one test.
+    Test(Request),
+    /// Runs every fault with the workload that sees most of it, and prints a table.
+    Matrix(matrix::Matrix),
+    /// Runs a test again: the same seed, the same faults.
+    Replay {
+        /// A test's directory in the store.
+        directory: PathBuf,
+    },
+    /// Judges a history again, and writes its reports anew.
+    Check {
+        /// A `history.edn`.
+        history: PathBuf,
+    },
+}
+
+/// Does what the command line says.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.what {
+        What::Check { history } => check_again(history),
+        _ => prepare_and_run(&arguments),
+    };
+    done.unwrap_or_else(|error| {
+        say!("the suite failed (this says nothing about the gateway): {error:#}");
+        ExitCode::from(SUITE_FAILED)
+    })
+}
+
+fn check_again(history: &Path) -> anyhow::Result<ExitCode> {
+    let (test, events) = report::read(history)?;
+    let results = check::judge(&test, &events);
+    let directory = history.parent().context("a file in a directory")?;
+    report::write(directory, &test, &events, &results)?;
+    Ok(verdict::tell(&results))
+}
+
+/// Outside: builds, chooses, makes the scratch directory, and runs inside. Inside: runs.
+fn prepare_and_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let Some(scratch) = std::env::var_os(SCRATCH) {
+        return runtime.block_on(async {
+            isolation::prepare_inside().await?;
+            run(arguments, Isolation::Namespaces, Path::new(&scratch)).await
+        });
+    }
+    let binary = binary(&arguments.places)?;
+    let (isolation, words) = isolation(&arguments.places);
+    say!("testing {}; nodes are kept apart by {words}", binary.display());
+    let scratch = std::env::temp_dir().join(format!("raftgate-jepsen-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
+    let done = runtime.block_on(async {
+        match isolation {
+            Isolation::Loopback => run(arguments, isolation, &scratch).await,
+            Isolation::Namespaces => run_inside(&scratch, &binary).await,
+        }
+    });
+    std::fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
+    done
+}
+
+fn isolation(places: &Places) -> (Isolation, String) {
+    match places.isolation {
+        None => Isolation::choose(),
+        Some(kept) => (Isolation::from(kept), format!("{} (as asked)", Isolation::from(kept).name())),
+    }
+}
+
+/// Runs this program again, with the same arguments, in namespaces of its own.
+async fn run_inside(scratch: &Path, binary: &Path) -> anyhow::Result<ExitCode> {
+    let mut command = isolation::inside(&std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1)).arg("--binary").arg(binary).env(SCRATCH, scratch);
+    let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("run in namespaces")?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let code = status?.code().and_then(|code| u8::try_from(code).ok());
+                return Ok(ExitCode::from(code.unwrap_or(SUITE_FAILED)));
+            }
+            // The terminal has sent it to the suite inside too, which cleans up and ends.
+            _ = tokio::signal::ctrl_c() => {}
+            // Nobody has sent this to the suite inside; all that it started ends with it.
+            _ = terminate.recv() => child.kill().await?,
+        }
+    }
+}
+
+async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> anyhow::Result<ExitCode> {
+    let ground = Ground {
+        settings: Settings {
+            binary: binary(&arguments.places)?,
+            isolation,
+            nodes: 0,
+            spares: 0,
+            scratch: scratch.to_path_buf(),
+            logs: PathBuf::new(),
+            faketime: FAKETIME.iter().map(PathBuf::from).find(|path| path.is_file()),
+        },
+        store: std::path::absolute(&arguments.places.store)?,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Dropping the run ends its processes and thaws its disks.
+    tokio::select! {
+        done = run_on(arguments, &ground) => done,
+        _ = tokio::signal::ctrl_c() => { say!("interrupted"); Ok(ExitCode::from(INTERRUPTED)) }
+        _ = terminate.recv() => { say!("terminated"); Ok(ExitCode::from(INTERRUPTED)) }
+    }
+}
+
+async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCode> {
+    let request = match &arguments.what {
+        What::Test(request) => request.clone(),
+        What::Replay { directory } => Request::load(directory)?,
+        What::Matrix(matrix) => return matrix.run(ground).await,
+        What::Check { history } => return check_again(history),
+    };
+    let Finished { results, directory, not_injectable, .. } = runner::run(&request, ground).await?;
+    let code = verdict::tell(&results);
+    for (fault, reason) in &not_injectable {
+        say!("not injectable: {}: {reason}", fault.name());
+    }
+    say!("results in {}", directory.display());
+    if check::overall(&results) != Outcome::Pass {
+        say!("run it again: raftgate-jepsen replay {}", directory.display());
+    }
+    Ok(code)
+}
+
+/// The program under test.
+fn binary(places: &Places) -> anyhow::Result<PathBuf> {
+    if let Some(binary) = &places.binary {
+        return std::path::absolute(binary).context("the path of --binary");
+    }
+    let own = std::env::current_exe()?;
+    let beside = own.parent().context("a program in a directory")?.join("raftgate");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    say!("there is no {}; building it", beside.display());
+    let release = beside.parent().is_some_and(|directory| directory.ends_with("release"));
+    let mut build = Command::new("cargo");
+    build.args(["build", "-p", "raftgate", "--bin", "raftgate"]).args(release.then_some("--release"));
+    if !build.status().context("cargo build")?.success() {
+        bail!("cargo build failed; give the program with --binary");
+    }
+    Ok(beside)
+}
+
+impl std::process::Termination for Outcome {
+    fn report(self) -> ExitCode {
+        match self {
+            Outcome::Pass => ExitCode::SUCCESS,
+            Outcome::Fail | Outcome::Unknown | Outcome::NotTested => ExitCode::from(GATEWAY_FAILED),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Fault injection for raftgate, as a black box: it runs real nodes, speaks to their admin API and their proxies, breaks things, and
+//! judges the history of what the clients saw. It shares no code with the gateway.
+//!
+//! [`runner`] runs one test: a [`cluster`] of processes, the clients of a [`workload`], and the faults of a [`nemesis`], all recorded by
+//! one [`record::Recorder`]. [`check`] judges the history, [`report`] writes it down. [`command`] is the command line, [`matrix`] all
+//! tests in a row.
+
+mod backend;
+mod check;
+mod client;
+mod cluster;
+mod command;
+mod edn;
+mod history;
+mod matrix;
+mod nemesis;
+mod record;
+mod report;
+mod request;
+mod routes;
+mod runner;
+mod terminal;
+mod test;
+mod verdict;
+mod workload;
+
+fn main() -> std::process::ExitCode {
+    command::main()
+}

@@ -1,0 +1,156 @@
+//! The matrix: every fault with the workload that sees most of what it breaks.
+
+use std::fmt::Write as _;
+use std::process::{ExitCode, Termination as _};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::check;
+use crate::history::{Event, Kind, Op};
+use crate::nemesis::Fault;
+use crate::request::Request;
+use crate::runner::{self, Ground};
+use crate::terminal::say;
+use crate::test::Outcome;
+use crate::verdict;
+
+/// All tests, one after the other.
+#[derive(Debug, Args)]
+pub(crate) struct Matrix {
+    /// Members of the clusters.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    nodes: u32,
+    /// Seconds of each test.
+    #[arg(long, default_value_t = 20)]
+    time: u64,
+    /// The first test's seed; each next test has the next.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only tests whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// Workloads whose every fault is an own test, and `none` and `mix` besides.
+const WORKLOADS: [&str; 6] = ["register", "txn", "set", "watch", "traffic", "membership"];
+
+impl Matrix {
+    /// Runs all; the table stands in the store too.
+    pub(crate) async fn run(&self, ground: &Ground) -> anyhow::Result<ExitCode> {
+        let (mut worst, mut table) = (Outcome::Pass, String::new());
+        let mut broken = 0;
+        writeln!(
+            table,
+            "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|"
+        )?;
+        for request in self.requests() {
+            let line = match runner::run(&request, ground).await {
+                Ok(finished) if finished.results.verdicts.is_empty() => {
+                    format!("| {} | | nothing judged | | | | | |", request.name())
+                }
+                Ok(finished) => {
+                    verdict::tell(&finished.results);
+                    let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
+                    let outcome = if only_refused { Outcome::NotTested } else { check::overall(&finished.results) };
+                    worst = worse(worst, outcome);
+                    row(&request, outcome, &finished)
+                }
+                Err(error) => {
+                    broken += 1;
+                    say!("the suite failed: {error:#}");
+                    format!("| {} | {} | the suite failed: {error:#} | | | | | |", request.name(), request.seed)
+                }
+            };
+            writeln!(table, "{line}")?;
+        }
+        std::fs::create_dir_all(&ground.store)?;
+        std::fs::write(ground.store.join("matrix.md"), &table).context("write matrix.md")?;
+        say!("{table}");
+        anyhow::ensure!(broken == 0, "{broken} tests could not be run");
+        Ok(worst.report())
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        let mut pairs: Vec<(&str, String)> = Vec::new();
+        for workload in WORKLOADS {
+            pairs.extend(["none", "mix"].map(|nemesis| (workload, nemesis.to_owned())));
+        }
+        pairs.extend(Fault::ALL.iter().map(|&fault| (workload_for(fault), fault.name().to_owned())));
+        let requests = pairs.into_iter().enumerate().map(|(index, (workload, nemesis))| Request {
+            workload: workload.to_owned(),
+            nemesis: vec![nemesis],
+            nodes: self.nodes,
+            time: self.time,
+            seed: self.seed + index as u64,
+        });
+        requests.filter(|request| self.only.as_ref().is_none_or(|only| request.name().contains(only))).collect()
+    }
+}
+
+/// What sees most of a fault.
+fn workload_for(fault: Fault) -> &'static str {
+    match fault {
+        Fault::LeaderTransfer | Fault::RollingRestart | Fault::SwapStorm | Fault::SnapshotBehind => "traffic",
+        Fault::PowerCutOne | Fault::TornFile | Fault::WipedDisk => "set",
+        Fault::PowerCutMajority | Fault::PartitionBridge | Fault::KillMajority => "txn",
+        Fault::StuckDisk | Fault::DiskFull => "watch",
+        _ => "register",
+    }
+}
+
+fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> String {
+    let count = |kind| {
+        let of_clients = finished.history.iter().filter(|event| !matches!(event.op, Op::Fault { .. }));
+        of_clients.filter(|event| event.kind == kind).count()
+    };
+    let recovery = finished.results.numbers.iter().find(|(name, _)| name == "final-recovery-seconds");
+    let failed = finished.results.verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail);
+    let failed: Vec<&str> = failed.map(|verdict| verdict.name.as_str()).collect();
+    let refused: Vec<&str> = finished.not_injectable.iter().map(|(_, reason)| reason.as_str()).collect();
+    let word = format!("{} {}{}", verdict::word(outcome), failed.join(" "), refused.join("; "));
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        request.name(),
+        request.seed,
+        word.trim(),
+        count(Kind::Ok),
+        count(Kind::Fail),
+        count(Kind::Info),
+        faults(&finished.history),
+        recovery.map(|(_, seconds)| format!("{seconds:.2}")).unwrap_or_default(),
+    )
+}
+
+/// Faults that took effect.
+fn faults(history: &[Event]) -> usize {
+    let took_effect = |event: &&Event| event.kind == Kind::Ok && matches!(event.op, Op::Fault { heals: false, .. });
+    history.iter().filter(took_effect).count()
+}
+
+fn worse(one: Outcome, other: Outcome) -> Outcome {
+    let rank = |outcome| match outcome {
+        Outcome::Fail => 0,
+        Outcome::Unknown => 1,
+        // A fault that cannot be injected here is named, and fails nothing.
+        Outcome::Pass | Outcome::NotTested => 2,
+    };
+    if rank(other) < rank(one) { other } else { one }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_and_every_workload_is_there_once() {
+        let matrix = Matrix { nodes: 3, time: 20, seed: 5, only: None };
+        let requests = matrix.requests();
+        let names: std::collections::BTreeSet<String> = requests.iter().map(Request::name).collect();
+        assert_eq!((names.len(), requests.len()), (12 + Fault::ALL.len(), 12 + Fault::ALL.len()));
+        assert!(requests.iter().all(|request| crate::request::workload(&request.workload).is_ok()));
+        assert_eq!(requests.iter().map(|request| request.seed).collect::<std::collections::BTreeSet<_>>().len(), requests.len());
+        let some = Matrix { only: Some("power-cut".to_owned()), ..matrix };
+        assert_eq!(some.requests().len(), 3);
+    }
+}

@@ -1,0 +1,237 @@
+//! One fault while it is played: whom it meets, and what the history says of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use thiserror::Error;
+
+use super::START_PATIENCE;
+use super::kind::Fault;
+use super::plan::Planned;
+use crate::cluster::{Claim, Cluster, wait_for};
+use crate::history::{Kind, Op, Process};
+use crate::workload::Scene;
+
+/// How long a fault waits for what it needs: a leader, a node that no other fault has.
+const NEEDS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a fault was not played to its end.
+#[derive(Debug, Error)]
+pub(crate) enum Trouble {
+    /// It did not take effect this time.
+    #[error("{0}")]
+    Missed(String),
+    /// It cannot be injected into this build or on this machine.
+    #[error("not injectable: {0}")]
+    NotInjectable(String),
+    /// The gateway did what it must not do.
+    #[error("{0}")]
+    Product(String),
+    /// The suite itself failed.
+    #[error("{0:#}")]
+    Harness(#[from] anyhow::Error),
+}
+
+/// What all faults of a test share. Cloning shares it.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage {
+    pub(crate) scene: Scene,
+    notes: Arc<Mutex<Notes>>,
+}
+
+/// What is to be said about the faults at the end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes {
+    /// Fault and reason.
+    pub(crate) not_injectable: Vec<(Fault, String)>,
+    /// What the gateway did and must not do.
+    pub(crate) wrong: Vec<String>,
+    /// Other things worth a line.
+    pub(crate) seen: Vec<String>,
+}
+
+impl Stage {
+    /// Nothing is broken yet. `scene.stop` ends the faults, not the clients.
+    pub(crate) fn new(scene: Scene) -> Stage {
+        Stage { scene, notes: Arc::default() }
+    }
+
+    /// Whether the time for faults is over.
+    pub(crate) fn is_over(&self) -> bool {
+        *self.scene.stop.borrow()
+    }
+
+    /// Waits until so long after the test's beginning, or until the time for faults is over.
+    pub(crate) async fn wait_until(&self, at: Duration) {
+        self.sleep(at.saturating_sub(self.scene.recorder.elapsed())).await;
+    }
+
+    async fn sleep(&self, length: Duration) {
+        let mut stop = self.scene.stop.clone();
+        let _ = tokio::time::timeout(length, stop.wait_for(|stop| *stop)).await;
+    }
+
+    /// Keeps what went wrong for the end.
+    pub(crate) fn note(&self, fault: Fault, trouble: &Trouble) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = format!("{}: {trouble}", fault.name());
+        match trouble {
+            Trouble::NotInjectable(reason) => notes.not_injectable.push((fault, reason.clone())),
+            Trouble::Product(_) => notes.wrong.push(text),
+            Trouble::Missed(_) | Trouble::Harness(_) => notes.seen.push(text),
+        }
+    }
+
+    /// What was kept.
+    pub(crate) fn notes(&self) -> Notes {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How far an act is, for what its end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Beginning,
+    Broken,
+    Healing,
+    Healed,
+}
+
+/// A fault that is played.
+#[derive(Debug)]
+pub(crate) struct Act<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) planned: Planned,
+    pub(crate) rng: Rng,
+    /// Whom it meets; no other fault meets them meanwhile.
+    pub(crate) nodes: Vec<u32>,
+    claim: Option<Claim>,
+    phase: Phase,
+}
+
+impl<'a> Act<'a> {
+    /// It has not begun.
+    pub(crate) fn new(stage: &'a Stage, planned: Planned) -> Act<'a> {
+        let rng = Rng::with_seed(planned.seed);
+        Act { stage, planned, rng, nodes: Vec::new(), claim: None, phase: Phase::Waiting }
+    }
+
+    /// The cluster.
+    pub(crate) fn cluster(&self) -> &'a Cluster {
+        &self.stage.scene.cluster
+    }
+
+    /// The node that leads now.
+    pub(crate) async fn leader(&self) -> Result<u32, Trouble> {
+        let leader = wait_for(NEEDS_PATIENCE, || self.cluster().leader()).await;
+        leader.ok_or_else(|| Trouble::Missed("no node led when it should have begun".to_owned()))
+    }
+
+    /// Members in an order of this act's own.
+    pub(crate) fn shuffled(&mut self, but: Option<u32>) -> Vec<u32> {
+        let mut members: Vec<u32> = self.cluster().members().into_iter().filter(|&id| Some(id) != but).collect();
+        self.rng.shuffle(&mut members);
+        members
+    }
+
+    /// More than half of the members, the leader not more likely than others.
+    pub(crate) fn majority(&mut self) -> Vec<u32> {
+        let mut members = self.shuffled(None);
+        members.truncate(members.len() / 2 + 1);
+        members
+    }
+
+    /// Takes these nodes for itself: their processes and disks are this act's until it ends.
+    pub(crate) fn claim(&mut self, nodes: Vec<u32>) -> Result<(), Trouble> {
+        let claim = self.cluster().claims.take(&nodes);
+        self.claim = Some(claim.map_err(|taken| Trouble::Missed(format!("node {taken} has another fault, or joins or leaves")))?);
+        self.nodes = nodes;
+        Ok(())
+    }
+
+    /// The fault begins.
+    pub(crate) fn begin(&mut self, detail: impl Into<String>) {
+        self.record(Kind::Invoke, false, detail.into(), None);
+        self.phase = Phase::Beginning;
+    }
+
+    /// It was seen to have taken effect.
+    pub(crate) fn took_effect(&mut self, detail: impl Into<String>) {
+        self.record(Kind::Ok, false, detail.into(), None);
+        self.phase = Phase::Broken;
+    }
+
+    /// It lasts as planned, unless the test ends before.
+    pub(crate) async fn hold(&self) {
+        self.stage.sleep(self.planned.length).await;
+    }
+
+    /// It lasts a part of what was planned.
+    pub(crate) async fn hold_for(&self, length: Duration) {
+        self.stage.sleep(length).await;
+    }
+
+    /// The healing begins.
+    pub(crate) fn heal(&mut self) {
+        self.record(Kind::Invoke, true, String::new(), None);
+        self.phase = Phase::Healing;
+    }
+
+    /// It is healed: what was taken away is back.
+    pub(crate) fn healed(&mut self, detail: impl Into<String>) {
+        self.record(Kind::Ok, true, detail.into(), None);
+        self.phase = Phase::Healed;
+    }
+
+    /// It ends in the middle, for this reason.
+    pub(crate) fn gave_up(&mut self, reason: &str) {
+        let error = Some(reason.to_owned());
+        if self.phase == Phase::Waiting {
+            self.begin("");
+        }
+        match self.phase {
+            Phase::Beginning => self.record(Kind::Fail, false, String::new(), error),
+            Phase::Broken => {
+                self.heal();
+                self.record(Kind::Fail, true, String::new(), error);
+            }
+            Phase::Healing => self.record(Kind::Fail, true, String::new(), error),
+            Phase::Waiting | Phase::Healed => {}
+        }
+        self.phase = Phase::Healed;
+    }
+
+    /// Starts a node, and waits for its first answer.
+    pub(crate) async fn start(&self, id: u32) -> Result<(), Trouble> {
+        let cluster = self.cluster();
+        cluster.start(id).await?;
+        self.wait_alive(id).await
+    }
+
+    /// Waits until a node answers; one that ended instead has done what it must not.
+    pub(crate) async fn wait_alive(&self, id: u32) -> Result<(), Trouble> {
+        let cluster = self.cluster();
+        let alive = wait_for(START_PATIENCE, || async {
+            if !cluster.node(id).runs().await {
+                return Some(false);
+            }
+            cluster.get(id, "/livez").await.or(cluster.get(id, "/v1/table").await).map(|_| true)
+        });
+        match alive.await {
+            Some(true) => Ok(()),
+            Some(false) => Err(Trouble::Product(format!("node {id} ended by itself after its start; see its log"))),
+            None => Err(Trouble::Product(format!("node {id} did not answer within {START_PATIENCE:?} of its start"))),
+        }
+    }
+
+    fn record(&self, kind: Kind, heals: bool, detail: String, error: Option<String>) {
+        let op = Op::Fault { name: self.planned.fault.name().to_owned(), nodes: self.nodes.clone(), heals, detail };
+        let recorder = &self.stage.scene.recorder;
+        match kind {
+            Kind::Invoke => recorder.invoke(Process::Nemesis, None, op),
+            Kind::Ok | Kind::Fail | Kind::Info => recorder.end(Process::Nemesis, kind, None, op, error),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Disks that lose their power, are full, stuck, or slow.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::act::{Act, Trouble};
+use super::processes::{restart, victims};
+use crate::cluster::{Switch, Throttle, wait_for};
+
+/// All disks lose their power within this, or it was not one cut.
+const SPREAD_MAX: Duration = Duration::from_millis(50);
+/// How long a cut waits for a write to be in flight.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// A process that was killed is gone in less, unless its disk holds it.
+const DEATH_PATIENCE: Duration = Duration::from_secs(20);
+const SLOW_WRITES_A_SECOND: (u32, u32) = (5, 40);
+
+/// Cuts the power of one, a majority or all at once, while writes are in flight.
+pub(super) async fn power_cut(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    act.begin("EXT4_IOC_SHUTDOWN without a flush of the journal");
+    let (cluster, recorder) = (act.cluster(), &act.stage.scene.recorder);
+    let mut switches = Vec::new();
+    for &id in &act.nodes {
+        switches.push(cluster.node(id).disk.switch()?);
+    }
+    let in_flight = wait_for(WRITE_PATIENCE, || async { Some(recorder.writes_in_flight()).filter(|&writes| writes > 0) }).await;
+    let in_flight = in_flight.ok_or_else(|| Trouble::Missed("no write was in flight".to_owned()))?;
+    let spread = cut_all(switches)?;
+    for &id in &act.nodes {
+        cluster.node(id).signal(Signal::KILL).await?;
+    }
+    let mut alive = Vec::new();
+    for &id in &act.nodes {
+        cluster.node(id).wait(DEATH_PATIENCE).await?;
+        if !cluster.node(id).disk.is_dead() {
+            alive.push(id);
+        }
+    }
+    let effect = if !alive.is_empty() {
+        Err(Trouble::Missed(format!("the disks of nodes {alive:?} still take writes")))
+    } else if spread > SPREAD_MAX {
+        Err(Trouble::Missed(format!("the cuts were {} ms apart", spread.as_millis())))
+    } else {
+        act.took_effect(format!("spread {} us, {in_flight} writes in flight; disks dead, processes gone", spread.as_micros()));
+        act.hold().await;
+        act.heal();
+        Ok(())
+    };
+    for &id in &act.nodes {
+        cluster.node(id).disk.unmount().await?;
+        cluster.node(id).disk.mount().await?;
+    }
+    restart(act).await?;
+    effect?;
+    act.healed("");
+    Ok(())
+}
+
+/// Cuts all at once, each from a thread of its own, for a cut waits for what its disk is doing. Gives the time until the last had happened.
+fn cut_all(switches: Vec<Switch>) -> anyhow::Result<Duration> {
+    let gate = std::sync::Barrier::new(switches.len() + 1);
+    std::thread::scope(|scope| {
+        let cut = |switch: Switch| {
+            gate.wait();
+            switch.cut()
+        };
+        let threads: Vec<_> = switches.into_iter().map(|switch| scope.spawn(move || cut(switch))).collect();
+        gate.wait();
+        let began = Instant::now();
+        for thread in threads {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread that cuts the power panicked"))??;
+        }
+        Ok(began.elapsed())
+    })
+}
+
+/// Fills a disk; later frees it and restarts the node.
+pub(super) async fn fill(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    act.begin("");
+    let (cluster, id) = (act.cluster(), act.nodes[0]);
+    let disk = &cluster.node(id).disk;
+    let filled = disk.fill().await;
+    if filled.is_ok() {
+        act.took_effect("the disk takes no further block");
+        act.hold().await;
+        act.heal();
+    }
+    let failed = cluster.get(id, "/v1/cluster").await.map(|status| !status["storageFailed"].is_null());
+    disk.empty()?;
+    filled?;
+    // Its storage has failed for as long as the process lives.
+    cluster.node(id).kill().await?;
+    act.start(id).await?;
+    act.healed(format!("freed and restarted; the node had said that its storage failed: {failed:?}"));
+    Ok(())
+}
+
+/// Freezes a disk: writes wait, without an error.
+pub(super) async fn freeze(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    act.begin("fsfreeze");
+    let disk = &act.cluster().node(act.nodes[0]).disk;
+    let frozen = disk.freeze().await;
+    let is_frozen = disk.is_frozen().await;
+    if is_frozen {
+        act.took_effect("the file system is frozen");
+        act.hold().await;
+        act.heal();
+    }
+    disk.thaw().await?;
+    frozen?;
+    if !is_frozen {
+        return Err(Trouble::Missed("the file system was not frozen".to_owned()));
+    }
+    act.healed("");
+    Ok(())
+}
+
+/// Lets a node write a few times a second only.
+pub(super) async fn slow(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    let rate = act.rng.u32(SLOW_WRITES_A_SECOND.0..=SLOW_WRITES_A_SECOND.1);
+    act.begin(format!("{rate} writes a second"));
+    let throttle = Throttle::limit(act.cluster().node(act.nodes[0]), rate).await?;
+    let served = wait_for(WRITE_PATIENCE, || async { Some(throttle.served()).filter(|&served| served > 0) }).await;
+    if served.is_none() {
+        return Err(Trouble::Missed("no write came to the limit".to_owned()));
+    }
+    act.took_effect(format!("{rate} writes a second"));
+    act.hold().await;
+    act.heal();
+    let served = throttle.served();
+    drop(throttle);
+    act.healed(format!("{served} writes went through the limit"));
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The nemesis: what breaks, when, and how it is mended.
+//!
+//! A [`plan::Plan`] is made of the seed alone. Each planned fault is played by one function of the modules here, from its beginning to its
+//! healing: its states are the call stack. [`act::Act`] records what happens, and a fault is `ok` in the history only after it was
+//! seen to have taken effect.
+
+mod act;
+mod clock;
+mod disks;
+mod files;
+mod kind;
+mod leadership;
+mod plan;
+mod processes;
+mod splits;
+mod storm;
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::workload::Scene;
+
+pub(crate) use act::{Stage, Trouble};
+pub(crate) use kind::Fault;
+pub(crate) use plan::Plan;
+
+use act::Act;
+use plan::Planned;
+
+/// Why a fault cannot be injected on this machine, known before anything is started.
+pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
+    let cluster = &scene.cluster;
+    let images = || (!cluster.nodes[0].disk.is_image()).then(|| "nodes have no disk images of their own here".to_owned());
+    match fault {
+        Fault::PowerCutOne | Fault::PowerCutMajority | Fault::PowerCutAll | Fault::DiskFull | Fault::StuckDisk => images(),
+        Fault::SlowDisk => images().or_else(crate::cluster::Throttle::refusal),
+        Fault::ClockJump => cluster.settings.faketime.is_none().then(|| "libfaketime is not installed".to_owned()),
+        Fault::Delay => cluster
+            .network
+            .is_of_packets()
+            .then(|| "packets cannot be delayed here, only TCP connections: run with --isolation loopback".to_owned()),
+        Fault::PartitionBridge | Fault::PartitionRing => (scene.nodes < 3).then(|| "needs at least three nodes".to_owned()),
+        Fault::SwapStorm => scene.keys().is_empty().then(|| "this workload makes each route once".to_owned()),
+        _ => None,
+    }
+}
+
+/// Plays the plan until the test ends. Everything it broke is mended when it returns.
+pub(crate) async fn play(stage: &Stage, plan: Plan) -> anyhow::Result<()> {
+    let mut lanes = JoinSet::new();
+    for lane in plan.lanes {
+        let stage = stage.clone();
+        lanes.spawn(async move {
+            for planned in lane {
+                stage.wait_until(planned.at).await;
+                if stage.is_over() {
+                    break;
+                }
+                play_one(&stage, planned).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(lane) = lanes.join_next().await {
+        lane??;
+    }
+    Ok(())
+}
+
+async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
+    let mut act = Act::new(stage, planned);
+    let act = &mut act;
+    let played = match planned.fault {
+        Fault::KillFollower | Fault::KillLeader | Fault::KillMajority | Fault::KillAll => processes::kill(act).await,
+        Fault::PauseFollower | Fault::PauseLeader | Fault::PauseMajority => processes::pause(act).await,
+        Fault::RollingRestart => processes::rolling_restart(act).await,
+        Fault::PartitionLeaderMinority
+        | Fault::PartitionLeaderMajority
+        | Fault::PartitionOneWay
+        | Fault::PartitionBridge
+        | Fault::PartitionRing
+        | Fault::Loss
+        | Fault::Delay => splits::split(act).await,
+        Fault::PartitionFlapping => splits::flap(act).await,
+        Fault::PowerCutOne | Fault::PowerCutMajority | Fault::PowerCutAll => disks::power_cut(act).await,
+        Fault::DiskFull => disks::fill(act).await,
+        Fault::StuckDisk => disks::freeze(act).await,
+        Fault::SlowDisk => disks::slow(act).await,
+        Fault::ClockJump => clock::jump(act).await,
+        Fault::TornFile => files::tear(act).await,
+        Fault::WipedDisk => files::wipe(act).await,
+        Fault::LeaderTransfer => leadership::transfer(act).await,
+        Fault::SnapshotBehind => splits::fall_behind(act).await,
+        Fault::SwapStorm => storm::swap(act).await,
+    };
+    match played {
+        Ok(()) => Ok(()),
+        Err(Trouble::Harness(error)) => {
+            act.gave_up(&format!("{error:#}"));
+            Err(error.context(format!("nemesis {}", planned.fault.name())))
+        }
+        Err(trouble) => {
+            act.gave_up(&trouble.to_string());
+            stage.note(planned.fault, &trouble);
+            Ok(())
+        }
+    }
+}
+
+/// How long a node may take from its start to its first answer.
+const START_PATIENCE: Duration = Duration::from_secs(40);

@@ -1,0 +1,144 @@
+//! Processes that are killed, stopped, and restarted in order.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::act::{Act, Trouble};
+use super::kind::Fault;
+use crate::cluster::wait_for;
+
+/// How long a graceful stop may take: the gateway drains for 30 s at most.
+const STOP_PATIENCE: Duration = Duration::from_secs(40);
+/// How long a restarted node may take to be ready.
+const READY_PATIENCE: Duration = Duration::from_secs(40);
+/// The kernel stops a process at once, but its state is read from outside.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whom a fault of processes meets.
+pub(super) async fn victims(act: &mut Act<'_>) -> Result<Vec<u32>, Trouble> {
+    Ok(match act.planned.fault {
+        Fault::KillLeader | Fault::PauseLeader => vec![act.leader().await?],
+        Fault::KillFollower | Fault::PauseFollower => {
+            let leader = act.leader().await?;
+            act.shuffled(Some(leader)).into_iter().take(1).collect()
+        }
+        Fault::KillMajority | Fault::PauseMajority | Fault::PowerCutMajority => act.majority(),
+        Fault::KillAll | Fault::PowerCutAll => act.cluster().members(),
+        _ => act.shuffled(None).into_iter().take(1).collect(),
+    })
+}
+
+/// kill -9, and a start after a while.
+pub(super) async fn kill(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    act.begin("SIGKILL");
+    let cluster = act.cluster();
+    for &id in &act.nodes {
+        cluster.node(id).signal(Signal::KILL).await?;
+    }
+    for &id in &act.nodes {
+        cluster.node(id).wait(STOP_PATIENCE).await?;
+        refuses_connections(act, id).await?;
+    }
+    act.took_effect("processes gone, connections refused");
+    act.hold().await;
+    act.heal();
+    restart(act).await?;
+    act.healed("");
+    Ok(())
+}
+
+/// Starts all nodes of the act at once.
+pub(super) async fn restart(act: &Act<'_>) -> Result<(), Trouble> {
+    for &id in &act.nodes {
+        act.cluster().start(id).await?;
+    }
+    for &id in &act.nodes {
+        act.wait_alive(id).await?;
+    }
+    Ok(())
+}
+
+async fn refuses_connections(act: &Act<'_>, id: u32) -> Result<(), Trouble> {
+    let address = act.cluster().node(id).admin;
+    match timeout(SIGNAL_PATIENCE, TcpStream::connect(address)).await {
+        Ok(Err(_)) => Ok(()),
+        _ => Err(Trouble::Missed(format!("somebody still listens for node {id} at {address}"))),
+    }
+}
+
+/// SIGSTOP, and SIGCONT after a while.
+pub(super) async fn pause(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    act.begin("SIGSTOP");
+    let cluster = act.cluster();
+    for &id in &act.nodes {
+        cluster.node(id).signal(Signal::STOP).await?;
+    }
+    let stopped = wait_for(SIGNAL_PATIENCE, || async {
+        for &id in &act.nodes {
+            if !cluster.node(id).is_stopped().await {
+                return None;
+            }
+        }
+        Some(())
+    });
+    let stopped = stopped.await;
+    if stopped.is_some() {
+        act.took_effect("processes stopped");
+        act.hold().await;
+        act.heal();
+    }
+    for &id in &act.nodes {
+        cluster.node(id).signal(Signal::CONT).await?;
+    }
+    if stopped.is_none() {
+        return Err(Trouble::Missed("the processes did not stop".to_owned()));
+    }
+    act.healed("");
+    Ok(())
+}
+
+/// SIGTERM, wait, start, wait until ready: one node after the other.
+pub(super) async fn rolling_restart(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let order = act.shuffled(None);
+    act.claim(order)?;
+    act.begin("SIGTERM, one by one");
+    let cluster = act.cluster();
+    let mut told = Vec::new();
+    for id in act.nodes.clone() {
+        let began = Instant::now();
+        cluster.node(id).signal(Signal::TERM).await?;
+        let code = cluster.node(id).wait(STOP_PATIENCE).await;
+        let stopped = began.elapsed();
+        match code {
+            Ok(Some(0)) => {}
+            Ok(code) => return Err(Trouble::Product(format!("node {id} ended with {code:?} after SIGTERM"))),
+            Err(error) => {
+                cluster.node(id).kill().await?;
+                act.start(id).await?;
+                return Err(Trouble::Product(format!("SIGTERM: {error:#}")));
+            }
+        }
+        act.start(id).await?;
+        let ready = wait_for(READY_PATIENCE, || cluster.get(id, "/readyz/control")).await;
+        if ready.is_none() {
+            return Err(Trouble::Product(format!("node {id} was not ready within {READY_PATIENCE:?} of its restart")));
+        }
+        told.push(format!(
+            "node {id}: stopped in {} ms, ready {} ms after SIGTERM",
+            stopped.as_millis(),
+            began.elapsed().as_millis()
+        ));
+        act.hold_for(act.planned.length / 3).await;
+    }
+    act.took_effect(told.join("; "));
+    act.heal();
+    act.healed("");
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! What a test leaves behind, in Jepsen's shape: `history.edn`, `results.edn`, `timeline.html`, plots.
+//!
+//! `test.edn` beside the history says what was asked for, so that a history can be judged again with no more than its directory.
+
+mod chart;
+mod edn;
+mod plot;
+mod timeline;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::check::fault::Faults;
+use crate::check::operation;
+use crate::edn::Edn;
+use crate::history::Event;
+use crate::test::{Results, Test};
+
+/// The longest line of a history that is read: a read of 100,000 routes fits.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Writes all files of a test into its directory.
+pub(crate) fn write(directory: &Path, test: &Test, history: &[Event], results: &Results) -> anyhow::Result<()> {
+    write_lines(&directory.join("test.edn"), std::iter::once(edn::of_test(test)))?;
+    write_lines(&directory.join("history.edn"), history.iter().map(edn::of_event))?;
+    write_lines(&directory.join("results.edn"), std::iter::once(edn::of_results(test, results)))?;
+    let (operations, _) = operation::pair(history);
+    let faults = Faults::gather(&operations);
+    let picture = |name: &str, text: String| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).with_context(|| format!("{}: write", path.display()))
+    };
+    picture("timeline.html", timeline::draw(test, results, &operations, &faults))?;
+    picture("latency.svg", plot::latency(test, &operations, &faults))?;
+    picture("rate.svg", plot::rate(test, &operations, &faults))
+}
+
+fn write_lines(path: &Path, lines: impl Iterator<Item = Edn>) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        for line in lines {
+            writeln!(file, "{line}")?;
+        }
+        file.flush()
+    };
+    write().with_context(|| format!("{}: write", path.display()))
+}
+
+/// Reads a test and its history back from a `history.edn`, with the `test.edn` that stands beside it.
+pub(crate) fn read(history: &Path) -> anyhow::Result<(Test, Vec<Event>)> {
+    let beside = history.with_file_name("test.edn");
+    let text =
+        std::fs::read_to_string(&beside).with_context(|| format!("{}: what the test was stands there", beside.display()))?;
+    let test = crate::edn::parse(&text).with_context(|| beside.display().to_string())?;
+    let test = edn::test(&test).with_context(|| beside.display().to_string())?;
+    let file = File::open(history).with_context(|| history.display().to_string())?;
+    Ok((test, read_events(BufReader::new(file)).with_context(|| history.display().to_string())?))
+}
+
+fn read_events(mut file: impl BufRead) -> anyhow::Result<Vec<Event>> {
+    let mut events = Vec::new();
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        let read =
+            std::io::Read::take(&mut file, LINE_BYTES_MAX).read_line(&mut line).with_context(|| format!("line {number}"))?;
+        if read == 0 {
+            break;
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        let event = crate::edn::parse(line.trim_end()).with_context(|| format!("line {number}"))?;
+        events.push(edn::event(&event).with_context(|| format!("line {number}"))?);
+    }
+    Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::story::{self, Story, poll, register, request};
+    use crate::history::Kind;
+
+    fn story() -> Story {
+        let mut told = Story::new();
+        for revision in 1..200 {
+            told.ok(0, story::write(&[(1, revision)], revision)).run(
+                1,
+                2,
+                Kind::Ok,
+                story::read(1, revision, Some((revision, revision))),
+            );
+            if revision == 80 {
+                told.fault("kill-leader", &[1, 2]).run(2, 2, Kind::Info, story::write(&[(2, 7)], 0)).wait(300);
+            }
+            if revision == 120 {
+                told.heal("kill-leader", &[1, 2]).run(3, 1, Kind::Fail, request(1, 1, 1)).run(
+                    3,
+                    1,
+                    Kind::Ok,
+                    poll(3, "<&\">", 2),
+                );
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_test_comes_back_from_its_directory() {
+        let (test, story) = (register(), story());
+        let directory = tempfile::tempdir().unwrap();
+        let results = crate::check::judge(&test, &story.events);
+        write(directory.path(), &test, &story.events, &results).unwrap();
+        let (test_read, history) = read_back(directory.path());
+        assert_eq!((test_read, history), (test.clone(), story.events));
+        let results = std::fs::read_to_string(directory.path().join("results.edn")).unwrap();
+        let results = crate::edn::parse(&results).unwrap();
+        assert_eq!(results.get("seed"), Some(&Edn::from(test.seed)));
+        assert_eq!(results.get("replay"), Some(&Edn::from(test.command.as_str())));
+        assert!(results.get("verdicts").and_then(|verdicts| verdicts.get("I2")?.get("valid?")).is_some());
+    }
+
+    fn read_back(directory: &Path) -> (Test, Vec<Event>) {
+        read(&directory.join("history.edn")).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = directory.path().join("history.edn");
+        let error = |history: &Path| format!("{:#}", read(history).unwrap_err());
+        assert!(error(&history).contains("test.edn: what the test was stands there"), "{}", error(&history));
+        write(directory.path(), &register(), &story().events, &Results { verdicts: Vec::new(), numbers: Vec::new() }).unwrap();
+        let mut text = std::fs::read_to_string(&history).unwrap();
+        text.push_str("{:index 1\n");
+        std::fs::write(&history, text).unwrap();
+        let line = story().events.len() + 1;
+        let place = format!("history.edn: line {line}: column 10: a collection is not closed");
+        assert!(error(&history).contains(&place), "{}", error(&history));
+    }
+
+    #[test]
+    fn pictures_show_faults_and_are_well_formed() {
+        let (test, story) = (register(), story());
+        let (operations, _) = operation::pair(&story.events);
+        let faults = Faults::gather(&operations);
+        let results = crate::check::judge(&test, &story.events);
+        let timeline = timeline::draw(&test, &results, &operations, &faults);
+        for picture in [&timeline, &plot::latency(&test, &operations, &faults), &plot::rate(&test, &operations, &faults)] {
+            assert!(picture.contains("<title>kill-leader at node 1, 2"), "{picture}");
+            assert_balanced(picture);
+        }
+        assert!(timeline.contains("write 2=7") && timeline.contains("read 1: 120=120"), "{timeline}");
+    }
+
+    #[test]
+    fn pictures_of_long_histories_stay_small() {
+        let mut long = Story::new();
+        for revision in 1..60_000 {
+            long.ok(0, story::write(&[(1, revision)], revision));
+        }
+        let (operations, _) = operation::pair(&long.events);
+        let (test, faults) = (register(), Faults::gather(&operations));
+        let results = Results { verdicts: Vec::new(), numbers: Vec::new() };
+        let timeline = timeline::draw(&test, &results, &operations, &faults);
+        assert!(timeline.len() < 4 << 20 && timeline.contains("of 59999 operations"), "{}", timeline.len());
+        for plot in [plot::latency(&test, &operations, &faults), plot::rate(&test, &operations, &faults)] {
+            assert!(plot.len() < 1 << 20, "{}", plot.len());
+        }
+    }
+
+    /// Every element that is opened is closed, in order: enough to find a forgotten escape.
+    fn assert_balanced(picture: &str) {
+        let mut open: Vec<&str> = Vec::new();
+        for tag in picture.split('<').skip(1) {
+            let (tag, _) = tag.split_once('>').expect("a tag ends");
+            let name = tag.split([' ', '/']).find(|word| !word.is_empty()).unwrap_or_default();
+            match tag {
+                _ if tag.ends_with('/') || tag.starts_with('!') || name == "meta" => {}
+                _ if tag.starts_with('/') => assert_eq!(open.pop(), Some(name), "{tag}"),
+                _ => open.push(name),
+            }
+        }
+        assert_eq!(open, Vec::<&str>::new());
+    }
+}

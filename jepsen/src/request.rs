@@ -1,0 +1,121 @@
+//! What was asked for: one test, as it stands on the command line and in `test.json`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::isolation::Isolation;
+use crate::test::Workload;
+
+/// The file from which a test is run again.
+pub(crate) const FILE: &str = "test.json";
+
+/// One test.
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// What the clients do: register, txn, set, watch, traffic, membership.
+    #[arg(long, default_value = "register", value_parser = |text: &str| workload(text).map(|_| text.to_owned()))]
+    pub(crate) workload: String,
+    /// What breaks, by name, with commas between; `none` breaks nothing, `mix` has two to four lanes of faults.
+    #[arg(long, value_delimiter = ',', default_value = "none")]
+    pub(crate) nemesis: Vec<String>,
+    /// Members of the cluster.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) nodes: u32,
+    /// Seconds of operations and faults, before everything is healed.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) time: u64,
+    /// What all choices are made of. The same seed makes the same schedule of faults and the same choices of the clients.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// Where things are, and how nodes are kept apart.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Places {
+    /// The raftgate to test. Default: the one beside this program, built if it is missing.
+    #[arg(long, global = true)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where results go.
+    #[arg(long, global = true, default_value = "store")]
+    pub(crate) store: PathBuf,
+    /// How nodes are kept apart. Default: as well as the machine allows.
+    #[arg(long, global = true, value_enum)]
+    pub(crate) isolation: Option<Kept>,
+}
+
+/// How nodes are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kept {
+    /// Network namespaces and disk images; needs root.
+    Namespaces,
+    /// Loopback addresses and proxies.
+    Loopback,
+}
+
+impl From<Kept> for Isolation {
+    fn from(kept: Kept) -> Isolation {
+        match kept {
+            Kept::Namespaces => Isolation::Namespaces,
+            Kept::Loopback => Isolation::Loopback,
+        }
+    }
+}
+
+/// A workload by its name.
+pub(crate) fn workload(name: &str) -> Result<Workload, String> {
+    let known = [
+        ("register", Workload::Register),
+        ("txn", Workload::Txn),
+        ("set", Workload::Set),
+        ("watch", Workload::Watch),
+        ("traffic", Workload::Traffic),
+        ("membership", Workload::Membership),
+    ];
+    let found = known.iter().find(|(known, _)| *known == name).map(|(_, workload)| *workload);
+    found.ok_or_else(|| format!("there is no workload {name:?}, only {}", known.map(|(name, _)| name).join(", ")))
+}
+
+impl Request {
+    /// The test's name, and that of its directory in the store.
+    pub(crate) fn name(&self) -> String {
+        format!("{}-{}-{}", self.workload, self.nemesis.join("+"), self.nodes)
+    }
+
+    /// The arguments that ask for it.
+    pub(crate) fn arguments(&self) -> String {
+        let Request { workload, nemesis, nodes, time, seed } = self;
+        let nemesis = nemesis.join(",");
+        format!("test --workload {workload} --nemesis {nemesis} --nodes {nodes} --time {time} --seed {seed}")
+    }
+
+    /// Writes it down for `replay`.
+    pub(crate) fn save(&self, directory: &Path) -> anyhow::Result<()> {
+        std::fs::write(directory.join(FILE), serde_json::to_string_pretty(self)? + "\n").context("write test.json")
+    }
+
+    /// Reads it back.
+    pub(crate) fn load(directory: &Path) -> anyhow::Result<Request> {
+        let path = directory.join(FILE);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not a test", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let nemesis = vec!["kill-leader".to_owned(), "mix".to_owned()];
+        let request = Request { workload: "txn".to_owned(), nemesis, nodes: 5, time: 30, seed: u64::MAX };
+        request.save(directory.path()).unwrap();
+        assert_eq!(Request::load(directory.path()).unwrap(), request);
+        assert_eq!(request.name(), "txn-kill-leader+mix-5");
+        assert!(workload("regster").unwrap_err().contains("register, txn"));
+    }
+}
