@@ -116,7 +116,11 @@ impl Client {
 
     /// An answer is of the life in which it was asked for; one that spans a restart is nobody's.
     fn same_life(&self, node: u32, life: u32) -> Result<Life, Failure> {
-        if self.cluster.node(node).life() == life { Ok(Life(life)) } else { Err(Failure::unknown("the node was restarted meanwhile")) }
+        if self.cluster.node(node).life() == life {
+            Ok(Life(life))
+        } else {
+            Err(Failure::unknown("the node was restarted meanwhile"))
+        }
     }
 
     fn invoke(&self, node: u32, op: Op) {
@@ -209,10 +213,12 @@ impl Life {
 
 fn transaction(wish: &Wish) -> Json {
     let preconditions = wish.preconditions.iter();
-    let preconditions = preconditions.map(|(key, revision)| json!({"kind": "Route", "name": routes::name(*key), "revision": revision}));
+    let preconditions =
+        preconditions.map(|(key, revision)| json!({"kind": "Route", "name": routes::name(*key), "revision": revision}));
     let operations = wish.writes.iter();
-    let operations = operations
-        .map(|(key, value)| json!({"op": "put", "kind": "Route", "name": routes::name(*key), "spec": routes::spec(*key, *value)}));
+    let operations = operations.map(
+        |(key, value)| json!({"op": "put", "kind": "Route", "name": routes::name(*key), "spec": routes::spec(*key, *value)}),
+    );
     json!({"preconditions": preconditions.collect::<Vec<_>>(), "operations": operations.collect::<Vec<_>>()})
 }
 

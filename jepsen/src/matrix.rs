@@ -40,10 +40,12 @@ impl Matrix {
     pub(crate) async fn run(&self, ground: &Ground) -> anyhow::Result<ExitCode> {
         let (mut worst, mut table) = (Outcome::Pass, String::new());
         let mut broken = 0;
-        writeln!(table, "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|")?;
+        writeln!(
+            table,
+            "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|"
+        )?;
         for request in self.requests() {
             let line = match runner::run(&request, ground).await {
-                Ok(finished) if finished.results.verdicts.is_empty() => format!("| {} | | nothing judged | | | | | |", request.name()),
                 Ok(finished) => {
                     verdict::tell(&finished.results);
                     let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
@@ -54,7 +56,8 @@ impl Matrix {
                 Err(error) => {
                     broken += 1;
                     say!("the suite failed: {error:#}");
-                    format!("| {} | {} | the suite failed: {error:#} | | | | | |", request.name(), request.seed)
+                    let reason = format!("{error:#}").replace(['\n', '|'], " ");
+                    format!("| {} | {} | the suite failed: {reason} | | | | | |", request.name(), request.seed)
                 }
             };
             writeln!(table, "{line}")?;
@@ -103,7 +106,10 @@ fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> Stri
     let failed = finished.results.verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail);
     let failed: Vec<&str> = failed.map(|verdict| verdict.name.as_str()).collect();
     let refused: Vec<&str> = finished.not_injectable.iter().map(|(_, reason)| reason.as_str()).collect();
-    let word = format!("{} {}{}", verdict::word(outcome), failed.join(" "), refused.join("; "));
+    let word = match outcome {
+        Outcome::NotTested => format!("not injectable: {}", refused.join("; ")),
+        _ => format!("{} {}", verdict::word(outcome), failed.join(" ")),
+    };
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} |",
         request.name(),

@@ -94,7 +94,9 @@ impl Disk {
         let bytes = numbers.iter().product::<u64>();
         // In steps, for the tree of the file's extents takes blocks too.
         for part in [bytes * 9 / 10, bytes / 20, bytes / 50, bytes / 100] {
-            let _ = run("fallocate", &["-o", &size_of(&path).to_string(), "-l", &part.max(1).to_string(), &path.to_string_lossy()]).await;
+            let _ =
+                run("fallocate", &["-o", &size_of(&path).to_string(), "-l", &part.max(1).to_string(), &path.to_string_lossy()])
+                    .await;
         }
         let full = tokio::task::spawn_blocking(move || fill_up(&path)).await?;
         anyhow::ensure!(full?, "the disk takes more although it was filled");
@@ -114,7 +116,9 @@ impl Disk {
 
     /// Whether it is frozen: a second freeze is refused.
     pub(crate) async fn is_frozen(&self) -> bool {
-        run("fsfreeze", &["-f", &self.directory.to_string_lossy()]).await.is_err_and(|error| format!("{error:#}").contains("busy"))
+        run("fsfreeze", &["-f", &self.directory.to_string_lossy()])
+            .await
+            .is_err_and(|error| format!("{error:#}").contains("busy"))
     }
 
     /// Lets writes go on.

@@ -42,7 +42,8 @@ impl Links {
         let states: Arc<BTreeMap<Link, State>> = Arc::new(pairs.map(|link| (link, state())).collect());
         let mut proxies = JoinSet::new();
         for &(id, outside, inside) in addresses {
-            let listener = TcpListener::bind(outside).await.with_context(|| format!("bind the link to node {id} at {outside}"))?;
+            let listener =
+                TcpListener::bind(outside).await.with_context(|| format!("bind the link to node {id} at {outside}"))?;
             proxies.spawn(accept(listener, id, inside, Arc::clone(&states), Arc::clone(&owners)));
         }
         Ok(Links { states, _proxies: proxies })
@@ -134,7 +135,8 @@ fn owner(address: SocketAddr, processes: &BTreeMap<u32, u32>) -> Option<u32> {
 fn inode(table: &str, address: SocketAddr) -> Option<u64> {
     let IpAddr::V4(ip) = address.ip() else { return None };
     let local = local_address(ip, address.port());
-    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row.get(1) == Some(&local.as_str()))?;
+    let row =
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row.get(1) == Some(&local.as_str()))?;
     row.get(9)?.parse().ok()
 }
 

@@ -113,7 +113,16 @@ impl Cluster {
         let suite_host = if namespaces { namespaces::SUITE_HOST.to_owned() } else { "127.0.0.1".to_owned() };
         let members = Mutex::new((1..=settings.nodes).collect());
         let http = reqwest::Client::builder().no_proxy().timeout(STATUS_TIMEOUT).connect_timeout(STATUS_TIMEOUT).build()?;
-        Ok(Cluster { nodes, network: Network::new(means), settings, suite_host, claims: Claims::default(), members, owners, http })
+        Ok(Cluster {
+            nodes,
+            network: Network::new(means),
+            settings,
+            suite_host,
+            claims: Claims::default(),
+            members,
+            owners,
+            http,
+        })
     }
 
     /// A node by its id.

@@ -70,7 +70,9 @@ pub(super) async fn wipe(act: &mut Act<'_>) -> Result<(), Trouble> {
         return Err(Trouble::Product(format!("node {id} took part under its old id although its data was gone")));
     }
     if !refused {
-        return Err(Trouble::Product(format!("node {id} neither refused its empty directory within {REFUSAL_PATIENCE:?} nor took part")));
+        return Err(Trouble::Product(format!(
+            "node {id} neither refused its empty directory within {REFUSAL_PATIENCE:?} nor took part"
+        )));
     }
     act.healed("the node refused to start, and got its files back");
     Ok(())

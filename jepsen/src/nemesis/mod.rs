@@ -36,12 +36,11 @@ pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
         Fault::PowerCutOne | Fault::PowerCutMajority | Fault::PowerCutAll | Fault::DiskFull | Fault::StuckDisk => images(),
         Fault::SlowDisk => images().or_else(crate::cluster::Throttle::refusal),
         Fault::ClockJump => cluster.settings.faketime.is_none().then(|| "libfaketime is not installed".to_owned()),
-        Fault::Delay => cluster.network.is_of_packets().then(|| {
-            "packets cannot be delayed here, only TCP connections: run with --isolation loopback".to_owned()
-        }),
-        Fault::PartitionBridge | Fault::PartitionRing => {
-            (scene.nodes < 3).then(|| "needs at least three nodes".to_owned())
-        }
+        Fault::Delay => cluster
+            .network
+            .is_of_packets()
+            .then(|| "packets cannot be delayed here, only TCP connections: run with --isolation loopback".to_owned()),
+        Fault::PartitionBridge | Fault::PartitionRing => (scene.nodes < 3).then(|| "needs at least three nodes".to_owned()),
         Fault::SwapStorm => scene.keys().is_empty().then(|| "this workload makes each route once".to_owned()),
         _ => None,
     }

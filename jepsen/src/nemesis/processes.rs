@@ -130,7 +130,11 @@ pub(super) async fn rolling_restart(act: &mut Act<'_>) -> Result<(), Trouble> {
         if ready.is_none() {
             return Err(Trouble::Product(format!("node {id} was not ready within {READY_PATIENCE:?} of its restart")));
         }
-        told.push(format!("node {id}: stopped in {} ms, ready {} ms after SIGTERM", stopped.as_millis(), began.elapsed().as_millis()));
+        told.push(format!(
+            "node {id}: stopped in {} ms, ready {} ms after SIGTERM",
+            stopped.as_millis(),
+            began.elapsed().as_millis()
+        ));
         act.hold_for(act.planned.length / 3).await;
     }
     act.took_effect(told.join("; "));

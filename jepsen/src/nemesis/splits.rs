@@ -178,7 +178,8 @@ const FILLERS: u32 = 4;
 /// Writes large services through `others` until all of them have purged what `behind` has not.
 async fn fill_log(cluster: &Cluster, behind: u32, others: &[u32]) -> Result<String, Trouble> {
     let index = |id, field: &'static str| async move { cluster.get(id, "/v1/cluster").await?[field].as_u64() };
-    let has = index(behind, "lastLogIndex").await.ok_or_else(|| Trouble::Missed(format!("node {behind} does not tell its log")))?;
+    let has =
+        index(behind, "lastLogIndex").await.ok_or_else(|| Trouble::Missed(format!("node {behind} does not tell its log")))?;
     let deadline = Instant::now() + FILL_PATIENCE;
     for round in 0u32.. {
         let endpoint = |n: u32| json!({"address": format!("10.{}.{}.{}:{}", n % 250, n / 250, round % 250, 1000 + round / 250)});

@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn no_two_clients_share_a_value() {
-        let values = |client| (0..1000).map(|_| ()).scan(Choice::new(1, client), |choice, ()| Some(choice.value())).collect::<Vec<_>>();
+        let values =
+            |client| (0..1000).map(|_| ()).scan(Choice::new(1, client), |choice, ()| Some(choice.value())).collect::<Vec<_>>();
         let all: std::collections::BTreeSet<Value> = (0..10).flat_map(values).collect();
         assert_eq!(all.len(), 10_000);
     }

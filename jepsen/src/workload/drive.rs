@@ -42,7 +42,13 @@ pub(super) async fn poll(scene: Scene, mut client: Client, node: u32, interval: 
 }
 
 /// Writes; where the outcome is unknown and the wish carries an idempotency key, again, at any node.
-pub(super) async fn write_until_known(scene: &Scene, client: &mut Client, choice: &mut Choice, node: u32, wish: &Wish) -> Option<u64> {
+pub(super) async fn write_until_known(
+    scene: &Scene,
+    client: &mut Client,
+    choice: &mut Choice,
+    node: u32,
+    wish: &Wish,
+) -> Option<u64> {
     let (mut kind, mut made) = client.write(node, wish).await;
     for _ in 1..ATTEMPTS_MAX {
         if kind != Kind::Info || wish.idempotency_key.is_none() || scene.stopped() {
@@ -66,7 +72,10 @@ pub(crate) async fn proves_each_key(scene: &Scene) -> anyhow::Result<Vec<String>
             let value: Value = choice.value();
             let wishes: Vec<Wish> = match scene.workload {
                 Workload::Txn => vec![Wish::blind(pair.iter().map(|&key| (key, value)).collect())],
-                _ => pair.iter().map(|&key| Wish::blind(vec![(key, if key == pair[0] { value } else { choice.value() })])).collect(),
+                _ => pair
+                    .iter()
+                    .map(|&key| Wish::blind(vec![(key, if key == pair[0] { value } else { choice.value() })]))
+                    .collect(),
             };
             for wish in wishes {
                 let (kind, _) = client.write(node, &wish).await;
