@@ -18,6 +18,8 @@ use crate::{check, report, verdict};
 
 /// Set for the suite that runs inside its own namespaces: where its scratch files are. Not `RAFTGATE_...`, which the nodes would read.
 const SCRATCH: &str = "JEPSEN_SCRATCH";
+/// Scratch directories are named by the process of the suite.
+const SCRATCH_PREFIX: &str = "raftgate-jepsen-";
 /// Where Debian has the library that lies about the time.
 const FAKETIME: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -91,7 +93,9 @@ fn prepare_and_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let binary = binary(&arguments.places)?;
     let (isolation, words) = isolation(&arguments.places);
     say!("testing {}; nodes are kept apart by {words}", binary.display());
-    let scratch = std::env::temp_dir().join(format!("raftgate-jepsen-{}", std::process::id()));
+    let parent = std::env::temp_dir();
+    remove_abandoned(&parent)?;
+    let scratch = parent.join(format!("{SCRATCH_PREFIX}{}", std::process::id()));
     std::fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
     let done = runtime.block_on(async {
         match isolation {
@@ -101,6 +105,18 @@ fn prepare_and_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     });
     std::fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
     done
+}
+
+/// Removes the scratch directories of suites that were killed: nothing else of them is left.
+fn remove_abandoned(parent: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(parent)?.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(SCRATCH_PREFIX)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn isolation(places: &Places) -> (Isolation, String) {
@@ -197,5 +213,24 @@ impl std::process::Termination for Outcome {
             Outcome::Pass => ExitCode::SUCCESS,
             Outcome::Fail | Outcome::Unknown | Outcome::NotTested => ExitCode::from(GATEWAY_FAILED),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_dead_suites_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let own = format!("{SCRATCH_PREFIX}{}", std::process::id());
+        // Above every number that the kernel gives.
+        let dead = format!("{SCRATCH_PREFIX}{}", u32::MAX);
+        for name in [&own, &dead, "raftgate-jepsen-notes"] {
+            std::fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        remove_abandoned(parent.path()).unwrap();
+        assert!(!parent.path().join(&dead).exists());
+        assert!(parent.path().join(&own).exists() && parent.path().join("raftgate-jepsen-notes").exists());
     }
 }

@@ -46,9 +46,6 @@ impl Matrix {
         )?;
         for request in self.requests() {
             let line = match runner::run(&request, ground).await {
-                Ok(finished) if finished.results.verdicts.is_empty() => {
-                    format!("| {} | | nothing judged | | | | | |", request.name())
-                }
                 Ok(finished) => {
                     verdict::tell(&finished.results);
                     let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
@@ -59,7 +56,8 @@ impl Matrix {
                 Err(error) => {
                     broken += 1;
                     say!("the suite failed: {error:#}");
-                    format!("| {} | {} | the suite failed: {error:#} | | | | | |", request.name(), request.seed)
+                    let reason = format!("{error:#}").replace(['\n', '|'], " ");
+                    format!("| {} | {} | the suite failed: {reason} | | | | | |", request.name(), request.seed)
                 }
             };
             writeln!(table, "{line}")?;
@@ -108,7 +106,10 @@ fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> Stri
     let failed = finished.results.verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail);
     let failed: Vec<&str> = failed.map(|verdict| verdict.name.as_str()).collect();
     let refused: Vec<&str> = finished.not_injectable.iter().map(|(_, reason)| reason.as_str()).collect();
-    let word = format!("{} {}{}", verdict::word(outcome), failed.join(" "), refused.join("; "));
+    let word = match outcome {
+        Outcome::NotTested => format!("not injectable: {}", refused.join("; ")),
+        _ => format!("{} {}", verdict::word(outcome), failed.join(" ")),
+    };
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} |",
         request.name(),

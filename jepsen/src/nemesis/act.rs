@@ -77,7 +77,12 @@ impl Stage {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         let text = format!("{}: {trouble}", fault.name());
         match trouble {
-            Trouble::NotInjectable(reason) => notes.not_injectable.push((fault, reason.clone())),
+            Trouble::NotInjectable(reason) => {
+                let refusal = (fault, reason.clone());
+                if !notes.not_injectable.contains(&refusal) {
+                    notes.not_injectable.push(refusal);
+                }
+            }
             Trouble::Product(_) => notes.wrong.push(text),
             Trouble::Missed(_) | Trouble::Harness(_) => notes.seen.push(text),
         }
