@@ -36,7 +36,7 @@ pub(crate) struct Request {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Places {
     /// The raftgate to test. Default: the one beside this program, built if it is missing.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "binary")]
     pub(crate) binary: Option<PathBuf>,
     /// Where results go.
     #[arg(long, global = true, default_value = "store")]
