@@ -46,6 +46,11 @@ async fn a_lost_disk_is_replaced_by_a_new_node_while_writes_go_on() {
     let new = cluster.join(rest[1]);
     cluster.wait_ready(new).await;
     done(&cluster, new, "cluster promote 4").await;
+    let (revision, _) = cluster.table(rest[0]).await.unwrap();
+    eventually("the new node serves what the others do", || async {
+        cluster.table(new).await.filter(|(served, _)| *served >= revision).map(|_| ())
+    })
+    .await;
     let status = done(&cluster, rest[0], "cluster status").await;
     let voters = status.lines().skip(1).filter(|line| line.contains(" voter ") || line.contains(" leader ")).count();
     assert_eq!(voters, 3, "{status}");
@@ -114,6 +119,7 @@ async fn leadership_moves_on_request_and_a_removed_node_says_so() {
 
     let new = cluster.join(0);
     cluster.wait_ready(new).await;
+    cluster.wait_agreement(&[0, 1, 2, new], *acknowledged.revisions.iter().max().unwrap()).await;
     done(&cluster, 0, "cluster remove 4").await;
     eventually("the removed node says so", || async {
         let answer = cluster.client.get(cluster.nodes[new].admin("/readyz/control")).send().await.ok()?;

@@ -72,6 +72,8 @@ async fn a_lone_survivor_goes_on_as_a_new_cluster_with_everything_acknowledged()
     check_nothing_lost(&cluster, &[survivor], &acknowledged).await;
     let after = cluster.put(survivor, "/v1/routes/after", &route("/after", "backend")).await;
     assert_eq!(after, revision + 1);
+    // It is acknowledged before it is published.
+    cluster.wait_agreement(&[survivor], after).await;
     let traffic = [Traffic::start(cluster.nodes[survivor].proxy("/after"), expect_body("backend"))];
     wait_for_traffic(&traffic, std::time::Duration::ZERO).await;
 
