@@ -39,7 +39,8 @@ async fn a_paused_follower_is_listed_as_not_live_after_a_second() {
     let (status, body) = answer.unwrap();
     assert_eq!(status, StatusCode::CREATED, "{body}");
     assert_eq!(body["live"], false, "{body}");
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(3), "it took {took:?}");
+    // Its silence counts from its last answer, which may be one poll (100 ms) older than the pause.
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(3), "it took {took:?}");
     for member in body["members"].as_array().unwrap() {
         let is_paused = member["id"] == cluster.nodes[paused].id;
         assert_eq!(member["live"], !is_paused, "{body}");

@@ -78,7 +78,7 @@ async fn a_rolling_restart_fails_no_request_and_loses_no_write() {
         let index = cluster.leader(0).await;
         let rest: Vec<usize> = (0..3).filter(|&other| other != index).collect();
         let traffic = start_traffic(&cluster, &rest);
-        let writer = Writer::start(rest.iter().map(|&index| cluster.nodes[index].admin("")).collect());
+        let writer = Writer::start_idempotent(rest.iter().map(|&index| cluster.nodes[index].admin("")).collect());
         wait_for_traffic(&traffic, Duration::from_secs(1)).await;
         let stopped_at = Instant::now();
         assert_eq!(cluster.nodes[index].stop(), Some(0));
@@ -100,7 +100,7 @@ async fn a_rolling_restart_fails_no_request_and_loses_no_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_moves_on_request_and_a_removed_node_says_so() {
     let (mut cluster, _backend) = with_backend().await;
-    let writer = Writer::start(admin_bases(&cluster));
+    let writer = Writer::start_idempotent(admin_bases(&cluster));
     writer.wait_for(50).await;
     let mut moves = Vec::new();
     for _ in 0..6 {

@@ -43,6 +43,15 @@ impl Acknowledged {
 impl Writer {
     /// Writes to the admin API at `bases` until it is stopped.
     pub(crate) fn start(bases: Vec<String>) -> Writer {
+        Writer::start_with(bases, false)
+    }
+
+    /// The same with an idempotency key for each write, so that a node may send one again whose outcome it does not know.
+    pub(crate) fn start_idempotent(bases: Vec<String>) -> Writer {
+        Writer::start_with(bases, true)
+    }
+
+    fn start_with(bases: Vec<String>, is_idempotent: bool) -> Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
@@ -59,7 +68,11 @@ impl Writer {
                 let base = bases[fastrand::usize(..bases.len())].clone();
                 let (client, counted) = (client.clone(), Arc::clone(&counted));
                 tasks.spawn(async move {
-                    let answer = client.put(format!("{base}/v1/routes/{name}")).json(&route(&path, "backend")).send().await;
+                    let mut request = client.put(format!("{base}/v1/routes/{name}")).json(&route(&path, "backend"));
+                    if is_idempotent {
+                        request = request.header("idempotency-key", &name);
+                    }
+                    let answer = request.send().await;
                     let outcome = match answer {
                         Ok(answer) => {
                             let status = answer.status();
