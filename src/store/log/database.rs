@@ -13,6 +13,8 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sled::{Batch, Db};
 
@@ -24,6 +26,9 @@ use crate::store::types::{Entry, LogId};
 /// sled's page cache. Recent entries are read from memory, so that it has little to do.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 500;
+/// How long a lock of sled's may take to go.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The log's database, open.
 #[derive(Debug)]
@@ -35,13 +40,27 @@ pub(crate) struct Database {
     pub(crate) broken: std::sync::atomic::AtomicBool,
 }
 
+/// The data directory's own lock is held already, so sled's can only be one that is about to go: of a database in this process that closes,
+/// or of a child process between its fork and its exec, which has inherited the descriptor.
+fn open_unlocked(config: &sled::Config) -> io::Result<Db> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match catch("open", || Ok(config.open()?)) {
+            Err(error) if error.to_string().contains("could not acquire lock") && Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
 impl Database {
     /// Opens or makes the database in `path`. Blocks.
     pub(crate) fn open(path: &Path) -> io::Result<Database> {
         fs::create_dir_all(path)?;
         remove_unfinished_snapshots(path)?;
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = catch("open", || Ok(config.open()?))?;
+        let db = open_unlocked(&config)?;
         let sync_file = File::options().write(true).open(path.join("db"))?;
         sync_file.sync_all()?;
         File::open(path.join("conf"))?.sync_all()?;

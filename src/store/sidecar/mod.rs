@@ -13,9 +13,15 @@ mod slots;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use identity::{Identity, IdentityFile};
 pub(crate) use slots::Slots;
+
+/// How long a lock may take to go whose process has ended.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Holds the data directory against other processes until it is dropped.
 #[derive(Debug)]
@@ -24,13 +30,18 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Takes the lock; `None` where another process has it.
+    /// Takes the lock; `None` where another process has it. Blocks a moment: a child process of the one that had it before holds the
+    /// descriptor until its exec.
     pub(crate) fn take(directory: &Path) -> io::Result<Option<DirectoryLock>> {
         let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(DirectoryLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(DirectoryLock { _file: file })),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 }
