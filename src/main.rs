@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
-    let config = NodeConfig::load(arguments.config.as_deref(), arguments.overrides())?;
+    let config = NodeConfig::load(arguments.node.config.as_deref(), arguments.overrides())?;
     observe::logging::init(&config.log)?;
     let stop_with_stdin = arguments.stop_with_stdin;
     server::runtime()?.block_on(async {
@@ -49,7 +49,7 @@ fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn recover(arguments: &RecoverArguments) -> anyhow::Result<ExitCode> {
-    let config = NodeConfig::load(arguments.config.as_deref(), arguments.overrides())?;
+    let config = NodeConfig::load(arguments.node.config.as_deref(), arguments.node.overrides())?;
     observe::logging::init(&config.log)?;
     let recovery = server::recover(&config, |report| ctl::confirm(report, arguments.yes))?;
     ctl::say(&recovery.to_string());

@@ -31,11 +31,11 @@ pub(crate) async fn add(
 ) -> Result<Response, Problem> {
     let body = body(&shared, &call, request).await?;
     let fields = Fields::read(&body, "", &["peerAddress", "id"]).map_err(Problem::invalid)?;
-    let address = fields.string("peerAddress").map_err(|error| Problem::invalid(vec![error]))?;
+    let address = fields.string("peerAddress").map_err(invalid)?;
     if address.parse::<http::uri::Authority>().ok().and_then(|authority| authority.port_u16()).is_none() {
         return Err(Problem::invalid_at("/peerAddress", format!("{address:?} is not host:port")));
     }
-    let id = fields.get("id").map(|id| node_id(id, "/id")).transpose().map_err(|error| Problem::invalid(vec![error]))?;
+    let id = fields.get("id").map(|id| node_id(id, "/id")).transpose().map_err(invalid)?;
     let added = shared.admin.cluster.add_member(address.to_owned(), id, call.deadline).await.map_err(not_changed)?;
     Ok(shown(&shared, StatusCode::CREATED, Some(added)))
 }
@@ -50,14 +50,13 @@ pub(crate) async fn patch(
     let id = id_of_path(&id)?;
     let body = body(&shared, &call, request).await?;
     let fields = Fields::read(&body, "", &["role"]).map_err(Problem::invalid)?;
-    let role = fields.string("role").map_err(|error| Problem::invalid(vec![error]))?;
+    let role = fields.string("role").map_err(invalid)?;
     let change = match role {
         "voter" => MemberChange::Promote(id),
         "learner" => MemberChange::Demote(id),
         other => return Err(Problem::invalid_at("/role", format!("expected \"voter\" or \"learner\", found {other:?}"))),
     };
-    shared.admin.cluster.change_member(change, call.deadline).await.map_err(not_changed)?;
-    Ok(shown(&shared, StatusCode::OK, Some(id)))
+    make(&shared, &call, change, Some(id)).await
 }
 
 /// `DELETE /v1/cluster/members/{id}`
@@ -69,8 +68,7 @@ pub(crate) async fn remove(
 ) -> Result<Response, Problem> {
     let id = id_of_path(&id)?;
     check(request.uri(), request.headers())?;
-    shared.admin.cluster.change_member(MemberChange::Remove(id), call.deadline).await.map_err(not_changed)?;
-    Ok(shown(&shared, StatusCode::OK, None))
+    make(&shared, &call, MemberChange::Remove(id), None).await
 }
 
 /// `POST /v1/cluster/leader`: `{"id"}` of the voter that is to lead.
@@ -81,9 +79,8 @@ pub(crate) async fn lead(
 ) -> Result<Response, Problem> {
     let body = body(&shared, &call, request).await?;
     let fields = Fields::read(&body, "", &["id"]).map_err(Problem::invalid)?;
-    let id = fields.required("id").and_then(|id| node_id(id, "/id")).map_err(|error| Problem::invalid(vec![error]))?;
-    shared.admin.cluster.change_member(MemberChange::Lead(id), call.deadline).await.map_err(not_changed)?;
-    Ok(shown(&shared, StatusCode::OK, Some(id)))
+    let id = fields.required("id").and_then(|id| node_id(id, "/id")).map_err(invalid)?;
+    make(&shared, &call, MemberChange::Lead(id), Some(id)).await
 }
 
 /// `POST /v1/cluster/feature-level`: `{"level"}` that commands may use from here on.
@@ -94,7 +91,7 @@ pub(crate) async fn raise_feature_level(
 ) -> Result<Response, Problem> {
     let body = body(&shared, &call, request).await?;
     let fields = Fields::read(&body, "", &["level"]).map_err(Problem::invalid)?;
-    let level = fields.required("level").map_err(|error| Problem::invalid(vec![error]))?;
+    let level = fields.required("level").map_err(invalid)?;
     let level = level.as_u64().and_then(|level| u32::try_from(level).ok());
     let level = level.ok_or_else(|| Problem::invalid_at("/level", "expected a number from 0"))?;
     shared.admin.cluster.raise_feature_level(level, call.deadline).await.map_err(not_changed)?;
@@ -113,6 +110,12 @@ pub(crate) async fn put_note(
     let text = body["text"].as_str().unwrap_or_default().to_owned();
     super::writes::set_note(&shared, &call, text).await?;
     Ok(shown(&shared, StatusCode::OK, None))
+}
+
+/// Makes one change and answers with the members; `about` is the one that it was about and that is there still.
+async fn make(shared: &Shared, call: &Call, change: MemberChange, about: Option<NodeId>) -> Result<Response, Problem> {
+    shared.admin.cluster.change_member(change, call.deadline).await.map_err(not_changed)?;
+    Ok(shown(shared, StatusCode::OK, about))
 }
 
 async fn body(shared: &Shared, call: &Call, request: Request) -> Result<Value, Problem> {
@@ -149,6 +152,10 @@ fn shown(shared: &Shared, status: StatusCode, id: Option<NodeId>) -> Response {
         "members": cluster.members.iter().map(member).collect::<Vec<Value>>(),
     });
     json_at(status, shared.admin.cluster.state().revision(), &body)
+}
+
+fn invalid(error: FieldError) -> Problem {
+    Problem::invalid(vec![error])
 }
 
 fn not_changed(error: MemberError) -> Problem {

@@ -14,7 +14,13 @@ use super::{ConfigError, NodeConfig, validate};
 const PREFIX: &str = "RAFTGATE_";
 
 /// Variables that are read elsewhere: by the command line, and by programs that are built with known bugs.
-const NOT_KEYS: [&str; 4] = ["RAFTGATE_SERVER", "RAFTGATE_TOKEN", "RAFTGATE_CONFIG", "RAFTGATE_KNOWN_BUG"];
+const NOT_KEYS: &[&str] = &[
+    "RAFTGATE_SERVER",
+    "RAFTGATE_TOKEN",
+    "RAFTGATE_CONFIG",
+    #[cfg(feature = "known-bugs")]
+    "RAFTGATE_KNOWN_BUG",
+];
 
 /// How a message about a missing key begins: of what cannot be parsed without it, and of what cannot be run without it.
 const MISSING: [&str; 2] = ["missing field", "is missing"];

@@ -70,6 +70,7 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("node_id = 1", "", "`node_id`: is missing; it says which of `cluster.initial_members` this is"),
         ("[cluster]", "[cluster]\njoin = \"h:1\"", "`cluster.join`: joins a running cluster"),
         ("[cluster]", "[cluster]\nadvertise = \"h\"", "`cluster.advertise`: `h` is not host:port"),
+        ("[cluster]", "[cluster]\nadvertise = \"h:1\"", "`cluster.advertise`: is for a node that joins"),
         ("node_id = 1", "node_id = \"one\"", "`node_id`: invalid type: string \"one\", expected u64"),
         ("node_id = 1", "node_id = 1\ncolour = 1", "`colour`: unknown field `colour`"),
         ("[admin]", "[admin]\nadress = 1", "`admin.adress`: unknown field `adress`"),

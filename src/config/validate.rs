@@ -62,6 +62,10 @@ fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
         let message = "joins a running cluster, `cluster.initial_members` forms a new one: leave one of them out";
         return Err(ConfigError::key("cluster.join", message));
     }
+    if file.advertise.is_some() && !initial_members.is_empty() {
+        let message = "is for a node that joins; where peers reach this one stands in `cluster.initial_members`";
+        return Err(ConfigError::key("cluster.advertise", message));
+    }
     let short = Duration::from_millis(5);
     let heartbeat = span("cluster.heartbeat", file.heartbeat.map(|s| s.0), Duration::from_millis(50), short)?;
     let min = file.election_timeout_min.map(|s| s.0);

@@ -82,9 +82,9 @@ impl Command {
     }
 }
 
-/// Flags of `serve`. Each overrides the file and the environment.
+/// Which node a command is about that runs or works on one.
 #[derive(Debug, Args)]
-pub struct ServeArguments {
+pub struct NodeArguments {
     /// The node's configuration (TOML)
     #[arg(long, short, value_name = "FILE", env = "RAFTGATE_CONFIG")]
     pub config: Option<PathBuf>,
@@ -94,6 +94,21 @@ pub struct ServeArguments {
     /// Where everything that must survive stands (key `data_dir`)
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+}
+
+impl NodeArguments {
+    /// The flags as the configuration takes them.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { node_id: self.node_id, data_dir: self.data_dir.clone(), ..Overrides::default() }
+    }
+}
+
+/// Flags of `serve`. Each overrides the file and the environment.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Which node
+    #[command(flatten)]
+    pub node: NodeArguments,
     /// Join the running cluster that has a member at this peer address (key `cluster.join`)
     #[arg(long, value_name = "HOST:PORT")]
     pub join: Option<String>,
@@ -115,12 +130,11 @@ impl ServeArguments {
     /// The flags as the configuration takes them.
     pub fn overrides(&self) -> Overrides {
         Overrides {
-            node_id: self.node_id,
-            data_dir: self.data_dir.clone(),
             join: self.join.clone(),
             peer_address: self.peer_address,
             admin_address: self.admin_address,
             listener_address: self.address,
+            ..self.node.overrides()
         }
     }
 }
@@ -128,25 +142,12 @@ impl ServeArguments {
 /// Flags of `recover`.
 #[derive(Debug, Args)]
 pub struct RecoverArguments {
-    /// The node's configuration (TOML), as for `serve`
-    #[arg(long, short, value_name = "FILE", env = "RAFTGATE_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// This node's id (key `node_id`)
-    #[arg(long, value_name = "N")]
-    pub node_id: Option<u64>,
-    /// Where everything that must survive stands (key `data_dir`)
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// Which node
+    #[command(flatten)]
+    pub node: NodeArguments,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-}
-
-impl RecoverArguments {
-    /// The flags as the configuration takes them.
-    pub fn overrides(&self) -> Overrides {
-        Overrides { node_id: self.node_id, data_dir: self.data_dir.clone(), ..Overrides::default() }
-    }
 }
 
 /// Flags of `demo`.

@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
 
 use super::identity::PROTOCOL;
-use super::peers::call;
+use super::peers::{CallError, Peer, call};
 use super::server::VERSION;
 use super::shared::{Raft, Shared};
 use super::wire;
@@ -92,11 +92,16 @@ impl Shared {
         join_all(asked).await.into_iter().collect()
     }
 
+    /// Asks who is there. A receiver of 0 stands for whoever answers.
+    pub(super) async fn say_hello(&self, peer: &Peer, receiver: NodeId) -> Result<pb::HelloResponse, CallError> {
+        let request = pb::HelloRequest { sender: self.node_id(), receiver, protocol: PROTOCOL };
+        let mut client = peer.control();
+        call(HELLO_TIMEOUT, client.hello(request)).await
+    }
+
     async fn ask_hello(&self, id: NodeId, address: &str) -> Result<Hello, String> {
         let peer = self.peers.get(id, address).map_err(|error| error.to_string())?;
-        let request = pb::HelloRequest { sender: self.node_id(), receiver: id, protocol: PROTOCOL };
-        let mut client = peer.control();
-        let answer = call(HELLO_TIMEOUT, client.hello(request)).await.map_err(|error| error.to_string())?;
+        let answer = self.say_hello(&peer, id).await.map_err(|error| error.to_string())?;
         if answer.node_id != id {
             return Err(format!("node {} answers at {address}", answer.node_id));
         }

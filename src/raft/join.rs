@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::error::{MemberError, NotAppliedKind};
 use super::identity::PROTOCOL;
-use super::members::{Proposed, greatest_id};
+use super::members::{Proposed, describe};
 use super::peers::{CallError, Peer, call};
 use super::shared::Shared;
 use super::wire;
@@ -33,7 +33,6 @@ use crate::store::{ClusterId, Incarnation, Member};
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a member may take to let a node in.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions between two lines in the log that say what is waited for.
 const ASKS_A_NOTE: u32 = 25;
 
@@ -97,7 +96,8 @@ fn judge(
         ));
     }
     match candidate.node_id {
-        None => Ok(Judged::Admit(greatest_id(members, last_removed) + 1)),
+        // The next after the greatest that any member has or had.
+        None => Ok(Judged::Admit(members.keys().next_back().copied().max(last_removed).unwrap_or(0) + 1)),
         Some(id) if members.contains_key(&id) => refused(format!(
             "node {id} is a member with another data directory: remove it (raftgate cluster remove {id}) and join under a new id; \
              without node_id the cluster gives one"
@@ -139,7 +139,7 @@ impl Shared {
     async fn admit_here(self: &Arc<Self>, candidate: Candidate, deadline: Instant) -> Result<NodeId, MemberError> {
         let raft = self.raft_to_propose()?;
         let turn = self.turn()?;
-        let (seen, before) = self.settled(&raft, deadline).await?;
+        let seen = self.settled(&raft, deadline).await?;
         let members = seen.nodes().map(|(id, member)| (*id, member.clone())).collect();
         let judged = {
             let applied = self.applied.borrow();
@@ -154,14 +154,18 @@ impl Shared {
         let changes = ChangeMembers::AddNodes(BTreeMap::from([(id, candidate.member)]));
         let proposed = Proposed { changes, retain: true, seen: *seen.log_id() };
         let (_, after) = self.propose_members(&raft, turn, proposed, deadline).await?;
-        tracing::info!(id, %before, %after, "a node has joined as a learner");
+        tracing::info!(id, before = %describe(&seen), %after, "a node has joined as a learner");
         Ok(id)
     }
 
     /// Whether the candidate is where it says it is.
     async fn ask_back(&self, candidate: &Candidate) -> Result<(), MemberError> {
         let address = &candidate.member.peer_address;
-        let hello = hello(address).await.map_err(|error| {
+        let answered = match Peer::new(address) {
+            Ok(peer) => self.say_hello(&peer, 0).await,
+            Err(error) => Err(error),
+        };
+        let hello = answered.map_err(|error| {
             let reason = format!("no answer from the node at the address it gave, {address}: {error}");
             MemberError::not_applied(NotAppliedKind::NoLeader, reason)
         })?;
@@ -245,12 +249,6 @@ pub(super) struct Invitation {
 
 fn member_id<'a>(mut members: impl Iterator<Item = (&'a NodeId, &'a Member)>, incarnation: Incarnation) -> Option<NodeId> {
     members.find(|(_, member)| member.incarnation == incarnation).map(|(id, _)| *id)
-}
-
-async fn hello(address: &str) -> Result<pb::HelloResponse, CallError> {
-    let peer = Peer::new(address)?;
-    let mut client = peer.control();
-    call(HELLO_TIMEOUT, client.hello(pb::HelloRequest { sender: 0, receiver: 0, protocol: PROTOCOL })).await
 }
 
 /// Asks until this node is let in; `Err` says why that will never be. The caller syncs the identity, then starts Raft.

@@ -8,7 +8,7 @@
 //! A change is refused where its majority would not be there to commit anything. A removed member's id and incarnation stay in State for
 //! ever; the members tell it so when it asks ([`super::identity`]), and it stops its Raft side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ use super::error::{MemberError, NotAppliedKind};
 use super::peers::{CallError, call};
 use super::shared::{Raft, Shared};
 use super::wire_outcome;
-use crate::model::NodeId;
+use crate::model::limits::FEATURE_LEVEL_MAX;
+use crate::model::{Command, CommandBody, NodeId, Timestamp};
 use crate::pb::peer as pb;
 use crate::store::{LogId, Member, StoredMembership, TypeConfig};
 
@@ -32,7 +33,9 @@ use crate::store::{LogId, Member, StoredMembership, TypeConfig};
 const CAUGHT_UP_ENTRIES: u64 = 128;
 /// A voter that leadership goes to has answered within this time.
 const HAND_OVER_ANSWER: Duration = Duration::from_millis(100);
-/// How long a voter may take to show that it is there.
+/// How long a leader looks for a voter that can take over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a member may take to answer for itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a leader looks for a joint configuration that nobody finishes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -146,12 +149,12 @@ impl Shared {
     pub(super) async fn change_here(self: &Arc<Self>, change: MemberChange, deadline: Instant) -> Result<u64, MemberError> {
         let raft = self.raft_to_propose()?;
         let turn = self.turn()?;
-        let (seen, membership) = self.settled(&raft, deadline).await?;
+        let seen = self.settled(&raft, deadline).await?;
         match self.plan(change, &raft, &seen, deadline).await? {
             Plan::Done => Ok(seen.log_id().map_or(0, |id| id.index)),
             Plan::Propose(proposed) => {
                 let after = self.propose_members(&raft, turn, proposed, deadline).await?;
-                tracing::info!(?change, before = %membership, after = %after.1, "the members have changed");
+                tracing::info!(?change, before = %describe(&seen), after = %after.1, "the members have changed");
                 Ok(after.0)
             }
             Plan::HandOver(target) => {
@@ -174,15 +177,14 @@ impl Shared {
         Arc::clone(&self.member_turn).try_lock_owned().map_err(|_| busy())
     }
 
-    /// The membership once it is committed, applied here and not joint, with its text for the log.
-    pub(super) async fn settled(&self, raft: &Raft, deadline: Instant) -> Result<(Arc<StoredMembership>, String), MemberError> {
+    /// The membership once it is committed, applied here and not joint.
+    pub(super) async fn settled(&self, raft: &Raft, deadline: Instant) -> Result<Arc<StoredMembership>, MemberError> {
         loop {
             let effective = Arc::clone(&raft.metrics().borrow_watched().membership_config);
             if effective.membership().get_joint_config().len() > 1 {
                 self.finish_joint(raft, &effective).await?;
             } else if *self.applied.borrow().membership.log_id() == *effective.log_id() {
-                let text = describe(&effective);
-                return Ok((effective, text));
+                return Ok(effective);
             }
             if !self.pause(deadline).await {
                 return Err(MemberError::Conflict("another change of the members is not committed yet".to_owned()));
@@ -300,6 +302,29 @@ impl Shared {
         let _ = tokio::time::timeout_at(deadline, reached).await;
     }
 
+    /// Raises the level of features that commands may use.
+    pub(super) async fn raise_feature_level(self: &Arc<Self>, level: u32, deadline: Instant) -> Result<(), MemberError> {
+        if level > FEATURE_LEVEL_MAX {
+            let reason = format!("this node's version knows feature levels up to {FEATURE_LEVEL_MAX}, not {level}");
+            return Err(MemberError::Refused(reason));
+        }
+        for id in self.other_members() {
+            let report = self.poll(id, ANSWER_TIMEOUT).await;
+            let report =
+                report.map_err(|error| MemberError::Conflict(format!("node {id} does not say what it knows: {error}")))?;
+            if report.feature_level_max < level {
+                let (version, known) = (report.version, report.feature_level_max);
+                return Err(MemberError::Conflict(format!(
+                    "node {id} runs version {version}, which knows feature levels up to {known}: upgrade it first"
+                )));
+            }
+        }
+        let command =
+            Command { proposed_at: Timestamp::default(), actor: String::new(), body: CommandBody::RaiseFeatureLevel(level) };
+        self.propose(command, deadline).await?;
+        Ok(())
+    }
+
     /// Hands leadership over, to `wanted` or to the voter with the longest matching log, if it has just answered; waits for a new
     /// leader until `deadline`. True when that voter, or without a wish another node, leads then; a follower does nothing.
     pub(super) async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) -> bool {
@@ -308,9 +333,17 @@ impl Shared {
         if self.leader() != Some(own) {
             return true;
         }
-        let Some(target) = self.successor(&raft, wanted).await else {
-            tracing::warn!(?wanted, "no voter is caught up and answers: leadership is not handed over");
-            return false;
+        let give_up = deadline.min(Instant::now() + HAND_OVER_PATIENCE);
+        let target = loop {
+            if let Some(target) = self.successor(&raft, wanted).await {
+                break target;
+            }
+            // A voter that is only slow for a moment is worth another try.
+            let is_alone = raft.metrics().borrow_watched().membership_config.voter_ids().all(|id| id == own);
+            if is_alone || !self.pause(give_up).await {
+                tracing::warn!(?wanted, "no voter is caught up and answers: leadership is not handed over");
+                return false;
+            }
         };
         tracing::info!(target, "handing leadership over");
         if raft.trigger().transfer_leader(target).await.is_err() {
@@ -398,7 +431,7 @@ fn member_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> M
     }
 }
 
-fn describe(membership: &StoredMembership) -> String {
+pub(super) fn describe(membership: &StoredMembership) -> String {
     text(&membership.voter_ids().collect(), membership.nodes())
 }
 
@@ -423,9 +456,4 @@ pub(super) async fn run(shared: Arc<Shared>) {
             tracing::debug!(%error, "a joint configuration is not finished yet");
         }
     }
-}
-
-/// The greatest id that any member has or had.
-pub(super) fn greatest_id(members: &BTreeMap<NodeId, Member>, removed: Option<NodeId>) -> NodeId {
-    members.keys().next_back().copied().max(removed).unwrap_or(0)
 }

@@ -9,8 +9,10 @@
 //! ```
 //!
 //! - [`Node`] is the handle. Everything behind it lives in one `Shared` value and in tasks that end with the node.
-//! - `bootstrap` forms a new cluster, `join` lets a node into a running one, `members` changes who votes; `identity` says who speaks in every message and refuses whom this node must not hear.
-//! - `proposals` keeps "not applied" and "unknown" apart, `batches` takes commands to the leader in batches; `reads` shares ReadIndex rounds; `live` waits for published tables.
+//! - `bootstrap` forms a new cluster, `join` lets a node into a running one, `members` changes who votes.
+//! - `identity` says who speaks in every message and refuses whom this node must not hear.
+//! - `proposals` keeps "not applied" and "unknown" apart, `batches` takes commands to the leader in batches.
+//! - `reads` shares ReadIndex rounds; `live` waits for published tables.
 //! - `board` knows how the peers are; `divergence` compares what they hold; `compaction` makes snapshots and purges the log.
 //!
 //! openraft's API still moves: outside of here and of `store` nobody knows it. Its own formats never reach the wire or the disk (`wire`).

@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
-use super::error::{MemberError, NotAppliedKind, ProposeError};
+use super::error::{NotAppliedKind, ProposeError};
 use super::shared::{Raft, Shared};
-use crate::model::limits::{FEATURE_LEVEL_MAX, TRANSACTION_BYTES_MAX};
-use crate::model::{Command, CommandBody, Outcome, Timestamp};
+use crate::model::limits::TRANSACTION_BYTES_MAX;
+use crate::model::{Command, CommandBody, Outcome};
 use crate::observe::KnownBug;
 use crate::store::{Proposal, decode_command, encode_command};
 
@@ -25,8 +25,6 @@ pub(super) const COMMAND_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 2 * 1024 * 1
 const PENDING_MAX: usize = 4096;
 /// Bytes of the proposals that wait on one node.
 const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long a member may take to say which feature levels it knows.
-const LEVEL_ANSWER: Duration = Duration::from_secs(1);
 /// What one permit of the byte count stands for.
 const PERMIT_BYTES: usize = 1024;
 
@@ -137,29 +135,6 @@ impl Shared {
              (raftgate cluster raise-feature-level {needed})"
         );
         Err(not_applied(NotAppliedKind::Unsupported, reason))
-    }
-
-    /// Raises the level of features that commands may use.
-    pub(super) async fn raise_feature_level(self: &Arc<Self>, level: u32, deadline: Instant) -> Result<(), MemberError> {
-        if level > FEATURE_LEVEL_MAX {
-            let reason = format!("this node's version knows feature levels up to {FEATURE_LEVEL_MAX}, not {level}");
-            return Err(MemberError::Refused(reason));
-        }
-        for id in self.other_members() {
-            let report = self.poll(id, LEVEL_ANSWER).await;
-            let report =
-                report.map_err(|error| MemberError::Conflict(format!("node {id} does not say what it knows: {error}")))?;
-            if report.feature_level_max < level {
-                let (version, known) = (report.version, report.feature_level_max);
-                return Err(MemberError::Conflict(format!(
-                    "node {id} runs version {version}, which knows feature levels up to {known}: upgrade it first"
-                )));
-            }
-        }
-        let command =
-            Command { proposed_at: Timestamp::default(), actor: String::new(), body: CommandBody::RaiseFeatureLevel(level) };
-        self.propose(command, deadline).await?;
-        Ok(())
     }
 
     pub(super) fn raft_to_propose(&self) -> Result<Raft, ProposeError> {

@@ -261,8 +261,7 @@ impl Survivor {
         let snapshots = snapshots.map_err(|damaged| io::Error::other(damaged.reasons.join("; ")))?.directory;
         snapshots.write(&applied.meta(), &applied.state)?;
         let (mut vote, _) = Slots::<DiskVote>::open(&new.join("vote"), b"vote")?;
-        vote.write(&DiskVote::from(&Vote { leader_id: LeaderId { term, node_id }, committed: false }))?;
-        vote.sync()?;
+        vote.write_twice(&DiskVote::from(&Vote { leader_id: LeaderId { term, node_id }, committed: false }))?;
         Slots::<DiskMark>::open(&new.join("mark"), b"mark")?;
         IdentityFile::open(new)?.write(identity)?;
         sync_directory(new)

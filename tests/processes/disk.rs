@@ -74,21 +74,18 @@ async fn terms(cluster: &Cluster) -> Vec<Option<u64>> {
     terms
 }
 
-/// Operations that fill a transaction.
+/// A transaction of nearly as many bytes as one may have: 66 routes of 60 long paths each.
 fn largest_transaction() -> Value {
-    let document = |number: usize| {
-        let values = (0..60).map(|n| json!({"path": {"type": "Exact", "value": format!("/{number}/{n}/{}", "x".repeat(1000))}}));
-        let rules: Vec<Value> = (0..12).map(|_| json!({"matches": [], "backendRefs": [{"name": "backend"}]})).collect();
-        let mut spec = json!({"rules": rules});
-        for (rule, matches) in spec["rules"].as_array_mut().unwrap().iter_mut().zip(values.collect::<Vec<_>>().chunks(5)) {
-            rule["matches"] = json!(matches);
-        }
-        spec
+    let path = |route: usize, n: usize| format!("/{route}/{n}/{}", "x".repeat(1000));
+    let rule = |route: usize, first: usize| {
+        let matches = (first..first + 5).map(|n| json!({"path": {"type": "Exact", "value": path(route, n)}}));
+        json!({"matches": matches.collect::<Vec<_>>(), "backendRefs": [{"name": "backend"}]})
     };
-    let operations: Vec<Value> = (0..66)
-        .map(|number| json!({"op": "put", "kind": "Route", "name": format!("r{number}"), "spec": document(number)}))
-        .collect();
-    json!({"operations": operations})
+    let operations = (0..66).map(|route| {
+        let rules: Vec<Value> = (0..60).step_by(5).map(|first| rule(route, first)).collect();
+        json!({"op": "put", "kind": "Route", "name": format!("r{route}"), "spec": {"rules": rules}})
+    });
+    json!({"operations": operations.collect::<Vec<_>>()})
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Nodes of this version and of the next one in one cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -18,11 +18,16 @@ fn next_version() -> Option<PathBuf> {
 }
 
 /// Stops a node and starts it again as another version.
-async fn upgrade(cluster: &mut Cluster, index: usize, program: &std::path::Path) {
+async fn upgrade(cluster: &mut Cluster, index: usize, program: &Path) {
     assert_eq!(cluster.nodes[index].stop(), Some(0));
+    start_as(cluster, index, program);
+    cluster.wait_ready(index).await;
+}
+
+/// Starts a node, which does not run, as another version.
+fn start_as(cluster: &mut Cluster, index: usize, program: &Path) {
     cluster.nodes[index].program = program.to_owned();
     cluster.nodes[index].start();
-    cluster.wait_ready(index).await;
 }
 
 /// All nodes have one State digest at one revision.
@@ -78,8 +83,7 @@ async fn two_versions_agree_until_all_know_the_next_level() {
 
     // There is no way back to a version that does not know the level: it says so, serves what it has, and votes no more.
     assert_eq!(cluster.nodes[old].stop(), Some(0));
-    cluster.nodes[old].program = PathBuf::from(env!("CARGO_BIN_EXE_raftgate"));
-    cluster.nodes[old].start();
+    start_as(&mut cluster, old, Path::new(env!("CARGO_BIN_EXE_raftgate")));
     eventually("the old version says why it cannot follow", || async {
         let control = cluster.client.get(cluster.nodes[old].admin("/readyz/control")).send().await.ok();
         let told = match control {
@@ -90,13 +94,7 @@ async fn two_versions_agree_until_all_know_the_next_level() {
     })
     .await;
     cluster.nodes[old].kill();
-    upgrade_back(&mut cluster, old, &next).await;
-}
-
-/// Starts a node, which does not run, as another version.
-async fn upgrade_back(cluster: &mut Cluster, index: usize, program: &std::path::Path) {
-    cluster.nodes[index].program = program.to_owned();
-    cluster.nodes[index].start();
-    cluster.wait_ready(index).await;
-    one_state(cluster).await;
+    start_as(&mut cluster, old, &next);
+    cluster.wait_ready(old).await;
+    one_state(&cluster).await;
 }

@@ -28,6 +28,13 @@ impl Cluster {
         self.node(label).change_member(change, Instant::now() + SOON).await
     }
 
+    /// Every node but `label` is at `revision`, with one digest.
+    async fn all_but(&mut self, label: u64, revision: Revision) {
+        let away = self.running.remove(&label).unwrap();
+        self.all_at(revision).await;
+        self.running.insert(label, away);
+    }
+
     async fn refuses(&self, label: u64) -> String {
         let mut failed = self.node(label).bootstrap_failed();
         let reason = tokio::time::timeout(SOON, failed.wait_for(Option::is_some)).await.unwrap().unwrap();
@@ -73,15 +80,6 @@ async fn a_node_joins_votes_and_leaves_for_ever() {
     cluster.join(6, None, Some(1)).await;
     eventually("another node joins", || cluster.node(6).node_id() == 5).await;
     cluster.stop().await;
-}
-
-impl Cluster {
-    /// Every node but `label` is at `revision`, with one digest.
-    async fn all_but(&mut self, label: u64, revision: Revision) {
-        let away = self.running.remove(&label).unwrap();
-        self.all_at(revision).await;
-        self.running.insert(label, away);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
