@@ -52,7 +52,7 @@ pub struct NodeConfig {
     pub access_log: AccessLogConfig,
     /// What happens after a storage error. Default [`OnStorageFailure::Serve`].
     pub on_storage_failure: OnStorageFailure,
-    /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info`.
+    /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info,openraft=warn`.
     pub log: String,
 }
 

@@ -41,7 +41,7 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
             Some(StorageFailureChoice::Exit) => OnStorageFailure::Exit,
             Some(StorageFailureChoice::Serve) | None => OnStorageFailure::Serve,
         },
-        log: file.log.unwrap_or_else(|| "info".to_owned()),
+        log: file.log.unwrap_or_else(|| "info,openraft=warn".to_owned()),
     };
     exposure(&config)?;
     addresses_differ(&config)?;

@@ -41,17 +41,21 @@ impl Publisher {
     ) -> io::Result<Publisher> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
-        let follower = Follower { states, live, metrics, published: State::default(), retired: Vec::new() };
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
                     _ = stopped => {}
-                    () = follower.run(begin) => {}
+                    () = Publisher::follow(states, begin, live, metrics) => {}
                 }
             });
         };
         let thread = std::thread::Builder::new().name("publisher".into()).spawn(run)?;
         Ok(Publisher { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What the thread does, for who brings a task of his own: a simulation.
+    pub async fn follow(states: watch::Receiver<State>, begin: oneshot::Receiver<()>, live: Arc<Live>, metrics: Metrics) {
+        Follower { states, live, metrics, published: State::default(), retired: Vec::new() }.run(begin).await;
     }
 }
 
@@ -83,6 +87,7 @@ impl Follower {
         self.states.mark_changed();
         loop {
             tokio::select! {
+                biased;
                 changed = self.states.changed() => match changed {
                     Ok(()) => {
                         self.publish();

@@ -88,6 +88,8 @@ struct Inner {
     asked_since: BTreeMap<NodeId, Instant>,
     /// The term at the last look.
     term: Option<u64>,
+    /// The last leader that was seen, and its term.
+    led: Option<(u64, NodeId)>,
 }
 
 impl Board {
@@ -125,6 +127,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = shared.stopping.cancelled() => return,
             _ = ticks.tick() => {
                 shared.observe();
@@ -211,6 +214,11 @@ impl Shared {
             (metrics.current_term, metrics.last_log_index.unwrap_or(0), applied, metrics.current_leader)
         };
         self.count_elections(term);
+        if let Some(leader) = leader
+            && self.board.inner().led.replace((term, leader)) != Some((term, leader))
+        {
+            tracing::info!(leader, term, "the cluster has a leader");
+        }
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.raft_term.set(gauge(term));
         self.metrics.raft_is_leader.set(i64::from(leader == Some(self.node_id())));

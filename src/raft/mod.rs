@@ -39,6 +39,7 @@ mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod wire;
 mod wire_outcome;
 
@@ -47,3 +48,4 @@ pub use members::MemberChange;
 pub use node::Node;
 pub use options::{NodeOptions, RaftSettings};
 pub use status::{ClusterStatus, MemberLive, MemberStatus, Role};
+pub use transport::{Connection, Dialer, Transport};

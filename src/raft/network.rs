@@ -24,7 +24,7 @@ use super::wire::{self, WireError};
 use crate::model::NodeId;
 use crate::pb::peer as pb;
 use crate::pb::peer::snapshot_request::Part;
-use crate::store::{Entry, Member, Snapshot, SnapshotFile, TypeConfig, Vote};
+use crate::store::{Blocking, Entry, Member, Snapshot, SnapshotFile, TypeConfig, Vote};
 
 /// Entries of one append, together; a single larger one goes alone.
 const APPEND_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -48,13 +48,15 @@ type Source = <TypeConfig as RaftTypeConfig>::ErrorSource;
 pub(super) struct NetworkFactory {
     pub(super) identity: Arc<Identity>,
     pub(super) peers: Arc<Peers>,
+    pub(super) blocking: Blocking,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, member: &Member) -> Network {
-        Network { identity: Arc::clone(&self.identity), target, peer: self.peers.get(target, &member.peer_address) }
+        let peer = self.peers.get(target, &member.peer_address);
+        Network { identity: Arc::clone(&self.identity), target, peer, blocking: self.blocking }
     }
 }
 
@@ -64,6 +66,7 @@ pub(super) struct Network {
     identity: Arc<Identity>,
     target: NodeId,
     peer: Result<Arc<Peer>, CallError>,
+    blocking: Blocking,
 }
 
 impl Network {
@@ -164,6 +167,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot) => sent,
         }
@@ -199,7 +203,7 @@ impl Network {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = self.peer()?.bulk();
         let file = snapshot.snapshot;
-        let crc32c = read_file(&file, |file| file.crc32c()).await?;
+        let crc32c = self.read_file(&file, |file| file.crc32c()).await?;
         let head = pb::SnapshotHead {
             header: Some(self.header()),
             vote: Some(wire::vote(&vote)),
@@ -212,6 +216,7 @@ impl Network {
         let answer = client.snapshot(ReceiverStream::new(receiver));
         tokio::pin!(answer);
         let answered = tokio::select! {
+            biased;
             answered = &mut answer => Some(answered),
             fed = self.feed(parts, head, &file) => {
                 fed?;
@@ -251,7 +256,7 @@ impl Network {
                     return Err(self.rpc_error(RPCTypes::InstallSnapshot, error).into());
                 }
             }
-            let data = read_file(file, move |file| file.read_chunk(offset, SNAPSHOT_CHUNK_BYTES)).await?;
+            let data = self.read_file(file, move |file| file.read_chunk(offset, SNAPSHOT_CHUNK_BYTES)).await?;
             if data.is_empty() {
                 return Ok(());
             }
@@ -259,16 +264,17 @@ impl Network {
             part = Part::Data(data);
         }
     }
-}
 
-/// Reads on a thread that may block; an error is one of this node's disk.
-async fn read_file<T: Send + 'static>(
-    file: &SnapshotFile,
-    read: impl FnOnce(&SnapshotFile) -> std::io::Result<T> + Send + 'static,
-) -> Result<T, StreamingError<TypeConfig>> {
-    let file = file.clone();
-    let result = tokio::task::spawn_blocking(move || read(&file)).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    result.map_err(|error| StreamingError::StorageError(StorageError::read_snapshot(None, Source::from_error(&error))))
+    /// Reads from a snapshot; an error is one of this node's disk.
+    async fn read_file<T: Send + 'static>(
+        &self,
+        file: &SnapshotFile,
+        read: impl FnOnce(&SnapshotFile) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, StreamingError<TypeConfig>> {
+        let file = file.clone();
+        let result = self.blocking.run(move || read(&file)).await;
+        result.map_err(|error| StreamingError::StorageError(StorageError::read_snapshot(None, Source::from_error(&error))))
+    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Node {
         let (follower_rounds, follower_waiting) = Rounds::new();
         let shared = Arc::new(Shared {
             identity,
-            peers: Arc::new(Peers::default()),
+            peers: Arc::new(Peers::new(options.transport.dialer())),
             members_hash: members_hash(&options.cluster_name, &options.initial_members),
             cluster_name: Arc::from(options.cluster_name),
             initial_members: options.initial_members,
@@ -90,6 +90,7 @@ impl Node {
             samples: opened.samples,
             storage_failed: opened.failed,
             failure,
+            blocking: opened.blocking,
             bootstrap_failed: watch::Sender::new(None),
             removed: watch::Sender::new(None),
             invitation: watch::Sender::new(invitation),
@@ -105,7 +106,7 @@ impl Node {
             // Before the first peer asks, or it would be refused.
             shared.identity.join(known.cluster_id, known.node_id);
         }
-        shared.tasks.spawn(server::run(options.peer_listener, Arc::clone(&shared)));
+        shared.tasks.spawn(server::run(options.transport, Arc::clone(&shared)));
         match known {
             Some(known) => {
                 let raft = start_raft(&shared, core).await?;
@@ -336,7 +337,8 @@ fn raft_config(name: &str, settings: RaftSettings) -> Result<Arc<Config>, StartE
 }
 
 async fn start_raft(shared: &Arc<Shared>, core: Core) -> Result<Raft, StartError> {
-    let network = NetworkFactory { identity: Arc::clone(&shared.identity), peers: Arc::clone(&shared.peers) };
+    let (identity, peers) = (Arc::clone(&shared.identity), Arc::clone(&shared.peers));
+    let network = NetworkFactory { identity, peers, blocking: shared.blocking };
     let raft = Raft::new(shared.node_id(), core.config, network, core.log, core.state_machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
@@ -371,8 +373,8 @@ async fn bootstrap(shared: Arc<Shared>, core: Core, mut file: store::IdentityFil
             node_id,
             incarnation: shared.identity.incarnation(),
         };
-        let written = tokio::task::spawn_blocking(move || file.write(identity)).await;
-        written.map_err(|error| error.to_string())?.map_err(|error| format!("identity not written: {error}"))?;
+        let written = shared.blocking.run(move || file.write(identity)).await;
+        written.map_err(|error| format!("identity not written: {error}"))?;
         shared.identity.join(cluster_id, node_id);
         let raft = start_raft(&shared, core).await.map_err(|error| error.to_string())?;
         spawn_form(&shared, raft, cluster_id);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::transport::Transport;
 use crate::model::{NodeId, Published};
 use crate::observe::{Metrics, SchedulingGap};
 use crate::store::Opened;
@@ -52,8 +52,8 @@ pub struct NodeOptions {
     pub admin_address: String,
     /// What this node's table serves.
     pub published: watch::Receiver<Published>,
-    /// Where peers connect, already bound.
-    pub peer_listener: TcpListener,
+    /// How peers reach this node and it them; already bound.
+    pub transport: Transport,
     /// How late this process runs.
     pub scheduling_gap: SchedulingGap,
     /// This node's metrics.

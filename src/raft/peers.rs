@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use super::identity::says_removed;
+use super::transport::Dialer;
 use crate::model::NodeId;
 use crate::pb::peer::peer_client::PeerClient;
 
@@ -36,10 +37,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Connections to whoever is at `address`. They are made when they are needed.
-    pub(super) fn new(address: &str) -> Result<Peer, CallError> {
+    fn new(address: &str, dialer: Option<&Dialer>) -> Result<Peer, CallError> {
         let client = || {
-            let channel = endpoint(address)?.connect_lazy();
+            let endpoint = endpoint(address)?;
+            let channel = dialer.map_or_else(|| endpoint.connect_lazy(), |dialer| dialer.channel(&endpoint));
             let client = PeerClient::new(channel);
             Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
         };
@@ -74,18 +75,29 @@ fn endpoint(address: &str) -> Result<Endpoint, CallError> {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     known: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    dialer: Option<Dialer>,
 }
 
 impl Peers {
+    /// Nobody yet; connections are made by `dialer`, over TCP without one.
+    pub(super) fn new(dialer: Option<Dialer>) -> Peers {
+        Peers { known: Mutex::default(), dialer }
+    }
+
     /// The connections to `id` at `address`; others to that id are forgotten.
     pub(super) fn get(&self, id: NodeId, address: &str) -> Result<Arc<Peer>, CallError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = known.get(&id).filter(|peer| peer.address == address) {
             return Ok(Arc::clone(peer));
         }
-        let peer = Arc::new(Peer::new(address)?);
+        let peer = Arc::new(self.at(address)?);
         known.insert(id, Arc::clone(&peer));
         Ok(peer)
+    }
+
+    /// Connections to whoever is at `address`. They are made when they are needed.
+    pub(super) fn at(&self, address: &str) -> Result<Peer, CallError> {
+        Peer::new(address, self.dialer.as_ref())
     }
 }
 

@@ -1,15 +1,16 @@
 //! What this node answers its peers.
 
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use openraft::async_runtime::WatchReceiver;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batches::BATCH_COUNT_MAX;
@@ -19,6 +20,7 @@ use super::network::SNAPSHOT_CHUNK_TIMEOUT;
 use super::peers::MESSAGE_BYTES_MAX;
 use super::proposals::deadline_of;
 use super::shared::{Raft, Shared};
+use super::transport::Transport;
 use super::wire::{self, WireError};
 use super::wire_outcome;
 use crate::model::Revision;
@@ -26,7 +28,7 @@ use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_server::{Peer, PeerServer};
 use crate::pb::peer::snapshot_request::Part;
-use crate::store::{IncomingSnapshot, Snapshot, SnapshotFile};
+use crate::store::{Snapshot, SnapshotFile};
 
 /// Calls of one connection that are under way at once.
 const STREAMS_MAX: u32 = 8192;
@@ -43,12 +45,25 @@ const PUBLISHED_WAIT_MAX: Duration = Duration::from_secs(1);
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Serves peers until the node stops; then gives calls under way a moment.
-pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
-    let address = listener.local_addr().map_or_else(|_| "unknown".to_owned(), |address: SocketAddr| address.to_string());
-    let service = PeerServer::new(PeerService { shared: Arc::clone(&shared) })
+pub(super) async fn run(transport: Transport, shared: Arc<Shared>) {
+    let served = match transport {
+        Transport::Tcp(listener) => serve(TcpIncoming::from(listener).with_nodelay(Some(true)), &shared).await,
+        Transport::Custom { incoming, .. } => serve(incoming, &shared).await,
+    };
+    if let Err(error) = served {
+        tracing::error!(address = shared.peer_address, %error, "peers are not served any more");
+    }
+}
+
+async fn serve<S, C>(incoming: S, shared: &Arc<Shared>) -> Result<(), tonic::transport::Error>
+where
+    S: Stream<Item = io::Result<C>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let service = PeerServer::new(PeerService { shared: Arc::clone(shared) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let served = Server::builder()
+    Server::builder()
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_keepalive_interval(Some(PING_INTERVAL))
@@ -56,10 +71,8 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shared.stopping.cancelled());
-    if let Err(error) = served.await {
-        tracing::error!(address, %error, "peers are not served any more");
-    }
+        .serve_with_incoming_shutdown(incoming, shared.stopping.cancelled())
+        .await
 }
 
 struct PeerService {
@@ -73,6 +86,10 @@ fn malformed(error: WireError) -> Status {
 /// A refusal before anything was done.
 fn refused(reason: impl Into<String>) -> Status {
     Status::failed_precondition(reason)
+}
+
+fn disk_failed(error: io::Error) -> Status {
+    Status::internal(error.to_string())
 }
 
 fn core_failed(error: impl std::fmt::Display) -> Status {
@@ -251,19 +268,21 @@ impl PeerService {
         crc32c: u32,
     ) -> Result<SnapshotFile, Status> {
         let directory = self.shared.snapshots.clone();
-        let mut incoming = blocking(move || directory.receive()).await?;
+        let blocking = self.shared.blocking;
+        let mut incoming = blocking.run(move || directory.receive()).await.map_err(disk_failed)?;
         while let Some(part) = next_part(&mut parts).await? {
             let Part::Data(data) = part else { return Err(Status::invalid_argument("a snapshot has one head")) };
             if incoming.byte_count() + data.len() as u64 > byte_count {
                 return Err(Status::invalid_argument("more bytes than announced"));
             }
-            incoming = blocking(move || -> std::io::Result<IncomingSnapshot> {
+            let written = blocking.run(move || {
                 incoming.write(&data)?;
                 Ok(incoming)
-            })
-            .await?;
+            });
+            incoming = written.await.map_err(disk_failed)?;
         }
-        blocking(move || incoming.finish(byte_count, crc32c)).await
+        let finished = blocking.run(move || Ok(incoming.finish(byte_count, crc32c))).await.map_err(disk_failed)?;
+        finished.map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -275,17 +294,5 @@ async fn next_part(parts: &mut Streaming<pb::SnapshotRequest>) -> Result<Option<
     match message {
         None => Ok(None),
         Some(message) => message.part.map(Some).ok_or_else(|| Status::invalid_argument("empty part")),
-    }
-}
-
-/// Runs disk work where it may block.
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Status>
-where
-    T: Send + 'static,
-    E: std::fmt::Display + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| Status::internal(error.to_string())),
-        Err(error) => Err(Status::internal(error.to_string())),
     }
 }

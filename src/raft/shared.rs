@@ -26,7 +26,7 @@ use super::wire;
 use crate::model::{NodeId, Published, State};
 use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
-use crate::store::{AppliedState, Failure, Samples, SnapshotDirectory, StateMachine, TypeConfig};
+use crate::store::{AppliedState, Blocking, Failure, Samples, SnapshotDirectory, StateMachine, TypeConfig};
 
 /// The Raft core.
 pub(super) type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub(super) storage_failed: watch::Receiver<Option<String>>,
     /// Where the end of the Raft core is reported.
     pub(super) failure: Failure,
+    /// Where work runs that waits for the disk.
+    pub(super) blocking: Blocking,
     /// Why this node cannot form or join its cluster.
     pub(super) bootstrap_failed: watch::Sender<Option<String>>,
     /// Why this node was removed from the cluster, once it heard so.

@@ -106,7 +106,7 @@ impl Cluster {
             admin_address: format!("127.0.0.1:{label}"),
             published: published_receiver,
             scheduling_gap: SchedulingGap::default(),
-            peer_listener,
+            transport: Transport::Tcp(peer_listener),
             metrics: metrics.clone(),
         })
         .await

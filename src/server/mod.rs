@@ -38,7 +38,7 @@ use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
 use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
-use crate::raft::{self, Node, NodeOptions, RaftSettings};
+use crate::raft::{self, Node, NodeOptions, RaftSettings, Transport};
 use crate::store::{self, OpenError, StoreOptions};
 use crate::table::Live;
 
@@ -183,7 +183,7 @@ impl Server {
             admin_address: advertised,
             published: live.published(),
             scheduling_gap: canary.gap(),
-            peer_listener: bound.peer,
+            transport: Transport::Tcp(bound.peer),
             metrics: metrics.clone(),
         })
         .await?;

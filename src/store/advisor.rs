@@ -12,8 +12,8 @@ use super::snapshot::SnapshotDirectory;
 use super::types::LogId;
 use crate::observe::Metrics;
 
-/// A log that is shorter is not worth a snapshot.
-const LOG_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// A log that is shorter is not worth a snapshot, outside of simulations.
+pub(super) const LOG_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 /// What should be done about the log's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,19 +36,21 @@ struct Sizes {
     /// Bytes of the log since the newest snapshot began.
     log_bytes: u64,
     snapshot_bytes: u64,
+    log_bytes_min: u64,
     purge_upto: Option<LogId>,
 }
 
 impl Sizes {
     fn advice(self) -> Advice {
-        Advice { snapshot_due: self.log_bytes > self.snapshot_bytes.max(LOG_BYTES_MIN), purge_upto: self.purge_upto }
+        Advice { snapshot_due: self.log_bytes > self.snapshot_bytes.max(self.log_bytes_min), purge_upto: self.purge_upto }
     }
 }
 
 impl SnapshotAdvisor {
-    /// Starts with a log that has grown by `log_bytes` since the newest snapshot.
-    pub(crate) fn new(log_bytes: u64, snapshots: &SnapshotDirectory, metrics: Metrics) -> SnapshotAdvisor {
-        let advisor = SnapshotAdvisor { state: Arc::new(watch::Sender::new(Sizes::default())), metrics };
+    /// Starts with a log that has grown by `log_bytes` since the newest snapshot. One of `log_bytes_min` or less is not worth a snapshot.
+    pub(crate) fn new(log_bytes: u64, log_bytes_min: u64, snapshots: &SnapshotDirectory, metrics: Metrics) -> SnapshotAdvisor {
+        let sizes = Sizes { log_bytes_min, ..Sizes::default() };
+        let advisor = SnapshotAdvisor { state: Arc::new(watch::Sender::new(sizes)), metrics };
         advisor.snapshot_complete(0, snapshots);
         advisor.add_log_bytes(log_bytes);
         advisor
@@ -117,7 +119,7 @@ mod tests {
     fn a_snapshot_is_due_by_bytes_and_frees_the_log_up_to_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
         let snapshots = SnapshotDirectory::open(directory.path()).unwrap().ok().unwrap().directory;
-        let advisor = SnapshotAdvisor::new(0, &snapshots, Metrics::new());
+        let advisor = SnapshotAdvisor::new(0, LOG_BYTES_MIN, &snapshots, Metrics::new());
         advisor.add_log_bytes(LOG_BYTES_MIN);
         assert_eq!(advisor.advice(), Advice::default());
         advisor.add_log_bytes(1);

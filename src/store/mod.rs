@@ -16,12 +16,14 @@
 //! voter that forgets can split the cluster (Raft 5.4, and the sidecar's essay).
 
 mod advisor;
+mod blocking;
 mod codec;
 mod failure;
 mod format;
 mod log;
 mod open;
 mod recovery;
+mod runtime;
 mod samples;
 mod sidecar;
 mod snapshot;
@@ -31,11 +33,13 @@ mod tests;
 mod types;
 
 pub use advisor::{Advice, SnapshotAdvisor};
+pub use blocking::Blocking;
 pub use codec::{CodecError, decode_command, encode_command};
 pub use failure::Failure;
-pub use log::{LogCloser, LogReader, LogStore};
-pub use open::{OpenError, Opened, StoreOptions, open};
+pub use log::{Batch, Key, LogCloser, LogFile, LogReader, LogStore, Pairs};
+pub use open::{OpenError, Opened, Simulated, StoreOptions, open, open_simulated};
 pub use recovery::{Recovered, RecoveryError, Survivor, SurvivorReport, finish_interrupted};
+pub use runtime::Runtime;
 pub use samples::{Sample, Samples};
 pub use sidecar::{Identity, IdentityFile};
 pub use snapshot::{IncomingSnapshot, ReceiveError, SnapshotDirectory, SnapshotFile};

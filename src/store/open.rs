@@ -10,13 +10,15 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::advisor::SnapshotAdvisor;
+use super::advisor::{LOG_BYTES_MIN, SnapshotAdvisor};
+use super::blocking::Blocking;
 use super::failure::Failure;
 use super::format::{DiskMark, DiskVote};
 use super::log::database::Database;
 use super::log::keys::{COMMITTED, PURGED};
+use super::log::sled_file::SledFile;
 use super::log::writer::{Files, Writer};
-use super::log::{LogCloser, LogShared, LogStore, Tail, entry_bytes};
+use super::log::{LogCloser, LogFile, LogShared, LogStore, Tail, entry_bytes};
 use super::recovery;
 use super::samples::Samples;
 use super::sidecar::{DirectoryLock, IdentityFile, Slots, sync_directory};
@@ -74,6 +76,8 @@ pub struct Opened {
     /// Makes this node's State another than the others'.
     #[cfg(test)]
     pub(crate) tamper: super::Tamper,
+    /// Where work runs that waits for the disk.
+    pub blocking: Blocking,
     /// Whether nothing of Raft stands on this disk: no vote, no log, no snapshot.
     pub is_empty: bool,
 }
@@ -162,7 +166,31 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     }
     fs::create_dir_all(dir).map_err(file_error("directory"))?;
     let examined = examine(&options)?;
-    start(options.metrics, options.feature_level_max, examined).map_err(file_error("thread"))
+    let (writer, opened) = assemble(options.metrics, options.feature_level_max, examined, Blocking::Threads, LOG_BYTES_MIN);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(file_error("thread"))?;
+    let run = move || runtime.block_on(writer.run());
+    thread::Builder::new().name("raftgate-log".to_owned()).spawn(run).map_err(file_error("thread"))?;
+    Ok(opened)
+}
+
+/// What a simulation brings in place of sled and of threads.
+#[derive(Debug)]
+pub struct Simulated {
+    /// Where the log stands.
+    pub file: Arc<dyn LogFile>,
+    /// A log that is no longer is not worth a snapshot.
+    pub snapshot_log_bytes: u64,
+}
+
+/// As [`open`], for a simulation: everything happens in tasks of the present runtime.
+pub fn open_simulated(options: StoreOptions, simulated: Simulated) -> Result<Opened, OpenError> {
+    let dir = options.dir.as_path();
+    fs::create_dir_all(dir).map_err(|source| OpenError::File { path: dir.to_path_buf(), what: "directory", source })?;
+    let examined = examine_with(&options, || Ok(simulated.file))?;
+    let (writer, opened) =
+        assemble(options.metrics, options.feature_level_max, examined, Blocking::Here, simulated.snapshot_log_bytes);
+    tokio::spawn(writer.run());
+    Ok(opened)
 }
 
 /// A data directory that was found whole, and what is in it.
@@ -180,6 +208,10 @@ pub(super) struct Examined {
 
 /// Takes the directory's lock, reads and checks everything in it. Blocks.
 pub(super) fn examine(options: &StoreOptions) -> Result<Examined, OpenError> {
+    examine_with(options, || Ok(Arc::new(SledFile::open(&options.dir.join("log"))?)))
+}
+
+fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Arc<dyn LogFile>>) -> Result<Examined, OpenError> {
     let dir = options.dir.as_path();
     let file_error = |what: &'static str| move |source: io::Error| OpenError::File { path: dir.to_path_buf(), what, source };
     let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
@@ -202,8 +234,8 @@ pub(super) fn examine(options: &StoreOptions) -> Result<Examined, OpenError> {
         return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
     }
     let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), reason };
-    let database =
-        Database::open(&dir.join("log")).map_err(|error| log_error(format!("the log in log/ cannot be opened: {error}")))?;
+    let file = open_log().map_err(|error| log_error(format!("the log in log/ cannot be opened: {error}")))?;
+    let database = Database::new(file);
     let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
     check(&log, vote, mark, current.log_id).map_err(log_error)?;
     sync_directory(dir).map_err(file_error("directory"))?;
@@ -306,19 +338,25 @@ fn check(log: &LoadedLog, vote: Option<Vote>, mark: DiskMark, snapshot: Option<L
     Ok(())
 }
 
-fn start(metrics: Metrics, feature_level_max: u32, examined: Examined) -> io::Result<Opened> {
+fn assemble(
+    metrics: Metrics,
+    feature_level_max: u32,
+    examined: Examined,
+    blocking: Blocking,
+    snapshot_log_bytes: u64,
+) -> (Writer, Opened) {
     let Examined { identity, vote, current, database, log, files, directory, mark } = examined;
     let is_empty = vote.is_none() && log.tail.last().is_none() && current.log_id.is_none();
     let failure = Failure::new(metrics.clone());
-    let advisor = SnapshotAdvisor::new(log.bytes_after_snapshot, &directory, metrics.clone());
+    let advisor = SnapshotAdvisor::new(log.bytes_after_snapshot, snapshot_log_bytes, &directory, metrics.clone());
     let database = Arc::new(database);
-    let shared = Arc::new(LogShared::new(log.tail, Arc::clone(&database), failure.clone(), metrics.clone()));
+    let shared = Arc::new(LogShared::new(log.tail, Arc::clone(&database), blocking, failure.clone(), metrics.clone()));
     let writer = Writer::new(Arc::clone(&shared), database, files, mark, advisor.clone());
-    thread::Builder::new().name("raftgate-log".to_owned()).spawn(move || writer.run())?;
     let failed = failure.subscribe();
-    let snapshots = Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure: failure.clone(), metrics };
+    let snapshots =
+        Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure: failure.clone(), metrics, blocking };
     let state_machine = StateMachine::new(current, feature_level_max, snapshots);
-    Ok(Opened {
+    let opened = Opened {
         applied: state_machine.applied(),
         states: state_machine.states(),
         samples: state_machine.samples(),
@@ -332,6 +370,8 @@ fn start(metrics: Metrics, feature_level_max: u32, examined: Examined) -> io::Re
         failure,
         snapshots: directory,
         advisor,
+        blocking,
         is_empty,
-    })
+    };
+    (writer, opened)
 }

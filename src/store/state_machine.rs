@@ -12,10 +12,10 @@ use futures_util::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::advisor::SnapshotAdvisor;
+use super::blocking::Blocking;
 use super::codec::decode_command;
 use super::failure::Failure;
 use super::samples::Samples;
@@ -75,13 +75,13 @@ pub(crate) struct Snapshots {
     pub(crate) advisor: SnapshotAdvisor,
     pub(crate) failure: Failure,
     pub(crate) metrics: Metrics,
+    pub(crate) blocking: Blocking,
 }
 
 impl Snapshots {
-    /// Runs disk work on a thread for it. Its failure is the end of the Raft side, openraft's as well as ours.
+    /// Runs disk work. Its failure is the end of the Raft side, openraft's as well as ours.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-        let result = spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        result.inspect_err(|error| self.failure.set(&error.to_string()))
+        self.blocking.run(work).await.inspect_err(|error| self.failure.set(&error.to_string()))
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use openraft::type_config::alias;
 use serde::{Deserialize, Serialize};
 
+use super::runtime::Runtime;
 use super::snapshot::SnapshotFile;
 use crate::model::{NodeId, Outcome};
 
@@ -16,6 +17,7 @@ openraft::declare_raft_types!(
         R = Answer,
         NodeId = NodeId,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
 
 /// Term, leader and index of an entry.

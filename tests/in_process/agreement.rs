@@ -12,7 +12,7 @@ use raftgate::model::{
     Command, CommandBody, Kind, Name, Operation, Outcome, Precondition, ResourceKey, Revision, State, Timestamp, Transaction,
 };
 use raftgate::observe::{Metrics, SchedulingGap};
-use raftgate::raft::{Node, NodeOptions, RaftSettings};
+use raftgate::raft::{Node, NodeOptions, RaftSettings, Transport};
 use raftgate::store::{Opened, StoreOptions};
 use raftgate::table::{Live, RequestView, Snapshot};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ impl Cluster {
                 published: Live::new().published(),
                 scheduling_gap: SchedulingGap::default(),
                 opened: open(directory.path(), node_id),
-                peer_listener,
+                transport: Transport::Tcp(peer_listener),
                 metrics: Metrics::new(),
             };
             starts.spawn(async move { (node_id, Node::start(options).await.unwrap()) });

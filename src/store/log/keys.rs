@@ -19,6 +19,7 @@ use openraft::entry::RaftEntry;
 use super::super::codec::{CodecError, decode_body, encode_into, seal, seal_bytes, unseal, unseal_bytes};
 use super::super::format::{DiskEntry, DiskLogId};
 use super::super::types::{Entry, LogId};
+use super::file::Key;
 
 /// Where the committed log id stands.
 pub(crate) const COMMITTED: &[u8] = b"mcommitted";
@@ -44,8 +45,8 @@ pub(crate) fn part_key(index: u64, part: u32) -> PartKey {
 }
 
 /// The keys of all parts of the entries `indexes`.
-pub(crate) fn part_keys(indexes: RangeInclusive<u64>) -> RangeInclusive<PartKey> {
-    part_key(*indexes.start(), 0)..=part_key(*indexes.end(), u32::MAX)
+pub(crate) fn part_keys(indexes: RangeInclusive<u64>) -> RangeInclusive<Key> {
+    part_key(*indexes.start(), 0).to_vec()..=part_key(*indexes.end(), u32::MAX).to_vec()
 }
 
 /// The index in the key of a part.

@@ -1,16 +1,19 @@
 //! The Raft log: openraft's view of it.
 //!
 //! [`LogStore`] changes what stands in memory ([`tail`]) at once and queues the same change ([`queue`]) for the one thread that writes
-//! ([`writer`]) into sled ([`database`]) under the keys of [`keys`]. `append` returns as soon as the entries stand in memory; its
-//! callback comes once they are durable. [`LogReader`] reads from memory, and older entries from disk.
+//! ([`writer`]) into sled ([`sled_file`], behind [`database`]) under the keys of [`keys`]. `append` returns as soon as the entries stand
+//! in memory; its callback comes once they are durable. [`LogReader`] reads from memory, and older entries from disk.
 
 pub(crate) mod database;
+mod file;
 pub(crate) mod keys;
 mod queue;
 mod reader;
+pub(crate) mod sled_file;
 mod tail;
 pub(crate) mod writer;
 
+use std::any::Any;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,9 +22,11 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use self::database::Database;
+pub use self::file::{Batch, Key, LogFile, Pairs};
 use self::queue::{Job, Queue, Waiter};
 pub use self::reader::LogReader;
 pub(crate) use self::tail::Tail;
+use super::blocking::Blocking;
 use super::failure::Failure;
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote};
 use crate::observe::Metrics;
@@ -41,18 +46,20 @@ pub(crate) struct LogShared {
     database: Mutex<Option<Arc<Database>>>,
     failure: Failure,
     budget: Arc<Semaphore>,
+    blocking: Blocking,
     metrics: Metrics,
     ended: watch::Sender<bool>,
 }
 
 impl LogShared {
-    pub(crate) fn new(tail: Tail, database: Arc<Database>, failure: Failure, metrics: Metrics) -> LogShared {
+    pub(crate) fn new(tail: Tail, database: Arc<Database>, blocking: Blocking, failure: Failure, metrics: Metrics) -> LogShared {
         LogShared {
             tail: Mutex::new(tail),
             queue: Queue::default(),
             database: Mutex::new(Some(database)),
             failure,
             budget: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
+            blocking,
             metrics,
             ended: watch::Sender::new(false),
         }
@@ -223,4 +230,9 @@ pub(crate) fn entry_bytes(entry: &Entry) -> usize {
         Payload::Blank | Payload::Membership(_) => 0,
     };
     payload + ENTRY_BYTES
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -1,12 +1,12 @@
-//! What waits for the writer thread, in order.
+//! What waits for the writer, in order.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::IOFlushed;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::store::types::{Entry, LogId, TypeConfig, Vote};
 
@@ -55,11 +55,11 @@ impl Job {
     }
 }
 
-/// The queue between the log store and its writer thread. Its length is bounded by the permits that appends carry.
+/// The queue between the log store and its writer, which alone takes. Its length is bounded by the permits that appends carry.
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    wake: Condvar,
+    wake: Notify,
 }
 
 #[derive(Default)]
@@ -95,16 +95,31 @@ impl Queue {
     }
 
     /// Takes all that waits; where nothing does, waits for it, at most until `deadline`.
-    pub(crate) fn take(&self, deadline: Option<Instant>) -> Taken {
-        let mut state = self.state();
-        while state.jobs.is_empty() && !state.closed {
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => break,
-                Some(left) => self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
+    pub(crate) async fn take(&self, deadline: Option<Instant>) -> Taken {
+        loop {
+            if let Some(taken) = self.take_now() {
+                return taken;
+            }
+            let woken = self.wake.notified();
+            match deadline {
+                None => woken.await,
+                Some(deadline) => {
+                    if timeout_at(deadline, woken).await.is_err() {
+                        return self.take_now().unwrap_or_else(|| Taken::Jobs(VecDeque::new()));
+                    }
+                }
+            }
         }
-        if state.jobs.is_empty() && state.closed { Taken::Closed } else { Taken::Jobs(std::mem::take(&mut state.jobs)) }
+    }
+
+    /// What waits, if anything does.
+    fn take_now(&self) -> Option<Taken> {
+        let mut state = self.state();
+        match (state.jobs.is_empty(), state.closed) {
+            (false, _) => Some(Taken::Jobs(std::mem::take(&mut state.jobs))),
+            (true, true) => Some(Taken::Closed),
+            (true, false) => None,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use openraft::OptionalSend;
 use openraft::storage::RaftLogReader;
-use tokio::task::spawn_blocking;
 
 use super::LogShared;
 use super::database::{Database, damaged};
@@ -45,11 +44,11 @@ impl LogReader {
             }
             let database = self.shared.database()?;
             let on_disk = plan.on_disk.clone();
-            let found = spawn_blocking(move || read_disk(&database, on_disk, bytes_max)).await.map_err(io::Error::other);
+            let found = self.shared.blocking.run(move || read_disk(&database, on_disk, bytes_max)).await;
             if self.shared.tail().generation() != plan.generation {
                 continue;
             }
-            let mut found = found.and_then(|found| found).inspect_err(|error| self.shared.fail(&error.to_string()))?;
+            let mut found = found.inspect_err(|error| self.shared.fail(&error.to_string()))?;
             if found.len() as u64 == plan.on_disk.end - plan.on_disk.start {
                 found.extend(plan.in_memory);
             }

@@ -1,4 +1,4 @@
-//! The one thread that writes the log.
+//! What writes the log: one thread, in a simulation one task.
 //!
 //! It takes all that waits, in order, and puts appends together into one batch: one sync for everybody (group commit). A vote or a
 //! truncation first commits what stands before it. After each commit the low-water mark is overwritten in place, and only then are
@@ -9,17 +9,19 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sled::Batch;
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::LogShared;
-use super::database::{Database, panic_message};
+use super::database::Database;
+use super::file::{Batch, Key};
 use super::keys::{COMMITTED, PURGED, encode_entry, encode_log_id, index_of};
 use super::queue::{Job, Taken, Waiter};
+use super::{LogShared, panic_message};
 use crate::store::advisor::SnapshotAdvisor;
 use crate::store::format::{DiskLogId, DiskMark, DiskVote};
 use crate::store::sidecar::{DirectoryLock, Slots};
@@ -40,11 +42,11 @@ const DISK_BYTES_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Files {
     pub(crate) vote: Slots<DiskVote>,
     pub(crate) mark: Slots<DiskMark>,
-    /// Held as long as the thread runs.
+    /// Held as long as the writer runs.
     pub(crate) lock: DirectoryLock,
 }
 
-/// The thread's own state.
+/// The writer's own state.
 pub(crate) struct Writer {
     shared: Arc<LogShared>,
     database: Arc<Database>,
@@ -103,16 +105,16 @@ impl Writer {
         }
     }
 
-    /// The thread: runs until the queue is closed or the disk fails.
-    pub(crate) fn run(mut self) {
-        let reason = match catch_unwind(AssertUnwindSafe(|| self.write_until_closed())) {
+    /// Runs until the queue is closed or the disk fails.
+    pub(crate) async fn run(mut self) {
+        let reason = match AssertUnwindSafe(self.write_until_closed()).catch_unwind().await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(format!("the log's thread panicked: {}", panic_message(panic.as_ref()))),
+            Err(panic) => Some(format!("the log's writer panicked: {}", panic_message(panic.as_ref()))),
         };
         match reason {
             None => info!("log closed"),
-            Some(reason) => self.fail(&reason),
+            Some(reason) => self.fail(&reason).await,
         }
         let Writer { shared, database, files, .. } = self;
         shared.forget_database();
@@ -121,28 +123,28 @@ impl Writer {
         shared.ended.send_replace(true);
     }
 
-    fn fail(&mut self, reason: &str) {
+    async fn fail(&mut self, reason: &str) {
         error!(reason, "log failed: the Raft side of this process has stopped for good");
         self.shared.fail(reason);
         self.shared.queue.close();
         self.waiters.drain(..).for_each(|waiter| waiter.complete(Err(io::Error::other(reason.to_owned()))));
         self.jobs.drain(..).for_each(|job| job.fail(reason));
-        while let Taken::Jobs(jobs) = self.shared.queue.take(None) {
+        while let Taken::Jobs(jobs) = self.shared.queue.take(None).await {
             jobs.into_iter().for_each(|job| job.fail(reason));
         }
     }
 
-    fn write_until_closed(&mut self) -> io::Result<()> {
+    async fn write_until_closed(&mut self) -> io::Result<()> {
         loop {
-            match self.shared.queue.take(self.next_deadline()) {
+            match self.shared.queue.take(self.next_deadline()).await {
                 Taken::Jobs(jobs) => self.jobs = jobs,
-                Taken::Closed => return self.finish(),
+                Taken::Closed => return self.finish().await,
             }
             while let Some(job) = self.jobs.pop_front() {
-                self.begin(job)?;
+                self.begin(job).await?;
             }
             if self.has_appends || self.committed_due.is_some_and(|due| due <= Instant::now()) {
-                self.commit()?;
+                self.commit().await?;
             }
             self.keep_house()?;
         }
@@ -155,7 +157,7 @@ impl Writer {
         self.mark_due.into_iter().chain(self.committed_due).min()
     }
 
-    fn begin(&mut self, job: Job) -> io::Result<()> {
+    async fn begin(&mut self, job: Job) -> io::Result<()> {
         match job {
             Job::Append { entries, waiter, permit } => {
                 self.waiters.push(waiter);
@@ -163,19 +165,19 @@ impl Writer {
                     self.append(entry)?;
                 }
                 drop(permit);
-                if self.batch_bytes >= BATCH_BYTES_MAX { self.commit() } else { Ok(()) }
+                if self.batch_bytes >= BATCH_BYTES_MAX { self.commit().await } else { Ok(()) }
             }
             Job::Committed(committed) => self.put_log_id(COMMITTED, committed),
-            Job::Purge(upto) => self.purge(upto),
+            Job::Purge(upto) => self.purge(upto).await,
             Job::Vote { vote, waiter } => {
-                self.commit()?;
+                self.commit().await?;
                 self.waiters.push(waiter);
                 self.save_vote(&vote)
             }
             Job::Truncate { after, waiter } => {
-                self.commit()?;
+                self.commit().await?;
                 self.waiters.push(waiter);
-                self.truncate(after)
+                self.truncate(after).await
             }
         }
     }
@@ -183,7 +185,7 @@ impl Writer {
     fn append(&mut self, entry: &Entry) -> io::Result<()> {
         for (key, value) in encode_entry(entry)? {
             self.batch_bytes += value.len();
-            self.batch.insert(key.as_slice(), value);
+            self.batch.insert(&key, value);
         }
         self.last = Some(entry.log_id);
         self.has_appends = true;
@@ -201,13 +203,13 @@ impl Writer {
     }
 
     /// Makes the batch durable, writes the mark, and tells the waiters.
-    fn commit(&mut self) -> io::Result<()> {
+    async fn commit(&mut self) -> io::Result<()> {
         if !self.has_appends && self.committed_due.is_none() {
             return Ok(());
         }
         let started = Instant::now();
         self.database.apply(std::mem::take(&mut self.batch))?;
-        self.database.sync()?;
+        self.database.sync().await?;
         self.shared.metrics.log_sync_duration.observe(started.elapsed().as_secs_f64());
         self.write_mark()?;
         self.advisor.add_log_bytes(self.batch_bytes as u64);
@@ -243,23 +245,23 @@ impl Writer {
     }
 
     /// Lowers the mark, then removes entries from the end backwards.
-    fn truncate(&mut self, after: Option<LogId>) -> io::Result<()> {
+    async fn truncate(&mut self, after: Option<LogId>) -> io::Result<()> {
         self.last = after;
         self.write_mark()?;
         self.sync_mark()?;
         let first_removed = after.map_or(0, |after| after.index + 1);
         while self.remove_from_end(first_removed)? {}
-        self.database.sync()?;
+        self.database.sync().await?;
         self.waiters.drain(..).for_each(|waiter| waiter.complete(Ok(())));
         Ok(())
     }
 
     /// Makes the purged log id durable; the entries go later, a few at a time.
-    fn purge(&mut self, upto: LogId) -> io::Result<()> {
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         self.put_log_id(PURGED, Some(upto))?;
         self.purged = Some(upto);
         self.last = self.last.filter(|last| last.index > upto.index).or(Some(upto));
-        self.commit()?;
+        self.commit().await?;
         self.removing_upto = Some(upto.index);
         Ok(())
     }
@@ -287,12 +289,12 @@ impl Writer {
         self.remove(keys)
     }
 
-    fn remove(&self, keys: Vec<sled::IVec>) -> io::Result<bool> {
+    fn remove(&self, keys: Vec<Key>) -> io::Result<bool> {
         if keys.is_empty() {
             return Ok(false);
         }
         let mut batch = Batch::default();
-        keys.into_iter().for_each(|key| batch.remove(key));
+        keys.iter().for_each(|key| batch.remove(key));
         self.database.apply(batch)?;
         Ok(true)
     }
@@ -315,9 +317,9 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.commit()?;
-        self.database.sync()?;
+    async fn finish(&mut self) -> io::Result<()> {
+        self.commit().await?;
+        self.database.sync().await?;
         self.sync_mark()
     }
 }
