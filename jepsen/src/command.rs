@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::bugs;
 use crate::cluster::Settings;
 use crate::cluster::isolation::{self, Isolation};
 use crate::matrix;
@@ -48,6 +49,8 @@ enum What {
     Test(Request),
     /// Runs every fault with the workload that sees most of it, and prints a table.
     Matrix(matrix::Matrix),
+    /// Runs programs with known bugs until each is caught, and the sound one with the same seeds.
+    Bugs(bugs::Bugs),
     /// Runs a test again: the same seed, the same faults.
     Replay {
         /// A test's directory in the store.
@@ -155,6 +158,7 @@ async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> any
             spares: 0,
             scratch: scratch.to_path_buf(),
             logs: PathBuf::new(),
+            environment: Vec::new(),
             faketime: FAKETIME.iter().map(PathBuf::from).find(|path| path.is_file()),
         },
         store: std::path::absolute(&arguments.places.store)?,
@@ -173,6 +177,7 @@ async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCo
         What::Test(request) => request.clone(),
         What::Replay { directory } => Request::load(directory)?,
         What::Matrix(matrix) => return matrix.run(ground).await,
+        What::Bugs(bugs) => return bugs.run(ground).await,
         What::Check { history } => return check_again(history),
     };
     let Finished { results, directory, not_injectable, .. } = runner::run(&request, ground).await?;

@@ -54,8 +54,8 @@ pub(crate) enum Op {
     Poll { seen: Option<Polled> },
     /// A request through a proxy.
     Request { key: Key, answer: Option<Answered> },
-    /// A change of the cluster's membership, in words.
-    Membership { change: String },
+    /// A change of the cluster's membership, in words, and who is no member after it.
+    Membership { change: String, leaves: Option<u32> },
     /// A fault that begins (`invoke`), has taken effect (`ok`) or did not (`fail`). `heals`: it ends the fault of that name.
     Fault { name: String, nodes: Vec<u32>, heals: bool, detail: String },
 }

@@ -3,9 +3,10 @@
 //!
 //! [`runner`] runs one test: a [`cluster`] of processes, the clients of a [`workload`], and the faults of a [`nemesis`], all recorded by
 //! one [`record::Recorder`]. [`check`] judges the history, [`report`] writes it down. [`command`] is the command line, [`matrix`] all
-//! tests in a row.
+//! tests in a row, [`bugs`] the test of the suite itself.
 
 mod backend;
+mod bugs;
 mod check;
 mod client;
 mod cluster;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::client::put_service;
-use crate::cluster::{Cluster, Settings};
+use crate::cluster::{Cluster, Settings, wait_for};
 use crate::history::{Event, Kind, Op};
 use crate::nemesis::{self, Fault, Plan, Stage};
 use crate::record::Recorder;
@@ -27,6 +27,8 @@ use crate::{check, report, routes};
 const FORM_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a healed cluster may take to recover.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
+/// The last faults are healed in less after the end of their time: the longest wait for a snapshot.
+const FAULTS_PATIENCE: Duration = Duration::from_secs(150);
 /// Operations go on for so long after the last fault.
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Clients end their operation under way in less.
@@ -172,13 +174,17 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
     let (plan, mut not_injectable) = plan(request, &scene)?;
     workload::initial_writes(&scene).await?;
     let mut clients = workload::start(&scene)?;
-    let faults = nemesis::play(&stage, plan);
+    let faults = tokio::time::timeout(Duration::from_secs(request.time) + FAULTS_PATIENCE, nemesis::play(&stage, plan));
     let end = async {
         watch_progress(&recorder, Duration::from_secs(request.time)).await;
         stop_faults.send_replace(true);
     };
     let (faults, ()) = tokio::join!(faults, end);
-    faults?;
+    let mut stuck = None;
+    match faults {
+        Ok(played) => played?,
+        Err(_) => stuck = Some(format!("a fault was not healed within {FAULTS_PATIENCE:?} of the end of the test")),
+    }
     tokio::time::sleep(AFTERMATH).await;
     stop_clients.send_replace(true);
     let ended = tokio::time::timeout(CLIENTS_PATIENCE, async {
@@ -194,6 +200,7 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
     }
     not_injectable.extend(notes.not_injectable);
     let mut wrong = notes.wrong;
+    wrong.extend(stuck);
     let recovery = conclude(&scene, &mut wrong).await?;
     Ok(Played { history: recorder.events(), recovery, wrong, not_injectable, no_changes: changes })
 }
@@ -224,6 +231,12 @@ async fn conclude(scene: &Scene, wrong: &mut Vec<String>) -> anyhow::Result<Opti
         }
     }
     let healed = Instant::now();
+    for id in cluster.members() {
+        if let Some(words) = ends_at_once(cluster, id).await {
+            wrong.push(format!("node {id} does not run any more: {words}"));
+            return Ok(None);
+        }
+    }
     if let Err(missing) = cluster.wait_recovered(RECOVERY_PATIENCE).await {
         wrong.push(format!("no recovery within {RECOVERY_PATIENCE:?} of the healing: {missing}"));
         return Ok(None);
@@ -235,6 +248,18 @@ async fn conclude(scene: &Scene, wrong: &mut Vec<String>) -> anyhow::Result<Opti
     }
     wrong.extend(workload::looks_at_each_node(scene).await?);
     Ok(Some(recovery))
+}
+
+/// What a node said before it ended, if it does not come up.
+async fn ends_at_once(cluster: &Cluster, id: u32) -> Option<String> {
+    let node = cluster.node(id);
+    let up = wait_for(RECOVERY_PATIENCE, || async {
+        if !node.runs().await {
+            return Some(false);
+        }
+        cluster.get(id, "/v1/cluster").await.map(|_| true)
+    });
+    (up.await == Some(false)).then(|| node.last_words())
 }
 
 /// A line every few seconds until the test's time is over.

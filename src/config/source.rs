@@ -20,6 +20,8 @@ const NOT_KEYS: &[&str] = &[
     "RAFTGATE_CONFIG",
     #[cfg(feature = "known-bugs")]
     "RAFTGATE_KNOWN_BUG",
+    #[cfg(feature = "known-bugs")]
+    "RAFTGATE_SYNC_DELAY_MS",
 ];
 
 /// How a message about a missing key begins: of what cannot be parsed without it, and of what cannot be run without it.

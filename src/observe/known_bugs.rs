@@ -16,8 +16,12 @@ pub enum KnownBug {
     SnapshotOneAhead,
     /// A write of unknown outcome is sent again although it has no idempotency key (I9).
     BlindRetry,
-    /// A leader that restarts leads on in its old term.
+    /// A leader that restarts leads on in its old term, although its followers may have committed what it never had on disk (I1, I4).
     LeaderRestore,
+    /// A node publishes what is appended and not committed (I4, I5).
+    PublishOnAppend,
+    /// A node whose data directory was wiped is taken back under its old id (I1).
+    IdReuse,
 }
 
 impl KnownBug {
@@ -31,6 +35,8 @@ impl KnownBug {
             KnownBug::SnapshotOneAhead => "snapshot-one-ahead",
             KnownBug::BlindRetry => "blind-retry",
             KnownBug::LeaderRestore => "leader-restore",
+            KnownBug::PublishOnAppend => "publish-on-append",
+            KnownBug::IdReuse => "id-reuse",
         }
     }
 
@@ -52,3 +58,18 @@ impl KnownBug {
         false
     }
 }
+
+/// Waits for a random part of `RAFTGATE_SYNC_DELAY_MS` before the log's sync, so that what a crash between append and sync breaks has the
+/// time to show. Not a bug: the sound program passes with it.
+#[cfg(feature = "known-bugs")]
+pub fn delay_sync() {
+    static MOST: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let most = *MOST.get_or_init(|| std::env::var("RAFTGATE_SYNC_DELAY_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0));
+    if most > 0 {
+        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(..=most)));
+    }
+}
+
+/// Nothing in this program.
+#[cfg(not(feature = "known-bugs"))]
+pub const fn delay_sync() {}

@@ -8,5 +8,5 @@ mod metrics;
 
 pub use access_log::{AccessEntry, AccessLog};
 pub use canary::{Canary, SchedulingGap};
-pub use known_bugs::KnownBug;
+pub use known_bugs::{KnownBug, delay_sync};
 pub use metrics::{Counter, CounterVec, Gauge, Histogram, Metrics};

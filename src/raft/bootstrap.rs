@@ -25,6 +25,7 @@ use super::server::VERSION;
 use super::shared::{Raft, Shared};
 use super::wire;
 use crate::model::NodeId;
+use crate::observe::KnownBug;
 use crate::pb::peer as pb;
 use crate::store::{ClusterId, Incarnation, Member};
 
@@ -149,6 +150,9 @@ fn next_step(own: NodeId, lowest: NodeId, hash: &Bytes, hellos: &BTreeMap<NodeId
     for (id, hello) in hellos {
         let Ok(hello) = hello else { continue };
         if let Some(cluster) = hello.cluster_id.filter(|_| hello.formed) {
+            if KnownBug::IdReuse.is_on() {
+                return Step::Adopt(cluster);
+            }
             return Step::Stop(format!(
                 "member {id} already belongs to cluster {cluster}: start this node with an empty data directory under a new id and \
                  join it (serve --join ADDRESS); if node {own} was a member, remove it first"

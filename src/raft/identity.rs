@@ -12,7 +12,7 @@ use tonic::metadata::MetadataValue;
 
 use super::wire;
 use crate::model::NodeId;
-use crate::observe::Metrics;
+use crate::observe::{KnownBug, Metrics};
 use crate::pb::peer::Header;
 use crate::store::{AppliedState, ClusterId, Incarnation};
 
@@ -145,7 +145,8 @@ impl Identity {
                 header.sender
             )
         };
-        (known.incarnation != incarnation).then(|| ("incarnation", detail()))
+        let is_other = known.incarnation != incarnation && !KnownBug::IdReuse.is_on();
+        is_other.then(|| ("incarnation", detail()))
     }
 }
 

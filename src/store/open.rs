@@ -356,6 +356,8 @@ fn assemble(
     let snapshots =
         Snapshots { directory: directory.clone(), advisor: advisor.clone(), failure: failure.clone(), metrics, blocking };
     let state_machine = StateMachine::new(current, feature_level_max, snapshots);
+    #[cfg(feature = "known-bugs")]
+    shared.publish_early_to(state_machine.early());
     let opened = Opened {
         applied: state_machine.applied(),
         states: state_machine.states(),

@@ -134,6 +134,11 @@ impl StateMachine {
         self.samples.clone()
     }
 
+    #[cfg(feature = "known-bugs")]
+    pub(crate) fn early(&self) -> watch::Sender<State> {
+        self.states.clone()
+    }
+
     #[cfg(test)]
     pub(crate) fn tamper(&self) -> Tamper {
         Tamper::clone(&self.tamper)

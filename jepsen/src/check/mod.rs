@@ -79,7 +79,8 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     wrong.extend_from_slice(&effects.wrong);
     let timeline = Timeline::build(&effects);
     let faults = Faults::gather(&operations);
-    let nodes = faults.survivors(test.nodes);
+    let left = operation::left(&operations);
+    let nodes: Vec<u32> = faults.survivors(test.nodes).into_iter().filter(|node| !left.contains(node)).collect();
     let (lost_of_routes, replayed) = replay::check(&operations, &effects, &timeline);
     let set = set::check(test, &operations, &effects, &nodes);
     let availability = availability::check(&operations, &effects, &faults);

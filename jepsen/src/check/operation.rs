@@ -3,7 +3,7 @@
 //! A history that does not pair is the suite's own fault, never the gateway's, and no checker can say anything about it: what is wrong
 //! with it is told apart, as the verdict `history`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::history::{Event, Kind, Op, Process};
 
@@ -151,6 +151,15 @@ fn is_answered(op: &Op) -> bool {
     }
 }
 
+/// Nodes that are, or may be, no members any more at the end.
+pub(crate) fn left(operations: &[Operation<'_>]) -> BTreeSet<u32> {
+    let leaves = |operation: &Operation<'_>| match operation.op() {
+        Op::Membership { leaves, .. } if operation.outcome() != Kind::Fail => *leaves,
+        _ => None,
+    };
+    operations.iter().filter_map(leaves).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +177,15 @@ mod tests {
             ["events 0-2, process 0 at node 1", "event 1, process 1 at node 2, never answered"]
         );
         assert_eq!((operations[1].outcome(), operations[1].finish()), (Kind::Info, u64::MAX));
+    }
+
+    #[test]
+    fn who_was_removed_or_may_have_been_is_no_member_at_the_end() {
+        let change = |leaves| Op::Membership { change: String::new(), leaves };
+        let mut story = Story::new();
+        story.run(0, 1, Kind::Ok, change(Some(1))).run(1, 1, Kind::Info, change(Some(2))).run(2, 1, Kind::Fail, change(Some(3)));
+        story.run(3, 1, Kind::Ok, change(None));
+        assert_eq!(left(&pair(&story.events).0), BTreeSet::from([1, 2]));
     }
 
     #[test]

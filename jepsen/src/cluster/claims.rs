@@ -26,6 +26,13 @@ impl Claims {
     }
 }
 
+impl Claim {
+    /// These nodes stay taken.
+    pub(crate) fn keep(mut self) {
+        self.nodes.clear();
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut taken = self.claims.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,6 +55,8 @@ mod tests {
         drop(first);
         assert_eq!(claims.take(&[3]).unwrap_err(), 3);
         drop(third);
-        assert!(claims.take(&[1, 2, 3]).is_ok());
+        drop(claims.take(&[1, 2, 3]).unwrap());
+        claims.take(&[2]).unwrap().keep();
+        assert_eq!(claims.take(&[1, 2]).unwrap_err(), 2);
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) scratch: PathBuf,
     /// Where the logs go.
     pub(crate) logs: PathBuf,
+    /// Further variables of the nodes' environment.
+    pub(crate) environment: Vec<(String, String)>,
     /// The library that lies about the time, where clocks shall jump.
     pub(crate) faketime: Option<PathBuf>,
 }
@@ -87,7 +89,8 @@ impl Cluster {
                 id,
                 host: if namespaces { namespaces::host(id) } else { format!("{subnet}.{id}") },
                 disk,
-                environment: clock_environment(settings.faketime.as_deref(), &directory)?,
+                environment: [clock_environment(settings.faketime.as_deref(), &directory)?, settings.environment.clone()]
+                    .concat(),
                 directory,
                 log: settings.logs.join(format!("node{id}.log")),
                 wrapper: if namespaces { namespaces::wrapper(id) } else { Vec::new() },

@@ -18,6 +18,10 @@ use super::disk::Disk;
 /// A process that was killed is gone in less.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How much of a log is told of a node that has ended.
+const LAST_WORDS: usize = 2;
+const LAST_WORDS_BYTES: usize = 4096;
+
 /// A node of the cluster under test.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -145,6 +149,14 @@ impl Node {
     /// Its process's number, while it runs.
     pub(crate) async fn pid(&self) -> Option<u32> {
         self.process.lock().await.as_ref().and_then(Child::id)
+    }
+
+    /// The last lines of its log that are not empty.
+    pub(crate) fn last_words(&self) -> String {
+        let Ok(log) = std::fs::read(&self.log) else { return "it has no log".to_owned() };
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(LAST_WORDS_BYTES)..]).into_owned();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join(" | ")
     }
 
     /// Whether the kernel holds its process stopped.

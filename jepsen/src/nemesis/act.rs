@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use rustix::process::Signal;
 use thiserror::Error;
 
 use super::START_PATIENCE;
@@ -15,6 +16,9 @@ use crate::workload::Scene;
 
 /// How long a fault waits for what it needs: a leader, a node that no other fault has.
 const NEEDS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A process that was killed is gone in less, unless its disk holds it.
+pub(super) const DEATH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a fault was not played to its end.
 #[derive(Debug, Error)]
@@ -156,6 +160,29 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
+    /// No other fault meets these nodes any more: one of them has ended and stays so.
+    pub(crate) fn lose(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.keep();
+        }
+    }
+
+    /// Sends a signal to a node's process. One that has ended although nothing ended it has done what it must not.
+    pub(crate) async fn signal(&self, id: u32, signal: Signal) -> Result<(), Trouble> {
+        let node = self.cluster().node(id);
+        if node.runs().await {
+            return Ok(node.signal(signal).await?);
+        }
+        Err(Trouble::Product(format!("node {id} has ended by itself: {}", node.last_words())))
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) async fn kill(&self, id: u32) -> Result<(), Trouble> {
+        self.signal(id, Signal::KILL).await?;
+        self.cluster().node(id).wait(DEATH_PATIENCE).await?;
+        Ok(())
+    }
+
     /// The fault begins.
     pub(crate) fn begin(&mut self, detail: impl Into<String>) {
         self.record(Kind::Invoke, false, detail.into(), None);
@@ -226,7 +253,10 @@ impl<'a> Act<'a> {
         });
         match alive.await {
             Some(true) => Ok(()),
-            Some(false) => Err(Trouble::Product(format!("node {id} ended by itself after its start; see its log"))),
+            Some(false) => {
+                let words = cluster.node(id).last_words();
+                Err(Trouble::Product(format!("node {id} ended by itself after its start: {words}")))
+            }
             None => Err(Trouble::Product(format!("node {id} did not answer within {START_PATIENCE:?} of its start"))),
         }
     }

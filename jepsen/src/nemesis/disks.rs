@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::act::{Act, Trouble};
+use super::act::{Act, DEATH_PATIENCE, Trouble};
 use super::processes::{restart, victims};
 use crate::cluster::{Switch, Throttle, wait_for};
 
@@ -12,8 +12,6 @@ use crate::cluster::{Switch, Throttle, wait_for};
 const SPREAD_MAX: Duration = Duration::from_millis(50);
 /// How long a cut waits for a write to be in flight.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
-/// A process that was killed is gone in less, unless its disk holds it.
-const DEATH_PATIENCE: Duration = Duration::from_secs(20);
 const SLOW_WRITES_A_SECOND: (u32, u32) = (5, 40);
 
 /// Cuts the power of one, a majority or all at once, while writes are in flight.
@@ -30,7 +28,7 @@ pub(super) async fn power_cut(act: &mut Act<'_>) -> Result<(), Trouble> {
     let in_flight = in_flight.ok_or_else(|| Trouble::Missed("no write was in flight".to_owned()))?;
     let spread = cut_all(switches)?;
     for &id in &act.nodes {
-        cluster.node(id).signal(Signal::KILL).await?;
+        act.signal(id, Signal::KILL).await?;
     }
     let mut alive = Vec::new();
     for &id in &act.nodes {
@@ -94,7 +92,7 @@ pub(super) async fn fill(act: &mut Act<'_>) -> Result<(), Trouble> {
     disk.empty()?;
     filled?;
     // Its storage has failed for as long as the process lives.
-    cluster.node(id).kill().await?;
+    act.kill(id).await?;
     act.start(id).await?;
     act.healed(format!("freed and restarted; the node had said that its storage failed: {failed:?}"));
     Ok(())

@@ -25,7 +25,7 @@ pub(super) async fn tear(act: &mut Act<'_>) -> Result<(), Trouble> {
     act.begin("");
     let (cluster, id) = (act.cluster(), act.nodes[0]);
     let node = cluster.node(id);
-    node.kill().await?;
+    act.kill(id).await?;
     let kept = keep(&node.data()).await?;
     let damage = damage(&node.data(), &mut act.rng)?;
     act.took_effect(damage);
@@ -51,7 +51,7 @@ pub(super) async fn wipe(act: &mut Act<'_>) -> Result<(), Trouble> {
     act.begin("");
     let (cluster, id) = (act.cluster(), act.nodes[0]);
     let node = cluster.node(id);
-    node.kill().await?;
+    act.kill(id).await?;
     let kept = keep(&node.data()).await?;
     fs::remove_dir_all(node.data()).context("remove the data directory")?;
     act.took_effect("the data directory is gone");
@@ -61,7 +61,7 @@ pub(super) async fn wipe(act: &mut Act<'_>) -> Result<(), Trouble> {
     // A node that cannot know yet whether it was a member may wait; what it must not do is take part.
     let took_part = !refused && cluster.get(id, "/readyz/control").await.is_some();
     if !refused {
-        node.kill().await?;
+        act.kill(id).await?;
     }
     let _ = fs::remove_dir_all(node.data());
     restore(&kept, &node.data()).await?;

@@ -36,6 +36,8 @@ faults! {
     KillMajority = "kill-majority", 500..=3000;
     /// kill -9 of all at once.
     KillAll = "kill-all", 200..=1500;
+    /// kill -9 of the leader, which is started again at once: before its lease has passed.
+    RestartLeader = "restart-leader", 300..=1200;
     /// SIGSTOP of one that does not lead.
     PauseFollower = "pause-follower", 1000..=6000;
     /// SIGSTOP of the leader.

@@ -73,6 +73,7 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
     let act = &mut act;
     let played = match planned.fault {
         Fault::KillFollower | Fault::KillLeader | Fault::KillMajority | Fault::KillAll => processes::kill(act).await,
+        Fault::RestartLeader => processes::restart_leader(act).await,
         Fault::PauseFollower | Fault::PauseLeader | Fault::PauseMajority => processes::pause(act).await,
         Fault::RollingRestart => processes::rolling_restart(act).await,
         Fault::PartitionLeaderMinority
@@ -101,6 +102,9 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
             Err(error.context(format!("nemesis {}", planned.fault.name())))
         }
         Err(trouble) => {
+            if matches!(trouble, Trouble::Product(_)) {
+                act.lose();
+            }
             act.gave_up(&trouble.to_string());
             stage.note(planned.fault, &trouble);
             Ok(())

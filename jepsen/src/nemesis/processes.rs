@@ -14,13 +14,15 @@ use crate::cluster::wait_for;
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
 /// How long a restarted node may take to be ready.
 const READY_PATIENCE: Duration = Duration::from_secs(40);
+/// How long a kill waits for a write to be in flight.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// The kernel stops a process at once, but its state is read from outside.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whom a fault of processes meets.
 pub(super) async fn victims(act: &mut Act<'_>) -> Result<Vec<u32>, Trouble> {
     Ok(match act.planned.fault {
-        Fault::KillLeader | Fault::PauseLeader => vec![act.leader().await?],
+        Fault::KillLeader | Fault::RestartLeader | Fault::PauseLeader => vec![act.leader().await?],
         Fault::KillFollower | Fault::PauseFollower => {
             let leader = act.leader().await?;
             act.shuffled(Some(leader)).into_iter().take(1).collect()
@@ -38,7 +40,7 @@ pub(super) async fn kill(act: &mut Act<'_>) -> Result<(), Trouble> {
     act.begin("SIGKILL");
     let cluster = act.cluster();
     for &id in &act.nodes {
-        cluster.node(id).signal(Signal::KILL).await?;
+        act.signal(id, Signal::KILL).await?;
     }
     for &id in &act.nodes {
         cluster.node(id).wait(STOP_PATIENCE).await?;
@@ -63,6 +65,25 @@ pub(super) async fn restart(act: &Act<'_>) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// kill -9 and a start at once, while writes are in flight: the node is back before the others have noticed.
+pub(super) async fn restart_leader(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let victims = victims(act).await?;
+    act.claim(victims)?;
+    act.begin("SIGKILL while writes are in flight, and a start at once");
+    let (cluster, id, recorder) = (act.cluster(), act.nodes[0], &act.stage.scene.recorder);
+    let in_flight = wait_for(WRITE_PATIENCE, || async { Some(recorder.writes_in_flight()).filter(|&writes| writes > 0) }).await;
+    let in_flight = in_flight.ok_or_else(|| Trouble::Missed("no write was in flight".to_owned()))?;
+    act.kill(id).await?;
+    let gone = Instant::now();
+    cluster.start(id).await?;
+    act.wait_alive(id).await?;
+    act.took_effect(format!("{in_flight} writes in flight; it answered again after {} ms", gone.elapsed().as_millis()));
+    act.heal();
+    act.healed("");
+    act.hold().await;
+    Ok(())
+}
+
 async fn refuses_connections(act: &Act<'_>, id: u32) -> Result<(), Trouble> {
     let address = act.cluster().node(id).admin;
     match timeout(SIGNAL_PATIENCE, TcpStream::connect(address)).await {
@@ -78,7 +99,7 @@ pub(super) async fn pause(act: &mut Act<'_>) -> Result<(), Trouble> {
     act.begin("SIGSTOP");
     let cluster = act.cluster();
     for &id in &act.nodes {
-        cluster.node(id).signal(Signal::STOP).await?;
+        act.signal(id, Signal::STOP).await?;
     }
     let stopped = wait_for(SIGNAL_PATIENCE, || async {
         for &id in &act.nodes {
@@ -113,14 +134,14 @@ pub(super) async fn rolling_restart(act: &mut Act<'_>) -> Result<(), Trouble> {
     let mut told = Vec::new();
     for id in act.nodes.clone() {
         let began = Instant::now();
-        cluster.node(id).signal(Signal::TERM).await?;
+        act.signal(id, Signal::TERM).await?;
         let code = cluster.node(id).wait(STOP_PATIENCE).await;
         let stopped = began.elapsed();
         match code {
             Ok(Some(0)) => {}
             Ok(code) => return Err(Trouble::Product(format!("node {id} ended with {code:?} after SIGTERM"))),
             Err(error) => {
-                cluster.node(id).kill().await?;
+                act.kill(id).await?;
                 act.start(id).await?;
                 return Err(Trouble::Product(format!("SIGTERM: {error:#}")));
             }

@@ -178,7 +178,7 @@ fn text_of(operation: &Operation<'_>) -> String {
             });
             format!("request {key}{}", answer.unwrap_or_default())
         }
-        Op::Membership { change } => format!("membership: {change}"),
+        Op::Membership { change, .. } => format!("membership: {change}"),
         Op::Fault { name, .. } => name.clone(),
     };
     let error = operation.end.and_then(|end| end.error.as_deref()).map(|error| format!("\n{error}")).unwrap_or_default();

@@ -58,6 +58,14 @@ impl Change {
             Change::DemoteAndPromote { member } => format!("demote node {member} and promote it again"),
         }
     }
+
+    /// Who is no member after it.
+    fn leaves(self) -> Option<u32> {
+        match self {
+            Change::Shrink { member } | Change::Replace { member, .. } => Some(member),
+            Change::Grow { .. } | Change::DemoteAndPromote { .. } => None,
+        }
+    }
 }
 
 /// Changes the membership until the test ends.
@@ -90,7 +98,7 @@ fn choose(choice: &mut Choice, members: &[u32], spare: Option<u32>) -> Change {
 
 /// Records the change; gives the process that goes on.
 async fn play(scene: &Scene, process: Process, change: Change) -> Process {
-    let op = Op::Membership { change: change.words() };
+    let op = Op::Membership { change: change.words(), leaves: change.leaves() };
     scene.recorder.invoke(process, None, op.clone());
     match make(&scene.cluster, change).await {
         Ok(()) => {

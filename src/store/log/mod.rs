@@ -49,6 +49,9 @@ pub(crate) struct LogShared {
     blocking: Blocking,
     metrics: Metrics,
     ended: watch::Sender<bool>,
+    /// Where a known bug publishes too early.
+    #[cfg(feature = "known-bugs")]
+    early: std::sync::OnceLock<watch::Sender<crate::model::State>>,
 }
 
 impl LogShared {
@@ -62,6 +65,8 @@ impl LogShared {
             blocking,
             metrics,
             ended: watch::Sender::new(false),
+            #[cfg(feature = "known-bugs")]
+            early: std::sync::OnceLock::new(),
         }
     }
 
@@ -86,6 +91,26 @@ impl LogShared {
     fn stopped(&self) -> io::Error {
         let reason = self.failure.reason().unwrap_or_else(|| "the log is closed".to_owned());
         io::Error::other(reason)
+    }
+
+    #[cfg(feature = "known-bugs")]
+    pub(crate) fn publish_early_to(&self, states: watch::Sender<crate::model::State>) {
+        let _ = self.early.set(states);
+    }
+
+    /// The known bug: State as if these entries were committed.
+    #[cfg(feature = "known-bugs")]
+    fn publish_early(&self, entries: &[Entry]) {
+        let Some(states) = self.early.get().filter(|_| crate::observe::KnownBug::PublishOnAppend.is_on()) else { return };
+        let mut state = states.borrow().clone();
+        for entry in entries {
+            if let Payload::Normal(proposal) = &entry.payload
+                && let Ok(command) = super::decode_command(&proposal.0)
+            {
+                state.apply(&command);
+            }
+        }
+        states.send_replace(state);
     }
 
     /// Queues a job, unless the log is closed or anything of this store has failed.
@@ -201,6 +226,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 tail.push(entry.clone(), entry_bytes(entry)).map_err(io::Error::other)?;
             }
         }
+        #[cfg(feature = "known-bugs")]
+        self.shared.publish_early(&entries);
         self.shared.push(Job::Append { entries, waiter: Waiter::Callback(callback), permit })
     }
 

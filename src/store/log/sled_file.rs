@@ -22,7 +22,7 @@ use sled::Db;
 
 use super::file::{Batch, Key, LogFile, Pairs};
 use super::panic_message;
-use crate::observe::KnownBug;
+use crate::observe::{KnownBug, delay_sync};
 use crate::store::sidecar::sync_directory;
 
 /// sled's page cache. Recent entries are read from memory, so that it has little to do.
@@ -70,6 +70,7 @@ impl SledFile {
 
     fn flush_and_sync(&self) -> io::Result<()> {
         self.db.flush()?;
+        delay_sync();
         if KnownBug::FlushWithoutSync.is_on() {
             return Ok(());
         }

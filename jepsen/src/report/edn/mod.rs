@@ -63,7 +63,7 @@ mod tests {
         let answer = (any::<u16>(), any::<Option<u64>>(), any::<Option<u64>>(), proptest::option::of(".*"), any::<u32>())
             .prop_map(|(status, revision, value, backend, life)| Answered { status, revision, value, backend, life });
         let request = (any::<u32>(), proptest::option::of(answer)).prop_map(|(key, answer)| Op::Request { key, answer });
-        let membership = ".*".prop_map(|change| Op::Membership { change });
+        let membership = (".*", any::<Option<u32>>()).prop_map(|(change, leaves)| Op::Membership { change, leaves });
         let fault = (".*", any::<Vec<u32>>(), any::<bool>(), ".*").prop_map(|(name, nodes, heals, detail)| Op::Fault {
             name,
             nodes,

@@ -68,7 +68,10 @@ fn op(line: &Edn) -> Result<Op, Error> {
             let (revision, backend) = (optional(line, "revision")?, text(line, "backend")?);
             Ok(Op::Request { key, answer: Some(Answered { status, revision, value, backend, life: number(line, "life")? }) })
         }
-        "membership" => Ok(Op::Membership { change: text(line, "value")?.ok_or(Error::Missing("value"))? }),
+        "membership" => {
+            let change = text(line, "value")?.ok_or(Error::Missing("value"))?;
+            Ok(Op::Membership { change, leaves: optional(line, "leaves")? })
+        }
         f @ ("fault" | "heal") => {
             let fault = required(line, "value")?;
             let nodes =

@@ -105,7 +105,12 @@ fn of_op(op: &Op, line: &mut Line) -> (&'static str, Edn) {
             let value = answer.as_ref().and_then(|answer| answer.value);
             ("request", Edn::Vector(vec![(*key).into(), value.into()]))
         }
-        Op::Membership { change } => ("membership", change.as_str().into()),
+        Op::Membership { change, leaves } => {
+            if leaves.is_some() {
+                line.put("leaves", *leaves);
+            }
+            ("membership", change.as_str().into())
+        }
         Op::Fault { name, nodes, heals, detail } => {
             let nodes = Edn::vector(nodes.iter().copied());
             let value = Edn::map([("name", name.as_str().into()), ("nodes", nodes), ("detail", detail.as_str().into())]);
