@@ -90,6 +90,7 @@ impl Matrix {
 fn workload_for(fault: Fault) -> &'static str {
     match fault {
         Fault::LeaderTransfer | Fault::RollingRestart | Fault::SwapStorm | Fault::SnapshotBehind => "traffic",
+        Fault::FlappingBackends | Fault::HugeChange | Fault::DiskError => "traffic",
         Fault::PowerCutOne | Fault::TornFile | Fault::WipedDisk => "set",
         Fault::PowerCutMajority | Fault::PartitionBridge | Fault::KillMajority => "txn",
         Fault::StuckDisk | Fault::DiskFull => "watch",

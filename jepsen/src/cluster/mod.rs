@@ -27,12 +27,16 @@ use node::Place;
 
 pub(crate) use claims::{Claim, Claims};
 pub(crate) use disk::Disk;
+pub(crate) use network::Direction;
 pub(crate) use node::Node;
 pub(crate) use power::Switch;
 pub(crate) use throttle::Throttle;
 
 /// How long a question to a node's admin API about itself may take.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// The deadline of another call of a node's admin API, and what its answer may take beyond.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const CALL_MARGIN: Duration = Duration::from_secs(10);
 /// Between two looks at a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -201,8 +205,21 @@ impl Cluster {
 
     /// A call of the admin API that is no operation of a client: status and body.
     pub(crate) async fn call(&self, id: u32, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+        self.call_within(id, method, path, body, CALL_TIMEOUT).await
+    }
+
+    /// The same with a deadline of its own, for the gateway too.
+    pub(crate) async fn call_within(
+        &self,
+        id: u32,
+        method: reqwest::Method,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> anyhow::Result<(u16, Value)> {
         let url = format!("http://{}{path}", self.node(id).admin);
-        let request = self.http.request(method, url).timeout(Duration::from_secs(15)).json(body);
+        let request = self.http.request(method, url).timeout(patience + CALL_MARGIN).json(body);
+        let request = request.header("raftgate-timeout", format!("{}s", patience.as_secs()));
         let answer = request.send().await?;
         Ok((answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null)))
     }

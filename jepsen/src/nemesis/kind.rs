@@ -84,6 +84,14 @@ faults! {
     SnapshotBehind = "snapshot-behind", 1000..=2000;
     /// Hundreds of changes a second.
     SwapStorm = "swap-storm", 3000..=6000;
+    /// Backends that are gone, reset connections, answer slowly, half-close, in turn.
+    FlappingBackends = "flapping-backends", 4000..=7000;
+    /// 10,000 routes in one transaction, and their removal in another.
+    HugeChange = "huge-change", 1000..=2000;
+    /// Every write and sync fails, and the process goes on.
+    DiskError = "disk-error", 2000..=4000;
+    /// The peer addresses of two nodes are swapped, as the leader sees it.
+    WrongPeer = "wrong-peer", 2000..=4000;
 }
 
 /// Two to four lanes of faults at once.
