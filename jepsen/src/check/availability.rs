@@ -139,7 +139,7 @@ const UPSTREAM_ERRORS: [&str; 7] = [
 /// Whether an answer says that it failed because of one of the window's backends. A window that names none is of all.
 fn blames(window: &Window<'_>, answer: &Answered) -> bool {
     let Some((error, service)) = answer.upstream_error().filter(|_| (502..=504).contains(&answer.status)) else { return false };
-    let mut broken = window.detail.split([' ', ',']).filter(|word| word.starts_with("backend-")).peekable();
+    let mut broken = window.detail.split([' ', ',', ':']).filter(|word| word.starts_with("backend-")).peekable();
     UPSTREAM_ERRORS.contains(&error) && (broken.peek().is_none() || broken.any(|backend| backend == service))
 }
 
@@ -288,7 +288,10 @@ mod tests {
         ] {
             let mut story = Story::new();
             story.ok(0, write(&[(1, 10)], 1)).wait(5_000).ok(1, request(1, 1, 10));
-            story.fault_told("flapping-backends", &[], "backend-2, backend-0").wait(1_000).ok(1, request(1, 1, 10));
+            story
+                .fault_told("flapping-backends", &[], "backend-0, backend-2: [Gone, Resets]")
+                .wait(1_000)
+                .ok(1, request(1, 1, 10));
             story.ok(1, answer).heal("flapping-backends", &[]).is("I6", outcome, "");
         }
     }

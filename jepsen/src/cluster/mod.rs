@@ -44,6 +44,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
+    /// Another build of it, for upgrades.
+    pub(crate) other_binary: Option<PathBuf>,
     pub(crate) isolation: Isolation,
     /// Members from the start.
     pub(crate) nodes: u32,
@@ -156,8 +158,13 @@ impl Cluster {
 
     /// Starts a node with further arguments of `serve`.
     pub(crate) async fn start_with(&self, id: u32, arguments: &[String]) -> anyhow::Result<()> {
+        self.start_program(id, &self.settings.binary, arguments).await
+    }
+
+    /// Starts a node with a program of its own.
+    pub(crate) async fn start_program(&self, id: u32, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
         let node = self.node(id);
-        node.start(&self.settings.binary, arguments).await?;
+        node.start(program, arguments).await?;
         if let Some(pid) = node.pid().await {
             self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pid);
         }

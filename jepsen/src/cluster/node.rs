@@ -147,6 +147,11 @@ impl Node {
         self.process.lock().await.as_ref().and_then(Child::id)
     }
 
+    /// The program that its process runs.
+    pub(crate) async fn program(&self) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/{}/exe", self.pid().await?)).ok()
+    }
+
     /// Whether the kernel holds its process stopped.
     pub(crate) async fn is_stopped(&self) -> bool {
         let Some(pid) = self.pid().await else { return false };

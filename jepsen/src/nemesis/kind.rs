@@ -80,6 +80,8 @@ faults! {
     LeaderTransfer = "leader-transfer", 500..=1500;
     /// SIGTERM and start, one node after the other.
     RollingRestart = "rolling-restart", 500..=1000;
+    /// The same with another program, and back.
+    RollingUpgrade = "rolling-upgrade", 500..=1000;
     /// A node is cut off until the log that it lacks is purged.
     SnapshotBehind = "snapshot-behind", 1000..=2000;
     /// Hundreds of changes a second.

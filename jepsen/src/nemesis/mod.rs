@@ -53,6 +53,9 @@ pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
         Fault::WrongPeer | Fault::PartitionBridge | Fault::PartitionRing => {
             (scene.nodes < 3).then(|| "needs at least three nodes".to_owned())
         }
+        Fault::RollingUpgrade => {
+            cluster.settings.other_binary.is_none().then(|| "needs another build: --other-binary PATH".to_owned())
+        }
         Fault::SwapStorm => scene.keys().is_empty().then(|| "this workload makes each route once".to_owned()),
         _ => None,
     }
@@ -87,6 +90,7 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
         Fault::KillFollower | Fault::KillLeader | Fault::KillMajority | Fault::KillAll => processes::kill(act).await,
         Fault::PauseFollower | Fault::PauseLeader | Fault::PauseMajority => processes::pause(act).await,
         Fault::RollingRestart => processes::rolling_restart(act).await,
+        Fault::RollingUpgrade => processes::rolling_upgrade(act).await,
         Fault::PartitionLeaderMinority
         | Fault::PartitionLeaderMajority
         | Fault::PartitionOneWay
