@@ -206,6 +206,7 @@ impl Life {
             revision: answer.revision(),
             value: answer.header(routes::VALUE_HEADER).and_then(|text| text.parse().ok()),
             backend: answer.header(routes::BACKEND_HEADER).map(str::to_owned),
+            proxy_status: answer.header("proxy-status").map(str::to_owned),
             life: self.0,
         }
     }

@@ -153,6 +153,7 @@ async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> any
     let ground = Ground {
         settings: Settings {
             binary: binary(&arguments.places)?,
+            other_binary: arguments.places.other_binary.as_deref().map(std::path::absolute).transpose()?,
             isolation,
             nodes: 0,
             spares: 0,

@@ -108,8 +108,19 @@ pub(crate) struct Answered {
     pub(crate) value: Option<Value>,
     /// The backend that answered, as it calls itself.
     pub(crate) backend: Option<String>,
+    /// `Proxy-Status`, where the gateway answered itself.
+    pub(crate) proxy_status: Option<String>,
     /// The life of the node.
     pub(crate) life: u32,
+}
+
+impl Answered {
+    /// Error type (RFC 9209, 2.3) and service that the gateway blames: `connection_refused` and `backend-1`.
+    pub(crate) fn upstream_error(&self) -> Option<(&str, &str)> {
+        let (error, details) = self.proxy_status.as_deref()?.strip_prefix("raftgate; error=")?.split_once(';')?;
+        let service = details.trim_start().strip_prefix("details=\"service ")?;
+        Some((error, service.split([' ', ':', '"']).next()?))
+    }
 }
 
 /// How many backends stand behind the proxies of a test.

@@ -38,6 +38,9 @@ pub(crate) struct Places {
     /// The raftgate to test. Default: the one beside this program, built if it is missing.
     #[arg(long, global = true, overrides_with = "binary")]
     pub(crate) binary: Option<PathBuf>,
+    /// Another build of raftgate, to which a rolling upgrade goes and from which it comes back.
+    #[arg(long, global = true)]
+    pub(crate) other_binary: Option<PathBuf>,
     /// Where results go.
     #[arg(long, global = true, default_value = "store")]
     pub(crate) store: PathBuf,

@@ -168,6 +168,7 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
         seed: request.seed,
         nodes: request.nodes,
         spares: if changes.is_none() { cluster.settings.spares } else { 0 },
+        backends: Arc::new(backends),
         stop: clients_stop,
     };
     let stage = Stage::new(Scene { stop: faults_stop, ..scene.clone() });

@@ -9,7 +9,7 @@
 //! | pause | from the fault until 1 s after the process goes on |
 //! | restart in good order | as a kill, and only what began after it: what was under way has to be finished |
 //! | disk full, slow, broken | nothing while it lasts; the restart that heals it, as a kill |
-//! | broken backends | 502, 503 and 504, at every node, until 1 s after their healing |
+//! | broken backends | 502, 503 and 504 whose `Proxy-Status` blames one of them, at every node, until 1 s after their healing |
 //! | partitions, loss, delay, clocks, leader transfer, storms of changes | nothing |
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use super::Finding;
 use super::effect::Effects;
 use super::fault::{Class, Faults, Window};
 use super::operation::Operation;
-use crate::history::{Kind, Op};
+use crate::history::{Answered, Kind, Op};
 use crate::test::Outcome;
 
 /// How long a node may take from its start to its first answer.
@@ -118,12 +118,29 @@ fn excuses(window: &Window<'_>, operation: &Operation<'_>, (begin, end): (u64, u
         Class::Disk => window.hits(node) && window.healing < u64::MAX && on(window.healing, until_up()),
         Class::Paused => window.hits(node) && on(window.begin, echo),
         Class::Backend => {
-            let right =
-                matches!(operation.op(), Op::Request { answer: Some(answer), .. } if (502..=504).contains(&answer.status));
+            let right = matches!(operation.op(), Op::Request { answer: Some(answer), .. } if blames(window, answer));
             right && on(window.begin, echo)
         }
         Class::Other => false,
     }
+}
+
+/// What a gateway may say of a backend that broke (RFC 9209, 2.3): none of these is an error of its own.
+const UPSTREAM_ERRORS: [&str; 7] = [
+    "connection_refused",
+    "connection_terminated",
+    "connection_timeout",
+    "connection_limit_reached",
+    "destination_unavailable",
+    "http_protocol_error",
+    "http_response_timeout",
+];
+
+/// Whether an answer says that it failed because of one of the window's backends. A window that names none is of all.
+fn blames(window: &Window<'_>, answer: &Answered) -> bool {
+    let Some((error, service)) = answer.upstream_error().filter(|_| (502..=504).contains(&answer.status)) else { return false };
+    let mut broken = window.detail.split([' ', ',', ':']).filter(|word| word.starts_with("backend-")).peekable();
+    UPSTREAM_ERRORS.contains(&error) && (broken.peek().is_none() || broken.any(|backend| backend == service))
 }
 
 /// When nodes showed that they serve.
@@ -181,7 +198,7 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use crate::check::story::{Story, refused, request, write};
+    use crate::check::story::{Story, failed_upstream, refused, request, write};
     use crate::history::Kind;
     use crate::test::Outcome;
 
@@ -260,11 +277,22 @@ mod tests {
 
     #[test]
     fn broken_backends_excuse_the_answers_that_say_so() {
-        for (status, outcome) in [(502, Outcome::Pass), (504, Outcome::Pass), (500, Outcome::Fail)] {
-            around("backend-kill", |story| {
-                story.run(1, 3, Kind::Ok, refused(1, status, Some(1)));
-            })
-            .is("I6", outcome, "");
+        for (answer, outcome) in [
+            (failed_upstream(1, 502, 1, "connection_refused", "backend-2"), Outcome::Pass),
+            (failed_upstream(1, 504, 1, "http_response_timeout", "backend-2"), Outcome::Pass),
+            // Not the status, not the error, not the backend of a broken one; or nobody is blamed.
+            (failed_upstream(1, 500, 1, "connection_refused", "backend-2"), Outcome::Fail),
+            (failed_upstream(1, 502, 1, "proxy_internal_error", "backend-2"), Outcome::Fail),
+            (failed_upstream(1, 502, 1, "connection_refused", "backend-3"), Outcome::Fail),
+            (refused(1, 502, Some(1)), Outcome::Fail),
+        ] {
+            let mut story = Story::new();
+            story.ok(0, write(&[(1, 10)], 1)).wait(5_000).ok(1, request(1, 1, 10));
+            story
+                .fault_told("flapping-backends", &[], "backend-0, backend-2: [Gone, Resets]")
+                .wait(1_000)
+                .ok(1, request(1, 1, 10));
+            story.ok(1, answer).heal("flapping-backends", &[]).is("I6", outcome, "");
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) enum Class {
 }
 
 /// Words in names, the first that fits.
-const CLASSES: [(&str, Class); 28] = [
+const CLASSES: [(&str, Class); 25] = [
     ("backend", Class::Backend),
     ("wipe", Class::Data),
     ("torn", Class::Data),
@@ -49,9 +49,6 @@ const CLASSES: [(&str, Class); 28] = [
     ("crash", Class::Down),
     ("failpoint", Class::Down),
     ("dies", Class::Down),
-    ("wrong-peer", Class::Down),
-    ("wrong-cluster", Class::Down),
-    ("swapped", Class::Down),
     ("pause", Class::Paused),
     ("stop", Class::Paused),
     ("disk", Class::Disk),
@@ -73,6 +70,8 @@ pub(crate) struct Window<'a> {
     pub(crate) class: Class,
     /// Empty for a fault of the whole cluster.
     pub(crate) nodes: &'a [u32],
+    /// What was said of it beside its nodes: the backends that it breaks.
+    pub(crate) detail: &'a str,
     pub(crate) begin: u64,
     /// When it had taken effect; none where it never did.
     pub(crate) effect: Option<u64>,
@@ -107,12 +106,14 @@ impl<'a> Faults<'a> {
         for operation in operations {
             let Op::Fault { heals: false, .. } = operation.invoke.op else { continue };
             // Which nodes it met may be known only from its effect.
-            let Op::Fault { name, nodes, .. } = operation.end.map_or(&operation.invoke.op, |end| &end.op) else { continue };
+            let Op::Fault { name, nodes, detail, .. } = operation.end.map_or(&operation.invoke.op, |end| &end.op) else {
+                continue;
+            };
             let effect = operation.end.filter(|end| end.kind == Kind::Ok).map(|end| end.time);
             // One that certainly did not happen is over with its answer.
             let end = operation.end.filter(|end| end.kind == Kind::Fail).map_or(u64::MAX, |end| end.time);
             let begin = operation.invoke.time;
-            windows.push(Window { name, class: class_of(name), nodes, begin, effect, healing: end, end });
+            windows.push(Window { name, class: class_of(name), nodes, detail, begin, effect, healing: end, end });
         }
         for operation in operations {
             let Op::Fault { name: healed, nodes: healed_nodes, heals: true, .. } = &operation.invoke.op else { continue };
@@ -182,7 +183,11 @@ mod tests {
             ("slow-disk", Class::Disk),
             ("fsync-error", Class::Disk),
             ("member-remove", Class::Removed),
-            ("backend-flap", Class::Backend),
+            ("flapping-backends", Class::Backend),
+            ("disk-error", Class::Disk),
+            ("rolling-upgrade", Class::Restart),
+            ("huge-change", Class::Other),
+            ("wrong-peer", Class::Other),
             ("partition-one-way", Class::Other),
             ("clock-jump", Class::Other),
             ("leader-transfer", Class::Other),

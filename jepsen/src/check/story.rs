@@ -44,6 +44,12 @@ impl Story {
         self.nemesis(name, nodes, false, Kind::Ok)
     }
 
+    /// A fault that says more than its nodes.
+    pub(crate) fn fault_told(&mut self, name: &str, nodes: &[u32], detail: &str) -> &mut Story {
+        let fault = Op::Fault { name: name.to_owned(), nodes: nodes.to_vec(), heals: false, detail: detail.to_owned() };
+        self.add(Process::Nemesis, Kind::Invoke, None, fault.clone()).add(Process::Nemesis, Kind::Ok, None, fault)
+    }
+
     pub(crate) fn heal(&mut self, name: &str, nodes: &[u32]) -> &mut Story {
         self.nemesis(name, nodes, true, Kind::Ok)
     }
@@ -149,12 +155,20 @@ pub(crate) fn poll(revision: u64, digest: &str, life: u32) -> Op {
 
 /// A proxied request that a backend answered.
 pub(crate) fn request(key: Key, revision: u64, value: Value) -> Op {
-    let answer =
-        Answered { status: 200, revision: Some(revision), value: Some(value), backend: Some(backend_of(value)), life: 1 };
+    let backend = Some(backend_of(value));
+    let answer = Answered { status: 200, revision: Some(revision), value: Some(value), backend, proxy_status: None, life: 1 };
     Op::Request { key, answer: Some(answer) }
 }
 
 /// A proxied request that the gateway answered itself.
 pub(crate) fn refused(key: Key, status: u16, revision: Option<u64>) -> Op {
-    Op::Request { key, answer: Some(Answered { status, revision, value: None, backend: None, life: 1 }) }
+    let answer = Answered { status, revision, value: None, backend: None, proxy_status: None, life: 1 };
+    Op::Request { key, answer: Some(answer) }
+}
+
+/// A proxied request that the gateway answered itself, for something that a backend did.
+pub(crate) fn failed_upstream(key: Key, status: u16, revision: u64, error: &str, backend: &str) -> Op {
+    let proxy_status = Some(format!("raftgate; error={error}; details=\"service {backend}: it broke\""));
+    let answer = Answered { status, revision: Some(revision), value: None, backend: None, proxy_status, life: 1 };
+    Op::Request { key, answer: Some(answer) }
 }

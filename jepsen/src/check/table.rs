@@ -29,6 +29,16 @@ fn judge(
 ) -> Option<Result<(), String>> {
     let place = operation.place();
     let Some(value) = answer.value else {
+        if let Some((blamed, revision)) = answer.upstream_error().map(|(_, service)| service).zip(answer.revision) {
+            // What nobody saw may have been the table's.
+            let held = timeline.held(key, revision).filter(|held| held.exact && !timeline.is_unsure(key))?;
+            let named = backend_of(held.value);
+            return Some(if named == blamed {
+                Ok(())
+            } else {
+                Err(format!("{place}: route {key} named {named} at revision {revision}, and {blamed} is blamed"))
+            });
+        }
         // An answer of the gateway itself, without a route: 404. Any other shows no value because no filter ran.
         let revision = answer.revision.filter(|_| answer.status == 404)?;
         return Some(match timeline.held(key, revision) {
@@ -77,7 +87,7 @@ fn at_revision(
 
 #[cfg(test)]
 mod tests {
-    use crate::check::story::{Story, read, refused, request, write};
+    use crate::check::story::{Story, failed_upstream, read, refused, request, write};
     use crate::history::{Answered, Kind, Op};
     use crate::test::Outcome;
 
@@ -116,13 +126,22 @@ mod tests {
             story.ok(2, answer).is("I5", Outcome::Fail, words);
         }
         let backend = Some("backend-3".to_owned());
-        let answer = Answered { status: 200, revision: Some(1), value: Some(10), backend, life: 1 };
+        let answer = Answered { status: 200, revision: Some(1), value: Some(10), backend, proxy_status: None, life: 1 };
         let mut story = two_writes();
         story.ok(2, Op::Request { key: 1, answer: Some(answer) }).is(
             "I5",
             Outcome::Fail,
             "names backend-2, and backend-3 answered",
         );
+    }
+
+    #[test]
+    fn the_backend_that_is_blamed_is_the_routes_own() {
+        for (blamed, outcome) in [("backend-2", Outcome::Pass), ("backend-0", Outcome::Fail)] {
+            let mut story = Story::new();
+            story.ok(0, write(&[(1, 10)], 1)).ok(0, write(&[(1, 20)], 3));
+            story.ok(2, failed_upstream(1, 502, 2, "connection_refused", blamed)).is("I5", outcome, "");
+        }
     }
 
     #[test]

@@ -27,12 +27,16 @@ use node::Place;
 
 pub(crate) use claims::{Claim, Claims};
 pub(crate) use disk::Disk;
+pub(crate) use network::Direction;
 pub(crate) use node::Node;
 pub(crate) use power::Switch;
 pub(crate) use throttle::Throttle;
 
 /// How long a question to a node's admin API about itself may take.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// The deadline of another call of a node's admin API, and what its answer may take beyond.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const CALL_MARGIN: Duration = Duration::from_secs(10);
 /// Between two looks at a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -40,6 +44,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) binary: PathBuf,
+    /// Another build of it, for upgrades.
+    pub(crate) other_binary: Option<PathBuf>,
     pub(crate) isolation: Isolation,
     /// Members from the start.
     pub(crate) nodes: u32,
@@ -155,8 +161,13 @@ impl Cluster {
 
     /// Starts a node with further arguments of `serve`.
     pub(crate) async fn start_with(&self, id: u32, arguments: &[String]) -> anyhow::Result<()> {
+        self.start_program(id, &self.settings.binary, arguments).await
+    }
+
+    /// Starts a node with a program of its own.
+    pub(crate) async fn start_program(&self, id: u32, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
         let node = self.node(id);
-        node.start(&self.settings.binary, arguments).await?;
+        node.start(program, arguments).await?;
         if let Some(pid) = node.pid().await {
             self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pid);
         }
@@ -204,8 +215,21 @@ impl Cluster {
 
     /// A call of the admin API that is no operation of a client: status and body.
     pub(crate) async fn call(&self, id: u32, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+        self.call_within(id, method, path, body, CALL_TIMEOUT).await
+    }
+
+    /// The same with a deadline of its own, for the gateway too.
+    pub(crate) async fn call_within(
+        &self,
+        id: u32,
+        method: reqwest::Method,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> anyhow::Result<(u16, Value)> {
         let url = format!("http://{}{path}", self.node(id).admin);
-        let request = self.http.request(method, url).timeout(Duration::from_secs(15)).json(body);
+        let request = self.http.request(method, url).timeout(patience + CALL_MARGIN).json(body);
+        let request = request.header("raftgate-timeout", format!("{}s", patience.as_secs()));
         let answer = request.send().await?;
         Ok((answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null)))
     }

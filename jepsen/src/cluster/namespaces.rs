@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::network::{Link, Rules};
+use super::network::{Direction, Link, Rules};
+use super::node::PEER_PORT;
 use super::shell::{run, run_with};
 
 const BRIDGE: &str = "nodes";
@@ -79,6 +80,11 @@ impl Namespaces {
         Ok(packets(&listing, &host(from)))
     }
 
+    /// Directs what a node sends to the peer addresses of two others.
+    pub(crate) async fn direct(&self, sender: u32, pair: (u32, u32), direction: Direction) -> anyhow::Result<()> {
+        self.nft(sender, &directions(pair, direction)).await.map(drop)
+    }
+
     async fn nft(&self, node: u32, script: &str) -> anyhow::Result<String> {
         let net = format!("--net=/run/netns/{}", name(node));
         run_with("nsenter", &[&net, "--", "nft", "-f", "-"], script).await
@@ -102,6 +108,22 @@ fn script(node: u32, rules: &Rules) -> String {
     text
 }
 
+/// The rules for what a node sends to the peers of a pair, in one transaction.
+fn directions((one, other): (u32, u32), direction: Direction) -> String {
+    let (one, other) = (host(one), host(other));
+    let chain = match direction {
+        Direction::Right => String::new(),
+        Direction::Reset => format!(
+            "chain output {{ type filter hook output priority 0; ip daddr {{ {one}, {other} }} tcp dport {PEER_PORT} reject with tcp reset; }}\n"
+        ),
+        Direction::Swapped => format!(
+            "chain output {{ type nat hook output priority -100; ip daddr {one} tcp dport {PEER_PORT} dnat to {other}; \
+             ip daddr {other} tcp dport {PEER_PORT} dnat to {one}; }}\n"
+        ),
+    };
+    format!("table ip directions\ndelete table ip directions\ntable ip directions {{\n{chain}}}\n")
+}
+
 /// The count of packets in the listed rule for a source.
 fn packets(listing: &str, source: &str) -> u64 {
     let rules = listing.lines().filter(|line| line.split_whitespace().any(|word| word == source));
@@ -115,6 +137,15 @@ mod tests {
 
     use super::super::network::Rule;
     use super::*;
+
+    #[test]
+    fn what_is_for_the_one_goes_to_the_other() {
+        let swapped = directions((2, 3), Direction::Swapped);
+        assert!(swapped.contains("ip daddr 10.77.0.2 tcp dport 7081 dnat to 10.77.0.3;"), "{swapped}");
+        assert!(swapped.contains("ip daddr 10.77.0.3 tcp dport 7081 dnat to 10.77.0.2;"), "{swapped}");
+        assert!(directions((2, 3), Direction::Reset).contains("{ 10.77.0.2, 10.77.0.3 }"));
+        assert!(!directions((2, 3), Direction::Right).contains("chain"));
+    }
 
     #[test]
     fn a_node_drops_what_comes_to_it_and_its_counters_are_read() {

@@ -52,6 +52,17 @@ pub(crate) struct Network {
     held: Mutex<Held>,
 }
 
+/// Where what a node sends to two others goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To each what is for it.
+    Right,
+    /// Every packet is answered with a reset: no connection lives on.
+    Reset,
+    /// New connections to the one come to the other.
+    Swapped,
+}
+
 /// By what links are disturbed.
 #[derive(Debug)]
 pub(crate) enum Means {
@@ -80,6 +91,14 @@ impl Network {
     /// A sound network.
     pub(crate) fn new(means: Means) -> Network {
         Network { means, held: Mutex::default() }
+    }
+
+    /// Directs what a node sends to the peer addresses of two others.
+    pub(crate) async fn direct(&self, sender: u32, pair: (u32, u32), direction: Direction) -> anyhow::Result<()> {
+        match &self.means {
+            Means::Namespaces(namespaces) => namespaces.direct(sender, pair, direction).await,
+            Means::Links(_) => anyhow::bail!("proxies of connections cannot swap addresses"),
+        }
     }
 
     /// Whether whole packets are handled, so that loss is loss and directions are directions.

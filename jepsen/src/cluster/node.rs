@@ -159,6 +159,11 @@ impl Node {
         lines[lines.len().saturating_sub(LAST_WORDS)..].join(" | ")
     }
 
+    /// The program that its process runs.
+    pub(crate) async fn program(&self) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/{}/exe", self.pid().await?)).ok()
+    }
+
     /// Whether the kernel holds its process stopped.
     pub(crate) async fn is_stopped(&self) -> bool {
         let Some(pid) = self.pid().await else { return false };

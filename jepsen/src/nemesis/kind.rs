@@ -82,10 +82,20 @@ faults! {
     LeaderTransfer = "leader-transfer", 500..=1500;
     /// SIGTERM and start, one node after the other.
     RollingRestart = "rolling-restart", 500..=1000;
+    /// The same with another program, and back.
+    RollingUpgrade = "rolling-upgrade", 500..=1000;
     /// A node is cut off until the log that it lacks is purged.
     SnapshotBehind = "snapshot-behind", 1000..=2000;
     /// Hundreds of changes a second.
     SwapStorm = "swap-storm", 3000..=6000;
+    /// Backends that are gone, reset connections, answer slowly, half-close, in turn.
+    FlappingBackends = "flapping-backends", 4000..=7000;
+    /// 10,000 routes in one transaction, and their removal in another.
+    HugeChange = "huge-change", 1000..=2000;
+    /// Every write and sync fails, and the process goes on.
+    DiskError = "disk-error", 2000..=4000;
+    /// The peer addresses of two nodes are swapped, as the leader sees it.
+    WrongPeer = "wrong-peer", 2000..=4000;
 }
 
 /// Two to four lanes of faults at once.

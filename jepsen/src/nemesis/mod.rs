@@ -5,11 +5,15 @@
 //! seen to have taken effect.
 
 mod act;
+mod backends;
 mod clock;
+mod disk_error;
 mod disks;
 mod files;
+mod huge;
 mod kind;
 mod leadership;
+mod peers;
 mod plan;
 mod processes;
 mod splits;
@@ -33,14 +37,25 @@ pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
     let cluster = &scene.cluster;
     let images = || (!cluster.nodes[0].disk.is_image()).then(|| "nodes have no disk images of their own here".to_owned());
     match fault {
-        Fault::PowerCutOne | Fault::PowerCutMajority | Fault::PowerCutAll | Fault::DiskFull | Fault::StuckDisk => images(),
+        Fault::PowerCutOne
+        | Fault::PowerCutMajority
+        | Fault::PowerCutAll
+        | Fault::DiskFull
+        | Fault::StuckDisk
+        | Fault::DiskError => images(),
         Fault::SlowDisk => images().or_else(crate::cluster::Throttle::refusal),
         Fault::ClockJump => cluster.settings.faketime.is_none().then(|| "libfaketime is not installed".to_owned()),
         Fault::Delay => cluster
             .network
             .is_of_packets()
             .then(|| "packets cannot be delayed here, only TCP connections: run with --isolation loopback".to_owned()),
-        Fault::PartitionBridge | Fault::PartitionRing => (scene.nodes < 3).then(|| "needs at least three nodes".to_owned()),
+        Fault::WrongPeer if !cluster.network.is_of_packets() => Some("addresses can be swapped only in namespaces".to_owned()),
+        Fault::WrongPeer | Fault::PartitionBridge | Fault::PartitionRing => {
+            (scene.nodes < 3).then(|| "needs at least three nodes".to_owned())
+        }
+        Fault::RollingUpgrade => {
+            cluster.settings.other_binary.is_none().then(|| "needs another build: --other-binary PATH".to_owned())
+        }
         Fault::SwapStorm => scene.keys().is_empty().then(|| "this workload makes each route once".to_owned()),
         _ => None,
     }
@@ -76,6 +91,7 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
         Fault::RestartLeader => processes::restart_leader(act).await,
         Fault::PauseFollower | Fault::PauseLeader | Fault::PauseMajority => processes::pause(act).await,
         Fault::RollingRestart => processes::rolling_restart(act).await,
+        Fault::RollingUpgrade => processes::rolling_upgrade(act).await,
         Fault::PartitionLeaderMinority
         | Fault::PartitionLeaderMajority
         | Fault::PartitionOneWay
@@ -94,6 +110,10 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
         Fault::LeaderTransfer => leadership::transfer(act).await,
         Fault::SnapshotBehind => splits::fall_behind(act).await,
         Fault::SwapStorm => storm::swap(act).await,
+        Fault::FlappingBackends => backends::flap(act).await,
+        Fault::HugeChange => huge::change(act).await,
+        Fault::DiskError => disk_error::fail(act).await,
+        Fault::WrongPeer => peers::swap(act).await,
     };
     match played {
         Ok(()) => Ok(()),

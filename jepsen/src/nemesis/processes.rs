@@ -1,5 +1,6 @@
 //! Processes that are killed, stopped, and restarted in order.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -130,6 +131,39 @@ pub(super) async fn rolling_restart(act: &mut Act<'_>) -> Result<(), Trouble> {
     let order = act.shuffled(None);
     act.claim(order)?;
     act.begin("SIGTERM, one by one");
+    let told = restart_one_by_one(act, &act.cluster().settings.binary).await?;
+    act.took_effect(told);
+    act.heal();
+    act.healed("");
+    Ok(())
+}
+
+/// The same with another program, and later back.
+pub(super) async fn rolling_upgrade(act: &mut Act<'_>) -> Result<(), Trouble> {
+    let settings = &act.cluster().settings;
+    let other = settings.other_binary.as_deref().ok_or_else(|| Trouble::NotInjectable("there is no other build".to_owned()))?;
+    let order = act.shuffled(None);
+    act.claim(order)?;
+    act.begin("SIGTERM, one by one, and another build");
+    let told = restart_one_by_one(act, other).await?;
+    one_table(act).await?;
+    act.took_effect(told);
+    act.hold().await;
+    act.heal();
+    let told = restart_one_by_one(act, &settings.binary).await?;
+    one_table(act).await?;
+    act.healed(told);
+    Ok(())
+}
+
+/// All members serve one table of one digest.
+async fn one_table(act: &Act<'_>) -> Result<(), Trouble> {
+    // Under writes their revisions differ at most looks, and agree at some.
+    act.cluster().wait_recovered(READY_PATIENCE).await.map_err(Trouble::Product)
+}
+
+/// Restarts each node of the act as this program. Gives how long each took.
+async fn restart_one_by_one(act: &Act<'_>, program: &Path) -> Result<String, Trouble> {
     let cluster = act.cluster();
     let mut told = Vec::new();
     for id in act.nodes.clone() {
@@ -146,7 +180,13 @@ pub(super) async fn rolling_restart(act: &mut Act<'_>) -> Result<(), Trouble> {
                 return Err(Trouble::Product(format!("SIGTERM: {error:#}")));
             }
         }
-        act.start(id).await?;
+        cluster.start_program(id, program, &[]).await?;
+        act.wait_alive(id).await?;
+        if let Some(running) = cluster.node(id).program().await
+            && running != program
+        {
+            return Err(Trouble::Missed(format!("node {id} runs {}", running.display())));
+        }
         let ready = wait_for(READY_PATIENCE, || cluster.get(id, "/readyz/control")).await;
         if ready.is_none() {
             return Err(Trouble::Product(format!("node {id} was not ready within {READY_PATIENCE:?} of its restart")));
@@ -158,8 +198,5 @@ pub(super) async fn rolling_restart(act: &mut Act<'_>) -> Result<(), Trouble> {
         ));
         act.hold_for(act.planned.length / 3).await;
     }
-    act.took_effect(told.join("; "));
-    act.heal();
-    act.healed("");
-    Ok(())
+    Ok(told.join("; "))
 }

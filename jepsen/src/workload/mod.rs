@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::backend::Backend;
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::history::{Key, Value};
@@ -48,6 +49,8 @@ pub(crate) struct Scene {
     pub(crate) nodes: u32,
     /// Nodes that can join; none where the program cannot change its membership.
     pub(crate) spares: u32,
+    /// What stands behind the proxies.
+    pub(crate) backends: Arc<Vec<Backend>>,
     /// True once the clients shall stop.
     pub(crate) stop: watch::Receiver<bool>,
 }

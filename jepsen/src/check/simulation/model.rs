@@ -199,7 +199,8 @@ impl Model<'_> {
             Op::Request { key, .. } => {
                 let value = self.tables[node.served].get(key).map(|(_, value)| *value);
                 let (status, backend) = (if value.is_some() { 200 } else { 404 }, value.map(backend_of));
-                let answer = Answered { status, revision: Some(node.served as u64), value, backend, life: node.life };
+                let revision = Some(node.served as u64);
+                let answer = Answered { status, revision, value, backend, proxy_status: None, life: node.life };
                 (Kind::Ok, Op::Request { key: *key, answer: Some(answer) })
             }
             Op::Membership { .. } | Op::Fault { .. } => unreachable!("no client of the model asks for it"),

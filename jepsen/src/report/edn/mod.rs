@@ -60,8 +60,17 @@ mod tests {
             .prop_map(|seen| Op::ReadAll { seen: seen.map(|(revision, items)| ReadAll { revision, items }) });
         let poll = proptest::option::of((any::<u64>(), ".*", any::<u32>()))
             .prop_map(|seen| Op::Poll { seen: seen.map(|(revision, digest, life)| Polled { revision, digest, life }) });
-        let answer = (any::<u16>(), any::<Option<u64>>(), any::<Option<u64>>(), proptest::option::of(".*"), any::<u32>())
-            .prop_map(|(status, revision, value, backend, life)| Answered { status, revision, value, backend, life });
+        let texts = (proptest::option::of(".*"), proptest::option::of(".*"));
+        let answer = (any::<u16>(), any::<Option<u64>>(), any::<Option<u64>>(), texts, any::<u32>()).prop_map(
+            |(status, revision, value, (backend, proxy_status), life)| Answered {
+                status,
+                revision,
+                value,
+                backend,
+                proxy_status,
+                life,
+            },
+        );
         let request = (any::<u32>(), proptest::option::of(answer)).prop_map(|(key, answer)| Op::Request { key, answer });
         let membership = (".*", any::<Option<u32>>()).prop_map(|(change, leaves)| Op::Membership { change, leaves });
         let fault = (".*", any::<Vec<u32>>(), any::<bool>(), ".*").prop_map(|(name, nodes, heals, detail)| Op::Fault {

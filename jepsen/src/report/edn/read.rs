@@ -66,7 +66,8 @@ fn op(line: &Edn) -> Result<Op, Error> {
             let (key, value) = key_and_value(line)?;
             let Some(status) = optional(line, "status")? else { return Ok(Op::Request { key, answer: None }) };
             let (revision, backend) = (optional(line, "revision")?, text(line, "backend")?);
-            Ok(Op::Request { key, answer: Some(Answered { status, revision, value, backend, life: number(line, "life")? }) })
+            let (proxy_status, life) = (text(line, "proxy-status")?, number(line, "life")?);
+            Ok(Op::Request { key, answer: Some(Answered { status, revision, value, backend, proxy_status, life }) })
         }
         "membership" => {
             let change = text(line, "value")?.ok_or(Error::Missing("value"))?;

@@ -100,6 +100,7 @@ fn of_op(op: &Op, line: &mut Line) -> (&'static str, Edn) {
                 line.put("status", answer.status);
                 line.put("revision", answer.revision);
                 line.put("backend", answer.backend.as_deref());
+                line.put("proxy-status", answer.proxy_status.as_deref());
                 line.put("life", answer.life);
             }
             let value = answer.as_ref().and_then(|answer| answer.value);
