@@ -88,14 +88,9 @@ impl fmt::Display for Totals {
 const WORKLOADS: [&str; 6] = ["register", "txn", "set", "watch", "traffic", "membership"];
 
 /// Faults without a nemesis, and why.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     ("reorder, cut in mid-frame, half-open and slow link", "this kernel has no netem, and the proxies of connections do neither"),
     ("a sync that fails once and then succeeds", "needs a library before the C library's own: tests/processes/disk.rs"),
-    ("the leader dies between append and sync; crash at each point", "needs a build with the feature of crash points"),
-    (
-        "snapshot install twice in a row, crash in the middle",
-        "not written: snapshot-behind has one install at a time and no kill",
-    ),
     ("a node of another cluster", "its first message is refused before it could do anything: src/raft/tests.rs"),
 ];
 

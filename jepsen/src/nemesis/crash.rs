@@ -70,10 +70,10 @@ const POINTS: [(&str, Way); 23] = [
 
 /// Restarts a node with the next point armed, waits until it ends there, and starts it again.
 pub(super) async fn crash(act: &mut Act<'_>) -> Result<(), Trouble> {
-    let (point, way) = POINTS[act.stage.next_crash() % POINTS.len()];
     let leader = act.leader().await?;
     let victim = act.shuffled(Some(leader))[0];
     act.claim(vec![victim])?;
+    let (point, way) = POINTS[act.stage.next_crash() % POINTS.len()];
     act.begin(point);
     if way == Way::Install {
         fall_behind(act, victim).await?;
