@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -149,6 +150,14 @@ impl Node {
     /// Its process's number, while it runs.
     pub(crate) async fn pid(&self) -> Option<u32> {
         self.process.lock().await.as_ref().and_then(Child::id)
+    }
+
+    /// How its process ended, where nothing of the suite ended it.
+    pub(crate) async fn ended_by_itself(&self) -> Option<ExitStatus> {
+        let mut process = self.process.lock().await;
+        let status = process.as_mut()?.try_wait().ok().flatten()?;
+        // A kill that was given up before it saw the process gone.
+        (status.signal() != Some(Signal::KILL.as_raw())).then_some(status)
     }
 
     /// The last lines of its log that are not empty.
