@@ -28,8 +28,8 @@ pub(crate) struct Bugs {
     /// Only the bug of this name.
     #[arg(long)]
     only: Option<String>,
-    /// Seeds that a bug gets at most.
-    #[arg(long, default_value_t = 5)]
+    /// Seeds that a bug gets at most. Which one catches it also depends on the run.
+    #[arg(long, default_value_t = 10)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]

@@ -185,3 +185,32 @@ impl Node {
 fn pid_of(process: Option<&Child>) -> Option<Pid> {
     process.and_then(Child::id).and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_process_that_nothing_ended_has_ended_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let node = Node::new(Place {
+            id: 1,
+            host: "127.0.0.1".to_owned(),
+            disk: Disk::plain(path("disk")).unwrap(),
+            directory: directory.path().to_path_buf(),
+            log: path("log"),
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+        });
+        let node = node.unwrap();
+        assert!(node.ended_by_itself().await.is_none());
+        // It fails at arguments that it does not know, as a node that refuses its data does.
+        node.start(Path::new("/bin/ls"), &[]).await.unwrap();
+        let ended = crate::cluster::wait_for(DEATH_TIMEOUT, || node.ended_by_itself()).await;
+        assert_eq!(ended.and_then(|status| status.code()), Some(2));
+        assert!(node.last_words().contains("--config"), "{}", node.last_words());
+        node.wait(DEATH_TIMEOUT).await.unwrap();
+        assert!(node.ended_by_itself().await.is_none());
+    }
+}
