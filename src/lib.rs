@@ -41,6 +41,8 @@
 //! - One request: [`proxy`] (its module page names the phases), [`table::Snapshot::find`], [`upstream`].
 //! - How a node starts and stops: [`server`]. What is configured: [`config`].
 //! - What stands on the disk: [`store`]. Which metrics there are: [`observe::Metrics`].
+//! - How it is tested: beside each module; `tests/processes` with real processes; `tests/simulation` with a simulated network, clock and
+//!   disk, for which [`raft::Transport`], [`store::LogFile`] and [`store::Blocking`] are the seams; `jepsen/` with faults.
 
 pub mod admin;
 pub mod config;

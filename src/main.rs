@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let config = NodeConfig::load(arguments.node.config.as_deref(), arguments.overrides())?;
     observe::logging::init(&config.log)?;
+    observe::arm_crash_points();
     let stop_with_stdin = arguments.stop_with_stdin;
     server::runtime()?.block_on(async {
         let terminated = server::terminated()?;

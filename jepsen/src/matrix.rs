@@ -1,5 +1,7 @@
 //! The matrix: every fault with the workload that sees most of what it breaks.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fmt::Write as _;
 use std::process::{ExitCode, Termination as _};
 
@@ -32,6 +34,56 @@ pub(crate) struct Matrix {
     only: Option<String>,
 }
 
+/// What all tests gave together.
+#[derive(Debug, Default)]
+struct Totals {
+    sums: BTreeMap<String, f64>,
+    greatest: BTreeMap<String, f64>,
+    recoveries: Vec<f64>,
+}
+
+/// Numbers of one test that make one number of all.
+const SUMMED: [&str; 8] = [
+    "operations",
+    "acknowledged",
+    "lost",
+    "proxied requests",
+    "proxied requests failed",
+    "proxied requests failed and excused",
+    "faults",
+    "power cuts",
+];
+const GREATEST: [&str; 2] = ["recovery max s", "write gap max s"];
+
+impl Totals {
+    fn add(&mut self, numbers: &[(String, f64)]) {
+        for (name, number) in numbers {
+            if SUMMED.contains(&name.as_str()) {
+                *self.sums.entry(name.clone()).or_default() += number;
+            }
+            if GREATEST.contains(&name.as_str()) {
+                let greatest = self.greatest.entry(name.clone()).or_default();
+                *greatest = greatest.max(*number);
+            }
+            if name == "recovery p50 s" {
+                self.recoveries.push(*number);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sums = SUMMED.iter().filter_map(|name| Some(format!("{name} {}", self.sums.get(*name)?)));
+        let greatest = GREATEST.iter().filter_map(|name| Some(format!("{name} {:.2}", self.greatest.get(*name)?)));
+        let mut recoveries = self.recoveries.clone();
+        recoveries.sort_by(f64::total_cmp);
+        let median =
+            recoveries.get(recoveries.len() / 2).map(|median| format!("median of the tests' recovery p50 s {median:.2}"));
+        f.write_str(&sums.chain(median).chain(greatest).collect::<Vec<_>>().join("; "))
+    }
+}
+
 /// Workloads whose every fault is an own test, and `none` and `mix` besides.
 const WORKLOADS: [&str; 6] = ["register", "txn", "set", "watch", "traffic", "membership"];
 
@@ -52,6 +104,7 @@ impl Matrix {
     pub(crate) async fn run(&self, ground: &Ground) -> anyhow::Result<ExitCode> {
         let (mut worst, mut table) = (Outcome::Pass, String::new());
         let mut broken = 0;
+        let mut totals = Totals::default();
         writeln!(
             table,
             "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|"
@@ -63,6 +116,7 @@ impl Matrix {
                     let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
                     let outcome = if only_refused { Outcome::NotTested } else { check::overall(&finished.results) };
                     worst = worse(worst, outcome);
+                    totals.add(&finished.results.numbers);
                     row(&request, outcome, &finished)
                 }
                 Err(error) => {
@@ -78,6 +132,7 @@ impl Matrix {
         for (fault, reason) in ELSEWHERE {
             writeln!(table, "- {fault}: {reason}")?;
         }
+        writeln!(table, "\n{totals}")?;
         std::fs::create_dir_all(&ground.store)?;
         std::fs::write(ground.store.join("matrix.md"), &table).context("write matrix.md")?;
         say!("{table}");
@@ -159,6 +214,15 @@ fn worse(one: Outcome, other: Outcome) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tests_numbers_are_summed_or_the_worst_stands() {
+        let mut totals = Totals::default();
+        for (acknowledged, recovery) in [(10.0, 0.5), (5.0, 0.25)] {
+            totals.add(&[("acknowledged".to_owned(), acknowledged), ("recovery max s".to_owned(), recovery)]);
+        }
+        assert_eq!(totals.to_string(), "acknowledged 15; recovery max s 0.50");
+    }
 
     #[test]
     fn every_fault_and_every_workload_is_there_once() {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::model::State;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, crash_point};
 use crate::table::{Live, Snapshot};
 
 /// Between two publications at least: under a load of changes each table takes some of them, and costs one round of copied nodes for
@@ -111,7 +111,9 @@ impl Follower {
         }
         let next = if is_first { Snapshot::build(&state) } else { old.updated(&self.published, &state) };
         let (revision, counts) = (next.revision, next.counts());
+        crash_point("table-built");
         self.live.store(Arc::new(next));
+        crash_point("table-published");
         self.metrics.table_revision.set(revision.0 as i64);
         self.metrics.table_routes.set(counts.routes as i64);
         self.metrics.table_services.set(counts.services as i64);

@@ -21,6 +21,7 @@ use super::proposals::{Admitted, COMMAND_BYTES_MAX, not_applied, unknown};
 use super::shared::Shared;
 use super::wire_outcome::read_propose_result;
 use crate::model::{NodeId, Outcome};
+use crate::observe::crash_point;
 use crate::pb::peer as pb;
 
 /// Commands of one batch.
@@ -194,6 +195,7 @@ impl Shared {
             command: waiting.command.clone(),
             wait_ms: u64::try_from(waiting.deadline.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX),
         });
+        crash_point("forward-begun");
         let request = pb::ProposeRequest { header: Some(self.identity.header(leader)), proposals: proposals.collect() };
         let called = match self.member(leader) {
             Ok(peer) => {
@@ -202,6 +204,7 @@ impl Shared {
             }
             Err(error) => Err(error),
         };
+        crash_point("forward-answered");
         let error = match called {
             Ok(response) if response.results.len() == batch.len() => {
                 return response.results.into_iter().map(read_propose_result).collect();

@@ -13,6 +13,7 @@
 //! - `identity` says who speaks in every message and refuses whom this node must not hear.
 //! - `proposals` keeps "not applied" and "unknown" apart, `batches` takes commands to the leader in batches.
 //! - `reads` shares ReadIndex rounds; `live` waits for published tables.
+//! - `peers` keeps connections, over TCP or what `transport` brings.
 //! - `board` knows how the peers are; `divergence` compares what they hold; `compaction` makes snapshots and purges the log.
 //!
 //! openraft's API still moves: outside of here and of `store` nobody knows it. Its own formats never reach the wire or the disk (`wire`).

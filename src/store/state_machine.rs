@@ -22,7 +22,7 @@ use super::samples::Samples;
 use super::snapshot::{SnapshotDirectory, SnapshotFile};
 use super::types::{Answer, Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::model::State;
-use crate::observe::{KnownBug, Metrics};
+use crate::observe::{KnownBug, Metrics, crash_point};
 
 /// State at an applied log id.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +52,9 @@ impl AppliedState {
                     if membership.get_node(&id).is_none() {
                         self.state.remember_removed_member(id, member.incarnation.0);
                     }
+                }
+                if membership.get_joint_config().len() > 1 {
+                    crash_point("members-joint");
                 }
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 None
@@ -178,6 +181,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if self.tamper.swap(false, std::sync::atomic::Ordering::Relaxed) {
             self.current.state.tamper();
         }
+        crash_point("apply-begun");
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let answer = self.current.apply(entry).and_then(|answer| self.check_level(&self.current.state).map(|()| answer));
@@ -186,6 +190,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             answers.extend(responder.map(|responder| (responder, answer)));
         }
         self.publish();
+        crash_point("apply-published");
         answers.into_iter().for_each(|(responder, answer)| responder.send(answer));
         Ok(())
     }
@@ -199,7 +204,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let covered_bytes = self.snapshots.advisor.log_bytes();
         let directory = self.snapshots.directory.clone();
         let expected = meta.clone();
+        crash_point("install-begun");
         let state = self.snapshots.blocking(move || directory.install(&expected, &snapshot)).await?;
+        crash_point("install-kept");
         self.check_level(&state).inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
         self.snapshots.metrics.raft_snapshots_installed.inc();
         self.snapshots.advisor.snapshot_complete(covered_bytes, &self.snapshots.directory);

@@ -166,8 +166,17 @@ impl Cluster {
 
     /// Starts a node with a program of its own.
     pub(crate) async fn start_program(&self, id: u32, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
+        self.spawn(id, program, arguments, &[]).await
+    }
+
+    /// Starts a node with crash points armed.
+    pub(crate) async fn start_armed(&self, id: u32, points: &str) -> anyhow::Result<()> {
+        self.spawn(id, &self.settings.binary, &[], &[("FAILPOINTS", points)]).await
+    }
+
+    async fn spawn(&self, id: u32, program: &Path, arguments: &[String], variables: &[(&str, &str)]) -> anyhow::Result<()> {
         let node = self.node(id);
-        node.start(program, arguments).await?;
+        node.start(program, arguments, variables).await?;
         if let Some(pid) = node.pid().await {
             self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pid);
         }

@@ -21,7 +21,7 @@ const DEATH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How much of a log is told of a node that has ended.
 const LAST_WORDS: usize = 2;
-const LAST_WORDS_BYTES: usize = 4096;
+const LAST_WORDS_BYTES: u64 = 4096;
 
 /// A node of the cluster under test.
 #[derive(Debug)]
@@ -94,8 +94,8 @@ impl Node {
         self.directory.join("node.toml")
     }
 
-    /// Starts it, with these arguments of `serve` beside the configuration. An error where it runs already.
-    pub(crate) async fn start(&self, binary: &Path, arguments: &[String]) -> anyhow::Result<()> {
+    /// Starts it, with these arguments of `serve` beside the configuration, and these variables. An error where it runs already.
+    pub(crate) async fn start(&self, binary: &Path, arguments: &[String], variables: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut process = self.process.lock().await;
         if let Some(running) = process.as_mut()
             && running.try_wait()?.is_none()
@@ -106,7 +106,7 @@ impl Node {
         let mut words = self.wrapper.iter().map(String::as_str).chain([binary.to_str().context("a path in UTF-8")?]);
         let mut command = Command::new(words.next().context("a program")?);
         command.args(words).args(["serve", "--config"]).arg(self.config()).args(arguments);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         // A group of its own: ctrl-c at the terminal is for the suite, which ends its nodes itself.
         command.process_group(0);
@@ -160,10 +160,21 @@ impl Node {
         (status.signal() != Some(Signal::KILL.as_raw())).then_some(status)
     }
 
+    /// How long its log is.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What its log says from there on.
+    pub(crate) fn log_after(&self, bytes: u64) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let from = usize::try_from(bytes).unwrap_or(usize::MAX).min(log.len());
+        String::from_utf8_lossy(&log[from..]).into_owned()
+    }
+
     /// The last lines of its log that are not empty.
     pub(crate) fn last_words(&self) -> String {
-        let Ok(log) = std::fs::read(&self.log) else { return "it has no log".to_owned() };
-        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(LAST_WORDS_BYTES)..]).into_owned();
+        let log = self.log_after(self.log_bytes().saturating_sub(LAST_WORDS_BYTES));
         let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(LAST_WORDS)..].join(" | ")
     }
@@ -206,7 +217,7 @@ mod tests {
         let node = node.unwrap();
         assert!(node.ended_by_itself().await.is_none());
         // It fails at arguments that it does not know, as a node that refuses its data does.
-        node.start(Path::new("/bin/ls"), &[]).await.unwrap();
+        node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
         let ended = crate::cluster::wait_for(DEATH_TIMEOUT, || node.ended_by_itself()).await;
         assert_eq!(ended.and_then(|status| status.code()), Some(2));
         assert!(node.last_words().contains("--config"), "{}", node.last_words());

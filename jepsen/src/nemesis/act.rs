@@ -1,5 +1,6 @@
 //! One fault while it is played: whom it meets, and what the history says of it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub(crate) enum Trouble {
 pub(crate) struct Stage {
     pub(crate) scene: Scene,
     notes: Arc<Mutex<Notes>>,
+    crashes: Arc<AtomicUsize>,
 }
 
 /// What is to be said about the faults at the end.
@@ -63,7 +65,8 @@ pub(crate) struct Notes {
 impl Stage {
     /// Nothing is broken yet. `scene.stop` ends the faults, not the clients.
     pub(crate) fn new(scene: Scene) -> Stage {
-        Stage { scene, notes: Arc::default() }
+        let crashes = Arc::new(AtomicUsize::new(scene.seed as usize));
+        Stage { scene, notes: Arc::default(), crashes }
     }
 
     /// Whether the time for faults is over.
@@ -79,6 +82,11 @@ impl Stage {
     async fn sleep(&self, length: Duration) {
         let mut stop = self.scene.stop.clone();
         let _ = tokio::time::timeout(length, stop.wait_for(|stop| *stop)).await;
+    }
+
+    /// Counts the crash points that were tried, from the seed on.
+    pub(crate) fn next_crash(&self) -> usize {
+        self.crashes.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Keeps what went wrong for the end.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::act::{Act, Trouble};
@@ -14,8 +13,6 @@ use crate::cluster::{Cluster, wait_for};
 const NOTICE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at a node whose storage failed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// A process that was killed is gone in less.
-const DEATH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Shuts the file system down without ending the process. Healing ends it, mounts the disk again, and starts it.
 pub(super) async fn fail(act: &mut Act<'_>) -> Result<(), Trouble> {
@@ -30,9 +27,8 @@ pub(super) async fn fail(act: &mut Act<'_>) -> Result<(), Trouble> {
         act.heal();
     }
     if cluster.node(id).runs().await {
-        cluster.node(id).signal(Signal::KILL).await?;
+        act.kill(id).await?;
     }
-    cluster.node(id).wait(DEATH_PATIENCE).await?;
     cluster.node(id).disk.unmount().await?;
     cluster.node(id).disk.mount().await?;
     restart(act).await?;

@@ -32,6 +32,8 @@ faults! {
     KillFollower = "kill-follower", 500..=3000;
     /// kill -9 of the leader.
     KillLeader = "kill-leader", 500..=3000;
+    /// A node ends by itself at a place in its program that a test has armed: between a write and its sync, between two files.
+    CrashPoint = "crash-point", 100..=800;
     /// kill -9 of more than half at once.
     KillMajority = "kill-majority", 500..=3000;
     /// kill -9 of all at once.

@@ -7,6 +7,7 @@
 mod act;
 mod backends;
 mod clock;
+mod crash;
 mod disk_error;
 mod disks;
 mod files;
@@ -88,6 +89,7 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
     let act = &mut act;
     let played = match planned.fault {
         Fault::KillFollower | Fault::KillLeader | Fault::KillMajority | Fault::KillAll => processes::kill(act).await,
+        Fault::CrashPoint => crash::crash(act).await,
         Fault::RestartLeader => processes::restart_leader(act).await,
         Fault::PauseFollower | Fault::PauseLeader | Fault::PauseMajority => processes::pause(act).await,
         Fault::RollingRestart => processes::rolling_restart(act).await,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::act::{Act, Trouble};
 use super::kind::Fault;
-use crate::cluster::network::{Link, Rule, Rules, partition};
+use crate::cluster::network::{Link, Rule, Rules, Token, partition};
 use crate::cluster::{Cluster, wait_for};
 
 /// Heartbeats meet a rule within a fraction of this.
@@ -135,8 +135,15 @@ fn rules(fault: Fault, leader: u32, others: &[u32], rng: &mut Rng) -> Rules {
     }
 }
 
-fn without(all: &[u32], some: &[u32]) -> Vec<u32> {
+pub(super) fn without(all: &[u32], some: &[u32]) -> Vec<u32> {
     all.iter().copied().filter(|id| !some.contains(id)).collect()
+}
+
+/// Cuts a node off from all others, until the token is restored.
+pub(super) async fn isolate(cluster: &Cluster, id: u32) -> anyhow::Result<Token> {
+    let members = cluster.members();
+    let others = without(&members, &[id]);
+    cluster.network.disturb(partition(&members, &[&[id], &others])).await
 }
 
 /// Cuts a follower off, and fills the log until what it lacks is purged.
@@ -176,7 +183,7 @@ const FILLER_ENDPOINTS: u32 = 2_000;
 const FILLERS: u32 = 4;
 
 /// Writes large services through `others` until all of them have purged what `behind` has not.
-async fn fill_log(cluster: &Cluster, behind: u32, others: &[u32]) -> Result<String, Trouble> {
+pub(super) async fn fill_log(cluster: &Cluster, behind: u32, others: &[u32]) -> Result<String, Trouble> {
     let index = |id, field: &'static str| async move { cluster.get(id, "/v1/cluster").await?[field].as_u64() };
     let has =
         index(behind, "lastLogIndex").await.ok_or_else(|| Trouble::Missed(format!("node {behind} does not tell its log")))?;

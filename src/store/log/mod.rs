@@ -29,7 +29,7 @@ pub(crate) use self::tail::Tail;
 use super::blocking::Blocking;
 use super::failure::Failure;
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote};
-use crate::observe::Metrics;
+use crate::observe::{Metrics, crash_point};
 
 /// KiB of appended entries that may wait for the disk. Beyond it `append` itself waits, and with it this node's heartbeats: a disk that
 /// is stuck costs the node its leadership.
@@ -228,6 +228,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         #[cfg(feature = "known-bugs")]
         self.shared.publish_early(&entries);
+        crash_point("append-queued");
         self.shared.push(Job::Append { entries, waiter: Waiter::Callback(callback), permit })
     }
 

@@ -22,6 +22,7 @@ use super::file::{Batch, Key};
 use super::keys::{COMMITTED, PURGED, encode_entry, encode_log_id, index_of};
 use super::queue::{Job, Taken, Waiter};
 use super::{LogShared, panic_message};
+use crate::observe::crash_point;
 use crate::store::advisor::SnapshotAdvisor;
 use crate::store::format::{DiskLogId, DiskMark, DiskVote};
 use crate::store::sidecar::{DirectoryLock, Slots};
@@ -167,7 +168,10 @@ impl Writer {
                 drop(permit);
                 if self.batch_bytes >= BATCH_BYTES_MAX { self.commit().await } else { Ok(()) }
             }
-            Job::Committed(committed) => self.put_log_id(COMMITTED, committed),
+            Job::Committed(committed) => {
+                crash_point("committed-queued");
+                self.put_log_id(COMMITTED, committed)
+            }
             Job::Purge(upto) => self.purge(upto).await,
             Job::Vote { vote, waiter } => {
                 self.commit().await?;
@@ -209,9 +213,12 @@ impl Writer {
         }
         let started = Instant::now();
         self.database.apply(std::mem::take(&mut self.batch))?;
+        crash_point("append-applied");
         self.database.sync().await?;
+        crash_point("append-synced");
         self.shared.metrics.log_sync_duration.observe(started.elapsed().as_secs_f64());
         self.write_mark()?;
+        crash_point("append-marked");
         self.advisor.add_log_bytes(self.batch_bytes as u64);
         debug!(last = ?self.last, bytes = self.batch_bytes, waiters = self.waiters.len(), "log synced");
         (self.batch_bytes, self.has_appends, self.committed_due) = (0, false, None);
@@ -238,7 +245,9 @@ impl Writer {
     }
 
     fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        crash_point("vote-begun");
         self.files.vote.write_twice(&DiskVote::from(vote))?;
+        crash_point("vote-synced");
         self.shared.tail().set_vote(*vote);
         self.waiters.drain(..).for_each(|waiter| waiter.complete(Ok(())));
         Ok(())
@@ -249,8 +258,11 @@ impl Writer {
         self.last = after;
         self.write_mark()?;
         self.sync_mark()?;
+        crash_point("truncate-marked");
         let first_removed = after.map_or(0, |after| after.index + 1);
-        while self.remove_from_end(first_removed)? {}
+        while self.remove_from_end(first_removed)? {
+            crash_point("truncate-half");
+        }
         self.database.sync().await?;
         self.waiters.drain(..).for_each(|waiter| waiter.complete(Ok(())));
         Ok(())
@@ -262,6 +274,7 @@ impl Writer {
         self.purged = Some(upto);
         self.last = self.last.filter(|last| last.index > upto.index).or(Some(upto));
         self.commit().await?;
+        crash_point("purge-noted");
         self.removing_upto = Some(upto.index);
         Ok(())
     }
@@ -305,10 +318,12 @@ impl Writer {
         if self.mark_due.is_some_and(|due| due <= now) {
             self.sync_mark()?;
         }
-        if let Some(upto) = self.removing_upto
-            && !self.remove_from_start(upto)?
-        {
-            self.removing_upto = None;
+        if let Some(upto) = self.removing_upto {
+            if self.remove_from_start(upto)? {
+                crash_point("purge-half");
+            } else {
+                self.removing_upto = None;
+            }
         }
         if self.disk_bytes_due <= now {
             self.disk_bytes_due = now + DISK_BYTES_INTERVAL;

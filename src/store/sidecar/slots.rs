@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sync_directory;
-use crate::observe::KnownBug;
+use crate::observe::{KnownBug, crash_point};
 use crate::store::codec::{SEAL_BYTES, seal, unseal};
 
 const VERSION: u8 = 1;
@@ -67,11 +67,11 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Overwrites both slots with `value`, one after the other; durable when this returns. A slot that is damaged later leaves the other,
     /// with the same value: for what must never go back. Blocks.
     pub(crate) fn write_twice(&mut self, value: &T) -> io::Result<()> {
-        for _ in 0..2 {
-            self.write(value)?;
-            self.sync()?;
-        }
-        Ok(())
+        self.write(value)?;
+        self.sync()?;
+        crash_point("vote-once");
+        self.write(value)?;
+        self.sync()
     }
 
     /// Makes the last write durable. Never to be tried again after an error. Blocks.

@@ -20,6 +20,7 @@ pub use incoming::{IncomingSnapshot, ReceiveError};
 
 use super::types::SnapshotMeta;
 use crate::model::State;
+use crate::observe::crash_point;
 
 /// How many snapshots are kept: the newest and the previous one.
 const KEPT: usize = 2;
@@ -93,6 +94,7 @@ impl SnapshotDirectory {
     pub(crate) fn write(&self, meta: &SnapshotMeta, state: &State) -> io::Result<SnapshotFile> {
         let temporary = self.temporary_path();
         file::write(&temporary, meta, state)?;
+        crash_point("snapshot-written");
         self.keep(&temporary, meta)
     }
 
@@ -120,6 +122,7 @@ impl SnapshotDirectory {
     fn keep(&self, temporary: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotFile> {
         let path = self.shared.path.join(file::name(meta.last_log_id));
         fs::rename(temporary, &path)?;
+        crash_point("snapshot-renamed");
         File::open(&self.shared.path)?.sync_all()?;
         let snapshot = SnapshotFile::open(&path)?;
         let mut kept = self.kept();
