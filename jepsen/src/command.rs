@@ -93,7 +93,7 @@ fn prepare_and_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             run(arguments, Isolation::Namespaces, Path::new(&scratch)).await
         });
     }
-    let binary = binary(&arguments.places)?;
+    let binary = binary(arguments)?;
     let (isolation, words) = isolation(&arguments.places);
     say!("testing {}; nodes are kept apart by {words}", binary.display());
     let parent = std::env::temp_dir();
@@ -152,7 +152,7 @@ async fn run_inside(scratch: &Path, binary: &Path) -> anyhow::Result<ExitCode> {
 async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> anyhow::Result<ExitCode> {
     let ground = Ground {
         settings: Settings {
-            binary: binary(&arguments.places)?,
+            binary: binary(arguments)?,
             other_binary: arguments.places.other_binary.as_deref().map(std::path::absolute).transpose()?,
             isolation,
             nodes: 0,
@@ -193,24 +193,31 @@ async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCo
     Ok(code)
 }
 
-/// The program under test.
-fn binary(places: &Places) -> anyhow::Result<PathBuf> {
-    if let Some(binary) = &places.binary {
+/// The program under test. The one with known bugs has a target directory of its own, so that it never takes the place of the sound one.
+fn binary(arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    if let Some(binary) = &arguments.places.binary {
         return std::path::absolute(binary).context("the path of --binary");
     }
     let own = std::env::current_exe()?;
-    let beside = own.parent().context("a program in a directory")?.join("raftgate");
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    say!("there is no {}; building it", beside.display());
-    let release = beside.parent().is_some_and(|directory| directory.ends_with("release"));
+    let beside = own.parent().context("a program in a directory")?;
+    let release = beside.ends_with("release");
     let mut build = Command::new("cargo");
     build.args(["build", "-p", "raftgate", "--bin", "raftgate"]).args(release.then_some("--release"));
+    let program = if matches!(arguments.what, What::Bugs(_)) {
+        let target = beside.parent().context("a target directory")?.join("known-bugs");
+        build.args(["--features", "known-bugs", "--target-dir"]).arg(&target);
+        target.join(if release { "release" } else { "debug" }).join("raftgate")
+    } else {
+        beside.join("raftgate")
+    };
+    if program.is_file() {
+        return Ok(program);
+    }
+    say!("there is no {}; building it", program.display());
     if !build.status().context("cargo build")?.success() {
         bail!("cargo build failed; give the program with --binary");
     }
-    Ok(beside)
+    Ok(program)
 }
 
 impl std::process::Termination for Outcome {

@@ -15,6 +15,7 @@ mod edn;
 mod history;
 mod matrix;
 mod nemesis;
+mod phases;
 mod record;
 mod report;
 mod request;

@@ -1,7 +1,7 @@
 //! One test from its beginning to its verdict.
 //!
 //! Cluster, clients, faults; then everything is healed, the recovery is timed, every key is used once more at every node; then the
-//! checkers judge. What goes wrong in the suite itself is an error here; what the gateway does wrong is a verdict.
+//! checkers judge. What goes wrong in the suite itself is an error here; what the gateway does wrong is a verdict. Each part has a bound.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::client::put_service;
 use crate::cluster::{Cluster, Settings, wait_for};
 use crate::history::{Event, Kind, Op};
 use crate::nemesis::{self, Fault, Plan, Stage};
+use crate::phases::Phases;
 use crate::record::Recorder;
 use crate::request::{self, Request};
 use crate::terminal::say;
@@ -25,6 +26,8 @@ use crate::{check, report, routes};
 
 /// How long a new cluster may take to form.
 const FORM_PATIENCE: Duration = Duration::from_secs(60);
+/// How long all may take before the first fault.
+const SETUP_PATIENCE: Duration = Duration::from_secs(90);
 /// How long a healed cluster may take to recover.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 /// The last faults are healed in less after the end of their time: the longest wait for a snapshot.
@@ -33,6 +36,14 @@ const FAULTS_PATIENCE: Duration = Duration::from_secs(150);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// Clients end their operation under way in less.
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to heal everything and to see each node answer or end.
+const HEAL_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a started node may take to its first answer.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the last writes and reads may take.
+const FINAL_PATIENCE: Duration = Duration::from_secs(90);
+/// How long it may take to end all processes and to give the disks back.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -70,15 +81,17 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
         settings.faketime = None;
     }
     let cluster = Arc::new(Cluster::create(settings).await.context("prepare the cluster")?);
-    let played = play(request, &cluster).await;
-    let failed = !matches!(&played, Ok(played) if played.wrong.is_empty());
-    if failed {
-        // Whoever looks into it wants the data as it was.
-        keep_data(&cluster, &directory).await;
-    }
-    cluster.destroy().await?;
-    std::fs::remove_dir_all(&cluster.settings.scratch).context("remove the cluster's files")?;
+    let mut phases = Phases::default();
+    let played = play(request, &cluster, &mut phases).await;
+    // Whoever looks into a failure wants the data as it was.
+    let kept = (!played.as_ref().is_ok_and(Played::passed)).then_some(directory.as_path());
+    let stopped = phases.run("stop", STOP_PATIENCE, stop(&cluster, kept)).await;
+    let scratch = cluster.settings.scratch.clone();
+    drop(cluster);
     let played = played?;
+    if stopped.transpose()?.is_some() {
+        std::fs::remove_dir_all(&scratch).context("remove the cluster's files")?;
+    }
     let test = Test {
         workload: request::workload(&request.workload).map_err(anyhow::Error::msg)?,
         nemeses: request.nemesis.iter().filter(|name| *name != "none").cloned().collect(),
@@ -89,7 +102,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
         command: format!("cargo run --release -p raftgate-jepsen -- {}", request.arguments()),
     };
     let mut results = check::judge(&test, &played.history);
-    results.verdicts.push(played.verdict());
+    results.verdicts.extend([played.verdict(), played.nodes(), phases.verdict()]);
     results.verdicts.extend(played.membership(test.workload));
     if let Some(recovery) = played.recovery {
         results.numbers.push(("final-recovery-seconds".to_owned(), recovery.as_secs_f64()));
@@ -99,13 +112,15 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
 }
 
 /// What happened in a test.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Played {
     history: Vec<Event>,
     /// From the end of the healing to one leader and one table.
     recovery: Option<Duration>,
     /// What the gateway did wrong, as the runner and the faults saw it.
     wrong: Vec<String>,
+    /// Nodes that refused to start, or ended, where no fault explains it, with their last words.
+    ended: Vec<String>,
     not_injectable: Vec<(Fault, String)>,
     /// Why the membership did not change, where it should have.
     no_changes: Option<String>,
@@ -114,16 +129,30 @@ struct Played {
 impl Played {
     /// The verdict of what the runner itself looked at.
     fn verdict(&self) -> Verdict {
-        let detail = match (self.wrong.as_slice(), self.recovery) {
-            ([], Some(recovery)) => format!("recovered in {} ms; every key can be used at every node", recovery.as_millis()),
-            (wrong, _) => wrong.join("; "),
+        let (outcome, detail) = match (self.wrong.as_slice(), self.recovery) {
+            ([], Some(recovery)) => {
+                (Outcome::Pass, format!("recovered in {} ms; every key can be used at every node", recovery.as_millis()))
+            }
+            ([], None) => (Outcome::Fail, "it did not come to the last writes and reads".to_owned()),
+            (wrong, _) => (Outcome::Fail, wrong.join("; ")),
         };
-        let outcome = if self.wrong.is_empty() { Outcome::Pass } else { Outcome::Fail };
         Verdict { name: "final".to_owned(), outcome, detail }
     }
-}
 
-impl Played {
+    /// Whether all nodes live that a fault does not excuse.
+    fn nodes(&self) -> Verdict {
+        let (outcome, detail) = match self.ended.as_slice() {
+            [] => (Outcome::Pass, "no node ended by itself".to_owned()),
+            ended => (Outcome::Fail, ended.join("; ")),
+        };
+        Verdict { name: "nodes".to_owned(), outcome, detail }
+    }
+
+    /// Whether the runner saw nothing wrong.
+    fn passed(&self) -> bool {
+        self.verdict().outcome == Outcome::Pass && self.ended.is_empty()
+    }
+
     /// Whether the membership was changed as the workload of that name must: at least once.
     fn membership(&self, workload: Workload) -> Option<Verdict> {
         let changes = self.history.iter().filter(|event| matches!(event.op, Op::Membership { .. }));
@@ -139,14 +168,68 @@ impl Played {
     }
 }
 
-async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Played> {
+async fn play(request: &Request, cluster: &Arc<Cluster>, phases: &mut Phases) -> anyhow::Result<Played> {
+    let (stop_clients, clients_stop) = watch::channel(false);
+    let (stop_faults, faults_stop) = watch::channel(false);
+    let mut played = Played::default();
+    let (scene, changes) = match phases.run("setup", SETUP_PATIENCE, set_up(request, cluster, clients_stop)).await.transpose()? {
+        Some(Ok(prepared)) => prepared,
+        unprepared => {
+            played.wrong.extend(unprepared.and_then(Result::err));
+            played.ended = ended_nodes(cluster).await.into_iter().map(|(_, told)| told).collect();
+            return Ok(played);
+        }
+    };
+    played.no_changes = changes;
+    let recorder = Arc::clone(&scene.recorder);
+    let stage = Stage::new(Scene { stop: faults_stop, ..scene.clone() });
+    let (plan, not_injectable) = plan(request, &scene)?;
+    played.not_injectable = not_injectable;
+    let mut clients = workload::start(&scene)?;
+    let length = Duration::from_secs(request.time);
+    let faults = phases.run("faults", length + FAULTS_PATIENCE, nemesis::play(&stage, plan));
+    let end = async {
+        watch_progress(&recorder, length).await;
+        stop_faults.send_replace(true);
+    };
+    let (faults, ()) = tokio::join!(faults, end);
+    faults.transpose()?;
+    tokio::time::sleep(AFTERMATH).await;
+    stop_clients.send_replace(true);
+    let ended = phases.run("clients", CLIENTS_PATIENCE, async {
+        while let Some(client) = clients.join_next().await {
+            client.context("a client")?;
+        }
+        anyhow::Ok(())
+    });
+    ended.await.transpose()?;
+    // Those that did not end.
+    clients.shutdown().await;
+    let notes = stage.notes();
+    for line in notes.seen {
+        say!("  {line}");
+    }
+    played.not_injectable.extend(notes.not_injectable);
+    played.wrong = notes.wrong;
+    played.ended = notes.ended;
+    conclude(&scene, phases, &mut played).await?;
+    played.history = recorder.events();
+    Ok(played)
+}
+
+/// The cluster forms, and every route is written once. Gives also why the membership cannot be changed, where it should be. The inner
+/// error is what the gateway did not do.
+async fn set_up(
+    request: &Request,
+    cluster: &Arc<Cluster>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<Result<(Scene, Option<String>), String>> {
     let workload = request::workload(&request.workload).map_err(anyhow::Error::msg)?;
     for id in cluster.members() {
         cluster.start(id).await?;
     }
     if let Err(missing) = cluster.wait_recovered(FORM_PATIENCE).await {
-        let wrong = vec![format!("the cluster did not form within {FORM_PATIENCE:?}: {missing}")];
-        return Ok(Played { history: Vec::new(), recovery: None, wrong, not_injectable: Vec::new(), no_changes: None });
+        return Ok(Err(format!("the cluster did not form within {FORM_PATIENCE:?}: {missing}")));
     }
     let mut backends = Vec::new();
     for name in routes::services() {
@@ -154,56 +237,24 @@ async fn play(request: &Request, cluster: &Arc<Cluster>) -> anyhow::Result<Playe
         put_service(cluster, &backend.name, &backend.address.to_string()).await?;
         backends.push(backend);
     }
-    let recorder = Arc::new(Recorder::new());
-    let (stop_clients, clients_stop) = watch::channel(false);
-    let (stop_faults, faults_stop) = watch::channel(false);
     let changes = match workload {
         Workload::Membership => workload::membership::refusal(cluster).await,
         _ => None,
     };
     let scene = Scene {
         cluster: Arc::clone(cluster),
-        recorder: Arc::clone(&recorder),
+        recorder: Arc::new(Recorder::new()),
         workload,
         seed: request.seed,
         nodes: request.nodes,
         spares: if changes.is_none() { cluster.settings.spares } else { 0 },
         backends: Arc::new(backends),
-        stop: clients_stop,
+        stop,
     };
-    let stage = Stage::new(Scene { stop: faults_stop, ..scene.clone() });
-    let (plan, mut not_injectable) = plan(request, &scene)?;
-    workload::initial_writes(&scene).await?;
-    let mut clients = workload::start(&scene)?;
-    let faults = tokio::time::timeout(Duration::from_secs(request.time) + FAULTS_PATIENCE, nemesis::play(&stage, plan));
-    let end = async {
-        watch_progress(&recorder, Duration::from_secs(request.time)).await;
-        stop_faults.send_replace(true);
-    };
-    let (faults, ()) = tokio::join!(faults, end);
-    let mut stuck = None;
-    match faults {
-        Ok(played) => played?,
-        Err(_) => stuck = Some(format!("a fault was not healed within {FAULTS_PATIENCE:?} of the end of the test")),
-    }
-    tokio::time::sleep(AFTERMATH).await;
-    stop_clients.send_replace(true);
-    let ended = tokio::time::timeout(CLIENTS_PATIENCE, async {
-        while let Some(client) = clients.join_next().await {
-            client.context("a client")?;
-        }
-        anyhow::Ok(())
-    });
-    ended.await.context("clients do not end")??;
-    let notes = stage.notes();
-    for line in notes.seen {
-        say!("  {line}");
-    }
-    not_injectable.extend(notes.not_injectable);
-    let mut wrong = notes.wrong;
-    wrong.extend(stuck);
-    let recovery = conclude(&scene, &mut wrong).await?;
-    Ok(Played { history: recorder.events(), recovery, wrong, not_injectable, no_changes: changes })
+    Ok(match workload::initial_writes(&scene).await? {
+        None => Ok((scene, changes)),
+        Some(refused) => Err(refused),
+    })
 }
 
 /// The plan without what cannot be injected here, and that, with the reasons.
@@ -218,49 +269,96 @@ fn plan(request: &Request, scene: &Scene) -> anyhow::Result<(Plan, Vec<(Fault, S
     Ok((Plan::new(&request.nemesis, request.seed, Duration::from_secs(request.time), usable)?, refused))
 }
 
-/// Heals everything, times the recovery, and uses every key at every node.
-async fn conclude(scene: &Scene, wrong: &mut Vec<String>) -> anyhow::Result<Option<Duration>> {
+/// Heals everything, times the recovery, and uses every key at every node that runs.
+async fn conclude(scene: &Scene, phases: &mut Phases, played: &mut Played) -> anyhow::Result<()> {
     let cluster = &scene.cluster;
+    let Some(ended) = phases.run("heal", HEAL_PATIENCE, heal(cluster)).await.transpose()? else { return Ok(()) };
+    let healed = Instant::now();
+    for (id, told) in ended {
+        played.ended.push(told);
+        if !cluster.node(id).runs().await {
+            // The rest has to go on without it.
+            cluster.set_member(id, false);
+        }
+    }
+    if cluster.members().is_empty() {
+        return Ok(());
+    }
+    if let Err(missing) = cluster.wait_recovered(RECOVERY_PATIENCE).await {
+        phases.was_late("recovery", RECOVERY_PATIENCE, &missing);
+        return Ok(());
+    }
+    let recovery = healed.elapsed();
+    let finals = phases.run("final reads", FINAL_PATIENCE, async {
+        let mut wrong = workload::proves_each_key(scene).await?;
+        if let Err(missing) = cluster.wait_recovered(RECOVERY_PATIENCE).await {
+            wrong.push(format!("after the last writes: {missing}"));
+        }
+        wrong.extend(workload::looks_at_each_node(scene).await?);
+        anyhow::Ok(wrong)
+    });
+    if let Some(wrong) = finals.await.transpose()? {
+        played.wrong.extend(wrong);
+        played.recovery = Some(recovery);
+    }
+    Ok(())
+}
+
+/// Mends what faults have left, and starts every member that does not run. Gives those that ended by themselves, before it or now.
+async fn heal(cluster: &Cluster) -> anyhow::Result<Vec<(u32, String)>> {
     cluster.network.heal().await?;
+    let mut ended = ended_nodes(cluster).await;
     for id in cluster.members() {
         let node = cluster.node(id);
         if node.runs().await {
             // Harmless to one that is not stopped.
             node.signal(Signal::CONT).await?;
-        } else {
+        }
+        node.disk.mend().await?;
+        if node.disk.is_image() && node.disk.is_dead() {
+            if node.runs().await {
+                node.kill().await?;
+            }
+            node.disk.unmount().await?;
+            node.disk.mount().await?;
+        }
+        if !node.runs().await {
             cluster.start(id).await?;
         }
     }
-    let healed = Instant::now();
     for id in cluster.members() {
-        if let Some(words) = ends_at_once(cluster, id).await {
-            wrong.push(format!("node {id} does not run any more: {words}"));
-            return Ok(None);
-        }
+        let node = cluster.node(id);
+        // One that neither answers nor ends is the recovery's affair.
+        wait_for(START_PATIENCE, || async {
+            (!node.runs().await || cluster.get(id, "/v1/cluster").await.is_some()).then_some(())
+        })
+        .await;
     }
-    if let Err(missing) = cluster.wait_recovered(RECOVERY_PATIENCE).await {
-        wrong.push(format!("no recovery within {RECOVERY_PATIENCE:?} of the healing: {missing}"));
-        return Ok(None);
+    for (id, told) in ended_nodes(cluster).await {
+        ended.retain(|(known, _)| *known != id);
+        ended.push((id, told));
     }
-    let recovery = healed.elapsed();
-    wrong.extend(workload::proves_each_key(scene).await?);
-    if let Err(missing) = cluster.wait_recovered(RECOVERY_PATIENCE).await {
-        wrong.push(format!("after the last writes: {missing}"));
-    }
-    wrong.extend(workload::looks_at_each_node(scene).await?);
-    Ok(Some(recovery))
+    Ok(ended)
 }
 
-/// What a node said before it ended, if it does not come up.
-async fn ends_at_once(cluster: &Cluster, id: u32) -> Option<String> {
-    let node = cluster.node(id);
-    let up = wait_for(RECOVERY_PATIENCE, || async {
-        if !node.runs().await {
-            return Some(false);
+/// The members that ended although nothing of the suite ended them, with their last words.
+async fn ended_nodes(cluster: &Cluster) -> Vec<(u32, String)> {
+    let mut ended = Vec::new();
+    for id in cluster.members() {
+        let node = cluster.node(id);
+        if let Some(status) = node.ended_by_itself().await {
+            ended.push((id, format!("node {id} has ended by itself ({status}): {}", node.last_words())));
         }
-        cluster.get(id, "/v1/cluster").await.map(|_| true)
-    });
-    (up.await == Some(false)).then(|| node.last_words())
+    }
+    ended
+}
+
+/// Ends the cluster, and keeps its data where that is asked for.
+async fn stop(cluster: &Cluster, kept: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(directory) = kept {
+        keep_data(cluster, directory).await;
+    }
+    cluster.destroy().await
 }
 
 /// A line every few seconds until the test's time is over.

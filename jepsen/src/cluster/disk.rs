@@ -128,6 +128,14 @@ impl Disk {
         Ok(())
     }
 
+    /// Takes back what a fault that was given up has left: frozen, or full.
+    pub(crate) async fn mend(&self) -> anyhow::Result<()> {
+        if self.frozen.load(Ordering::SeqCst) {
+            self.thaw().await?;
+        }
+        if self.directory.join(FILLER).exists() { self.empty() } else { Ok(()) }
+    }
+
     /// The device's numbers, as the block layer's controls take them: `7:3`.
     pub(crate) async fn device(&self) -> anyhow::Result<String> {
         let source = run("findmnt", &["-n", "-o", "MAJ:MIN", "--target", &self.directory.to_string_lossy()]).await?;

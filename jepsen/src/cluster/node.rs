@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -151,6 +152,14 @@ impl Node {
         self.process.lock().await.as_ref().and_then(Child::id)
     }
 
+    /// How its process ended, where nothing of the suite ended it.
+    pub(crate) async fn ended_by_itself(&self) -> Option<ExitStatus> {
+        let mut process = self.process.lock().await;
+        let status = process.as_mut()?.try_wait().ok().flatten()?;
+        // A kill that was given up before it saw the process gone.
+        (status.signal() != Some(Signal::KILL.as_raw())).then_some(status)
+    }
+
     /// How long its log is.
     pub(crate) fn log_bytes(&self) -> u64 {
         std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
@@ -186,4 +195,33 @@ impl Node {
 
 fn pid_of(process: Option<&Child>) -> Option<Pid> {
     process.and_then(Child::id).and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_process_that_nothing_ended_has_ended_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let node = Node::new(Place {
+            id: 1,
+            host: "127.0.0.1".to_owned(),
+            disk: Disk::plain(path("disk")).unwrap(),
+            directory: directory.path().to_path_buf(),
+            log: path("log"),
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+        });
+        let node = node.unwrap();
+        assert!(node.ended_by_itself().await.is_none());
+        // It fails at arguments that it does not know, as a node that refuses its data does.
+        node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
+        let ended = crate::cluster::wait_for(DEATH_TIMEOUT, || node.ended_by_itself()).await;
+        assert_eq!(ended.and_then(|status| status.code()), Some(2));
+        assert!(node.last_words().contains("--config"), "{}", node.last_words());
+        node.wait(DEATH_TIMEOUT).await.unwrap();
+        assert!(node.ended_by_itself().await.is_none());
+    }
 }

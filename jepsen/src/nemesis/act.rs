@@ -33,6 +33,9 @@ pub(crate) enum Trouble {
     /// The gateway did what it must not do.
     #[error("{0}")]
     Product(String),
+    /// A node refused to start, or ended, where no fault explains it.
+    #[error("{0}")]
+    Ended(String),
     /// The suite itself failed.
     #[error("{0:#}")]
     Harness(#[from] anyhow::Error),
@@ -53,6 +56,8 @@ pub(crate) struct Notes {
     pub(crate) not_injectable: Vec<(Fault, String)>,
     /// What the gateway did and must not do.
     pub(crate) wrong: Vec<String>,
+    /// Nodes that ended by themselves, with their last words.
+    pub(crate) ended: Vec<String>,
     /// Other things worth a line.
     pub(crate) seen: Vec<String>,
 }
@@ -96,6 +101,7 @@ impl Stage {
                 }
             }
             Trouble::Product(_) => notes.wrong.push(text),
+            Trouble::Ended(_) => notes.ended.push(text),
             Trouble::Missed(_) | Trouble::Harness(_) => notes.seen.push(text),
         }
     }
@@ -181,7 +187,18 @@ impl<'a> Act<'a> {
         if node.runs().await {
             return Ok(node.signal(signal).await?);
         }
-        Err(Trouble::Product(format!("node {id} has ended by itself: {}", node.last_words())))
+        Err(Trouble::Ended(format!("node {id} has ended by itself: {}", node.last_words())))
+    }
+
+    /// The first of its nodes that has ended by itself: then whatever went wrong with it is no failure of the suite.
+    pub(crate) async fn ended(&self) -> Option<Trouble> {
+        for &id in &self.nodes {
+            let node = self.cluster().node(id);
+            if let Some(status) = node.ended_by_itself().await {
+                return Some(Trouble::Ended(format!("node {id} has ended by itself ({status}): {}", node.last_words())));
+            }
+        }
+        None
     }
 
     /// kill -9, and waits until it is gone.
@@ -263,7 +280,7 @@ impl<'a> Act<'a> {
             Some(true) => Ok(()),
             Some(false) => {
                 let words = cluster.node(id).last_words();
-                Err(Trouble::Product(format!("node {id} ended by itself after its start: {words}")))
+                Err(Trouble::Ended(format!("node {id} ended by itself after its start: {words}")))
             }
             None => Err(Trouble::Product(format!("node {id} did not answer within {START_PATIENCE:?} of its start"))),
         }

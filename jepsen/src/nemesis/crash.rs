@@ -104,7 +104,7 @@ pub(super) async fn crash(act: &mut Act<'_>) -> Result<(), Trouble> {
         return Err(Trouble::NotInjectable("this program was built without crash points".to_owned()));
     }
     if ended && !at_point {
-        return Err(Trouble::Product(format!("node {victim} ended by itself, not at {point}: {words}")));
+        return Err(Trouble::Ended(format!("node {victim} ended by itself, not at {point}: {words}")));
     }
     passed?;
     if !at_point {

@@ -120,18 +120,27 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
     match played {
         Ok(()) => Ok(()),
         Err(Trouble::Harness(error)) => {
+            if let Some(trouble) = act.ended().await {
+                give_up(act, &trouble);
+                return Ok(());
+            }
             act.gave_up(&format!("{error:#}"));
             Err(error.context(format!("nemesis {}", planned.fault.name())))
         }
         Err(trouble) => {
-            if matches!(trouble, Trouble::Product(_)) {
-                act.lose();
-            }
-            act.gave_up(&trouble.to_string());
-            stage.note(planned.fault, &trouble);
+            give_up(act, &trouble);
             Ok(())
         }
     }
+}
+
+/// Ends a fault in the middle. Nodes that the gateway has lost meet no further fault.
+fn give_up(act: &mut Act<'_>, trouble: &Trouble) {
+    if matches!(trouble, Trouble::Product(_) | Trouble::Ended(_)) {
+        act.lose();
+    }
+    act.gave_up(&trouble.to_string());
+    act.stage.note(act.planned.fault, trouble);
 }
 
 /// How long a node may take from its start to its first answer.

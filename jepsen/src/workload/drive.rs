@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use tokio::time::MissedTickBehavior;
 
 use super::{Choice, Scene};
@@ -18,17 +17,19 @@ const ATTEMPTS_MAX: u32 = 5;
 /// Between two attempts.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
-/// Writes every key once, pairs together.
-pub(crate) async fn initial_writes(scene: &Scene) -> anyhow::Result<()> {
+/// Writes every key once, pairs together. Gives the first that did not succeed.
+pub(crate) async fn initial_writes(scene: &Scene) -> anyhow::Result<Option<String>> {
     let mut client = scene.client()?;
     let mut choice = Choice::new(scene.seed, FIRST_WRITER);
     for pair in scene.keys().chunks(2) {
         let value = choice.value();
         let wish = Wish::blind(pair.iter().map(|&key| (key, value)).collect());
         let (kind, _) = client.write(1, &wish).await;
-        ensure!(kind == Kind::Ok, "the first write of keys {pair:?} ended as {kind:?} although nothing was broken yet");
+        if kind != Kind::Ok {
+            return Ok(Some(format!("the first write of keys {pair:?} ended as {kind:?} although nothing was broken yet")));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Asks a node what it serves, again and again.
