@@ -16,7 +16,7 @@ use openraft::{OptionalSend, StorageError};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Command, CommandBody, Timestamp};
+use crate::model::{Command, CommandBody, State, Timestamp};
 use crate::observe::Metrics;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -381,4 +381,28 @@ async fn truncation_takes_whole_entries_of_any_size() {
     let mut opened = open(options(directory.path())).unwrap();
     assert_eq!(entries(&mut opened).await, written[..2]);
     close(opened).await;
+}
+
+#[test]
+fn what_a_crash_left_of_older_snapshots_is_removed_unless_one_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || SnapshotDirectory::open(dir.path()).unwrap().ok().unwrap().directory;
+    let meta = |index| SnapshotMeta { last_log_id: Some(log_id(1, index)), ..SnapshotMeta::default() };
+    let snapshots = open();
+    let oldest = snapshots.write(&meta(10), &State::default()).unwrap().path().to_path_buf();
+    let bytes = fs::read(&oldest).unwrap();
+    snapshots.write(&meta(20), &State::default()).unwrap();
+    let newest = snapshots.write(&meta(30), &State::default()).unwrap().path().to_path_buf();
+    assert!(!oldest.exists());
+
+    fs::write(&oldest, &bytes).unwrap();
+    let snapshots = open();
+    assert!(!oldest.exists(), "it is older than the two that are kept");
+    assert_eq!(snapshots.newest().unwrap().path(), newest);
+    assert_eq!(snapshots.previous().unwrap().meta(), &meta(20));
+
+    fs::write(&oldest, &bytes).unwrap();
+    fs::write(&newest, b"damaged").unwrap();
+    assert_eq!(open().newest().unwrap().meta(), &meta(20));
+    assert!(oldest.exists() && newest.exists(), "nothing is removed beside a damaged one");
 }

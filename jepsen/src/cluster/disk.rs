@@ -11,7 +11,7 @@ use super::power::Switch;
 use super::shell::run;
 
 /// The images are sparse; a node of these tests uses a small part of it.
-const IMAGE_BYTES: u64 = 256 * 1024 * 1024;
+const IMAGE_BYTES: u64 = 512 * 1024 * 1024;
 /// The file that fills a disk.
 const FILLER: &str = "filler";
 

@@ -57,7 +57,7 @@ pub(crate) struct AllDamaged {
 }
 
 impl SnapshotDirectory {
-    /// Opens the directory, makes it where it is missing, removes temporary files, and loads the newest good snapshot.
+    /// Opens the directory, makes it where it is missing, removes what a crash left over, and loads the newest good snapshot.
     /// Damaged files stay where they are, for people to look at. Blocks.
     pub(crate) fn open(path: &Path) -> io::Result<Result<Loaded, AllDamaged>> {
         fs::create_dir_all(path)?;
@@ -71,7 +71,22 @@ impl SnapshotDirectory {
             }
         }
         paths.sort();
-        Ok(load_newest(path, &paths))
+        let loaded = load_newest(path, &paths);
+        if let Ok(loaded) = &loaded {
+            loaded.directory.remove_left_over(&paths)?;
+        }
+        Ok(loaded)
+    }
+
+    /// A crash between the rename of a new snapshot and the removal of the oldest leaves that one. Where a snapshot is damaged, all stay.
+    fn remove_left_over(&self, found: &[PathBuf]) -> io::Result<()> {
+        let kept = self.kept();
+        let newest_are_kept = found.iter().rev().zip(kept.iter().rev()).all(|(path, kept)| path == kept.path());
+        if newest_are_kept {
+            let left_over = found.len().saturating_sub(kept.len());
+            found[..left_over].iter().try_for_each(fs::remove_file)?;
+        }
+        Ok(())
     }
 
     /// The newest snapshot.
