@@ -19,7 +19,7 @@ use crate::record::{Asked, Seen, now};
 
 /// Routes that the clients fight over.
 pub(crate) const KEYS: u64 = 6;
-const PAUSE_MS: std::ops::Range<u64> = 1..60;
+const PAUSE_MS: std::ops::Range<u64> = 1..110;
 const DEADLINE_MS: std::ops::Range<u64> = 300..2_500;
 /// Some writes are large, so that the log grows and snapshots are made.
 const LARGE_BYTES: usize = 3_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use raftgate::model::NodeId;
 
 /// How long faults come. After it everything is healed.
-pub(crate) const LENGTH: Duration = Duration::from_secs(9);
+pub(crate) const LENGTH: Duration = Duration::from_secs(7);
 
 /// A fault, or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
