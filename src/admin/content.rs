@@ -10,6 +10,7 @@ use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::{FieldError, canonical, parse_route, parse_service};
 use crate::model::{Kind, Name, Operation, ResourceKey, State};
+use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
 pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 5] = [
@@ -31,10 +32,13 @@ pub(crate) struct Document {
     references: Vec<(String, Name)>,
     /// The listeners that it is bound to.
     listeners: Vec<String>,
+    /// Regular expressions in it.
+    pattern_count: usize,
 }
 
 /// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
 pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
+    let mut pattern_count = 0;
     let (warnings, references, listeners) = match kind {
         Kind::Route => {
             let parsed = parse_route(spec).map_err(|errors| under(pointer, errors))?;
@@ -42,13 +46,14 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
                 let places = content.backend_refs.iter().enumerate();
                 places.map(move |(place, backend)| (format!("{pointer}/rules/{rule}/backendRefs/{place}"), backend.name.clone()))
             });
+            pattern_count = parsed.spec.pattern_count();
             (parsed.warnings, references.collect(), parsed.spec.listeners)
         }
         Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new(), Vec::new()),
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, listeners })
+    Ok(Document { bytes, warnings, references, listeners, pattern_count })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -68,6 +73,7 @@ pub(crate) struct Draft {
     warnings: Vec<String>,
     references: Vec<(String, Name)>,
     bindings: Vec<(String, String)>,
+    pattern_count: usize,
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
     naming: bool,
@@ -83,6 +89,8 @@ pub(crate) struct Content {
     references: Vec<(String, Name)>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
+    /// Regular expressions in it.
+    pattern_count: usize,
 }
 
 impl Draft {
@@ -109,6 +117,7 @@ impl Draft {
                 self.references.extend(references.map(|(path, service)| (format!("{key}: {path}"), service)));
                 let listeners = document.listeners.into_iter();
                 self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
+                self.pattern_count += document.pattern_count;
                 self.operations.push(Operation::Put { key, spec: document.bytes });
             }
         }
@@ -132,7 +141,8 @@ impl Draft {
         if let Some(detail) = self.too_large {
             return Err(Problem::too_large(detail));
         }
-        Ok(Content { operations: self.operations, warnings: self.warnings, references: self.references, bindings: self.bindings })
+        let Draft { operations, warnings, references, bindings, pattern_count, .. } = self;
+        Ok(Content { operations, warnings, references, bindings, pattern_count })
     }
 }
 
@@ -163,6 +173,29 @@ impl Content {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
         });
         self.warnings.iter().cloned().chain(dangling).chain(unbound).take(WARNINGS_MAX).collect()
+    }
+}
+
+/// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
+/// write, so that writes at several nodes at once may pass it by what they bring.
+const PATTERNS_MAX: usize = 10_000;
+
+impl Content {
+    /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` that neither this nor `operations` replace.
+    pub(crate) fn check_patterns(&self, table: &Snapshot, operations: &[Operation]) -> Result<(), Problem> {
+        if self.pattern_count == 0 {
+            return Ok(());
+        }
+        let keys = self.operations.iter().chain(operations).map(Operation::key).filter(|key| key.kind == Kind::Route);
+        let replaced: BTreeSet<&Name> = keys.map(|key| &key.name).collect();
+        let replaced: usize = replaced.into_iter().map(|name| table.pattern_count_of(name)).sum();
+        let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
+        if count <= PATTERNS_MAX {
+            return Ok(());
+        }
+        Err(Problem::too_large(format!(
+            "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
+        )))
     }
 }
 
@@ -279,6 +312,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::{Command, CommandBody, Timestamp, Transaction};
 
     #[test]
     fn envelopes_name_every_fault() {
@@ -301,5 +335,28 @@ mod tests {
         assert!(check_limits(&many[1..], "").is_ok());
         let large = Operation::Put { key: key(0), spec: Bytes::from(vec![b'x'; TRANSACTION_BYTES_MAX]) };
         assert!(check_limits(&[large], "").expect_err("too large").detail().contains("bytes"));
+    }
+
+    #[test]
+    fn expressions_of_the_whole_table_are_bounded() {
+        let mut state = State::default();
+        let route = |expression: &str| {
+            let mut draft = Draft::default();
+            let path = json!({"type": "RegularExpression", "value": expression});
+            let key = ResourceKey::new(Kind::Route, Name::new("r").expect("a name"));
+            draft.put(key, &json!({"rules": [{"matches": [{"path": path}]}]}), "");
+            draft.finish().expect("content")
+        };
+        let transaction = Transaction { operations: route("/a.*").operations, ..Transaction::default() };
+        let body = CommandBody::Transaction(transaction);
+        state.apply(&Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body });
+        let table = Snapshot::build(&state);
+        assert_eq!(table.pattern_count(), 1);
+        let mut content = route("/b.*");
+        content.pattern_count = PATTERNS_MAX;
+        content.check_patterns(&table, &[]).expect("it replaces the one that is there");
+        assert!(content.check_patterns(&Snapshot::empty(), &[]).is_ok());
+        content.operations.clear();
+        assert!(content.check_patterns(&table, &[]).expect_err("too many").detail().contains("10001 regular expressions"));
     }
 }

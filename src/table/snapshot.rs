@@ -32,6 +32,8 @@ pub struct Snapshot {
     not_compiled: OrdMap<ResourceKey, Arc<str>>,
     /// Routes that are bound to a listener, by its name.
     bound: OrdMap<String, OrdSet<Name>>,
+    /// Regular expressions of all routes.
+    pattern_count: usize,
     published_at: OnceLock<SystemTime>,
 }
 
@@ -57,6 +59,7 @@ impl Snapshot {
             services: text_map(),
             not_compiled: OrdMap::new(),
             bound: OrdMap::new(),
+            pattern_count: 0,
             published_at: OnceLock::new(),
         }
     }
@@ -125,6 +128,16 @@ impl Snapshot {
         Counts { routes: self.routes.len(), services: self.services.len(), not_compiled: self.not_compiled.len() }
     }
 
+    /// Regular expressions of all routes.
+    pub fn pattern_count(&self) -> usize {
+        self.pattern_count
+    }
+
+    /// Regular expressions of the route `name`; none where there is no such route.
+    pub fn pattern_count_of(&self, name: &Name) -> usize {
+        self.routes.get(name).map_or(0, |route| route.pattern_count())
+    }
+
     /// When it went live first; `None` before.
     pub fn published_at(&self) -> Option<SystemTime> {
         self.published_at.get().copied()
@@ -170,6 +183,7 @@ impl Snapshot {
 
     pub(super) fn add_route(&mut self, name: Name, route: CompiledRoute) {
         route.candidates().for_each(|candidate| self.index.insert(candidate));
+        self.pattern_count += route.pattern_count();
         for listener in route.listeners() {
             self.bound.entry(listener.clone()).or_default().insert(name.clone());
         }
@@ -181,6 +195,7 @@ impl Snapshot {
         match key.kind {
             Kind::Route => {
                 let route = self.routes.remove(&key.name);
+                self.pattern_count -= route.as_ref().map_or(0, |route| route.pattern_count());
                 route.iter().flat_map(|route| route.candidates()).for_each(|candidate| self.index.remove(&candidate));
                 route.iter().flat_map(|route| route.listeners()).for_each(|listener| self.unbind(listener, &key.name));
             }

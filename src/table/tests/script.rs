@@ -7,7 +7,7 @@
 //! METHOD HOST PATH[?QUERY] [via=LISTENER] [NAME:VALUE]... => ROUTE/RULE/MATCH [PARAMETER=VALUE]...   or => 404
 //! ```
 //!
-//! A match is `exact|template|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...`.
+//! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...`; a value `~TEXT` is a regular expression.
 
 use http::{HeaderMap, Method};
 
@@ -95,6 +95,7 @@ fn parse_match(text: &str) -> RouteMatch {
         "exact" => PathMatchType::Exact,
         "template" => PathMatchType::PathTemplate,
         "prefix" => PathMatchType::PathPrefix,
+        "regex" => PathMatchType::RegularExpression,
         other => panic!("{other}?"),
     };
     let mut conditions = path_match(match_type, words.next().unwrap());
