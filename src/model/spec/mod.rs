@@ -12,7 +12,7 @@ mod route;
 mod service;
 
 pub use duration::*;
-pub use parse::{FieldError, Parsed, canonical, parse_route, parse_service};
+pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_route, parse_service};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
