@@ -1,4 +1,4 @@
-//! `POST /v1/explain`: which rule of the live table answers a request, and why the others do not.
+//! `POST /v1/explain`: which rule of the live table, or of an earlier one, answers a request, and why the others do not.
 //!
 //! What the proxy refuses before it asks a rule is told as it is there: a target that it would not take is a fault of the question, a
 //! method that it does not pass on is answered with `refused`, the status and the reason, and no rule.
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::body::Received;
+use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Fields, at, type_of};
 use super::document::Format;
@@ -23,7 +23,7 @@ use super::query::Parameters;
 use super::render::json_at;
 use crate::model::path::{EscapedSlashes, normalize};
 use crate::model::spec::FieldError;
-use crate::model::{MethodRefusal, hostname};
+use crate::model::{MethodRefusal, Revision, hostname};
 use crate::table::{Matched, RequestView, Snapshot};
 
 /// A listener, as far as it matters for matching.
@@ -40,7 +40,7 @@ pub struct Listener {
 }
 
 /// Fields of the contract that this version does not serve.
-const NOT_SERVED: [&str; 2] = ["sourceAddress", "revision"];
+const NOT_SERVED: [&str; 1] = ["sourceAddress"];
 
 /// `POST /v1/explain`
 pub(crate) async fn post(
@@ -52,7 +52,7 @@ pub(crate) async fn post(
     Parameters::read(&parts.uri, &[])?;
     let received = Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?;
     let question = Question::read(&received.json().await?, &shared.admin.listeners).map_err(Problem::invalid)?;
-    let snapshot = shared.admin.live.load();
+    let snapshot = snapshot_at(&shared, question.revision).await?;
     let view = question.view();
     let refusal = question.refusal();
     let mut explanation = snapshot.explain(&view);
@@ -67,6 +67,25 @@ pub(crate) async fn post(
     answer["backends"] = matched.map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
     answer["refused"] = json!(refusal.map(|(status, detail)| json!({"status": status.as_u16(), "detail": detail})));
     Ok(json_at(StatusCode::OK, snapshot.revision, &answer))
+}
+
+/// The live table, or that of an earlier revision, made of it by undoing what came after.
+async fn snapshot_at(shared: &Shared, revision: Option<Revision>) -> Result<Arc<Snapshot>, Problem> {
+    let live = shared.admin.live.load();
+    let Some(revision) = revision.filter(|revision| *revision != live.revision) else { return Ok(live) };
+    let state = shared.admin.cluster.state();
+    if revision > live.revision {
+        let detail = format!("revision {revision} is not live on this node, which is at {}", live.revision);
+        return Err(Problem::not_found(detail).at(live.revision));
+    }
+    let newest = state.revision();
+    let gone = move || Problem::gone(format!("history no longer holds what came after revision {revision}")).at(newest);
+    offload(usize::MAX, move || {
+        let present = state.at(live.revision).ok_or_else(gone)?;
+        let past = state.at(revision).ok_or_else(gone)?;
+        Ok(Arc::new(live.updated(&present, &past)))
+    })
+    .await
 }
 
 /// Where the answering rule sends the request.
@@ -93,6 +112,8 @@ struct Question {
     query: Option<String>,
     method: Method,
     headers: HeaderMap,
+    /// The revision that it is about; `None`: the live one.
+    revision: Option<Revision>,
 }
 
 impl Question {
@@ -123,6 +144,7 @@ impl Question {
             query: uri.query().map(str::to_owned),
             method,
             headers,
+            revision: revision(fields)?,
         })
     }
 
@@ -142,6 +164,12 @@ impl Question {
             headers: &self.headers,
         }
     }
+}
+
+fn revision(fields: &Fields<'_>) -> Result<Option<Revision>, FieldError> {
+    let Some(value) = fields.get("revision") else { return Ok(None) };
+    let number = value.as_u64().ok_or_else(|| at("/revision", format!("expected a revision, found {}", type_of(value))))?;
+    Ok(Some(Revision(number)))
 }
 
 /// The listener that is named, or the first.
@@ -241,7 +269,9 @@ mod tests {
             (json!({"url": "/", "listener": "outer"}), "/listener"),
             (json!({"url": "/", "headers": {"x": 1}}), "/headers/x"),
             (json!({"url": "/", "headers": {"x y": "1"}}), "/headers/x y"),
-            (json!({"url": "/", "revision": 3}), "/revision"),
+            (json!({"url": "/", "revision": "3"}), "/revision"),
+            (json!({"url": "/", "revision": -1}), "/revision"),
+            (json!({"url": "/", "sourceAddress": "10.0.0.1"}), "/sourceAddress"),
             (json!({"url": "/", "uri": "/"}), "/uri"),
         ] {
             assert_eq!(read(body).expect_err(path)[0].path, path);
