@@ -299,7 +299,7 @@ pub struct Connection {
 /// Flags of `apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArguments {
-    /// YAML or JSON documents of {kind, name, spec}; `-` is the standard input; may be repeated
+    /// YAML or JSON documents of {kind, name, spec}, or HTTPRoutes of Kubernetes as they are; `-` is the standard input; may be repeated
     #[arg(long = "file", short, value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Only check, and say what would change
