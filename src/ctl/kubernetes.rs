@@ -1,6 +1,6 @@
 //! Documents of Kubernetes, taken as they are.
 //!
-//! An `HTTPRoute` of the Gateway API becomes a `Route`. What only means something inside Kubernetes is left out and told in a warning: each
+//! An `HTTPRoute` of the Gateway API becomes a `Route`, a `GRPCRoute` the resource of that kind. What only means something inside Kubernetes is left out and told in a warning: each
 //! field once, with its first place. What would change where requests go is an error that names the field. All else goes on as it stands,
 //! for the node to judge: it knows the fields of the standard.
 //!
@@ -17,7 +17,10 @@ type Fields = Map<String, Value>;
 
 /// The API group of the routes.
 const GROUP: &str = "gateway.networking.k8s.io";
-const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+/// Version and kind of the documents that are taken, and the kind that they become.
+const TAKEN: [(&str, &str, &str); 3] =
+    [("v1", "HTTPRoute", "Route"), ("v1beta1", "HTTPRoute", "Route"), ("v1", "GRPCRoute", "GRPCRoute")];
 
 const NAMESPACE_DEFAULT: &str = "default";
 
@@ -75,17 +78,22 @@ impl Kubernetes {
         drop_nulls_of(&mut fields);
         let version = text(&mut fields, "", "apiVersion")?.unwrap_or_default();
         let kind = text(&mut fields, "", "kind")?.ok_or("/kind is missing")?;
-        let is_served = version.split_once('/').is_some_and(|(group, version)| group == GROUP && VERSIONS.contains(&version));
-        if !is_served || kind != "HTTPRoute" {
-            return Err(format!("/kind: {kind} of {version}: of Kubernetes only HTTPRoute of {GROUP}/v1 and v1beta1 is taken"));
-        }
+        let served = version.split_once('/').filter(|(group, _)| *group == GROUP).and_then(|(_, version)| {
+            let taken = TAKEN.iter().find(|(known, of, _)| (*known, *of) == (version, kind.as_str()));
+            taken.map(|(_, _, kind)| (*kind).to_owned())
+        });
+        let Some(served) = served else {
+            return Err(format!(
+                "/kind: {kind} of {version}: of Kubernetes, HTTPRoute of {GROUP}/v1 and v1beta1 and GRPCRoute of {GROUP}/v1 are taken"
+            ));
+        };
         let mut metadata = object(&mut fields, "", "metadata")?.ok_or("/metadata is missing")?;
         let name = text(&mut metadata, "/metadata", "name")?.ok_or("/metadata/name is missing")?;
         let namespace = text(&mut metadata, "/metadata", "namespace")?.unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned());
         let who = format!("{kind} {namespace}/{name}");
         let mut reading = Reading { met: self, place: format!("{place} ({who})"), namespace };
         let (name, spec) = reading.route(&name, &metadata, fields).map_err(|fault| format!("{who}: {fault}"))?;
-        Ok(("Route".to_owned(), name, spec))
+        Ok((served, name, spec))
     }
 
     /// What was left out, each field once.

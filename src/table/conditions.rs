@@ -11,6 +11,7 @@ use crate::model::spec::{HeaderMatch, QueryMatch};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure<'t> {
     Listener(&'t [String]),
+    NotGrpc,
     Method(&'t http::Method),
     Header(&'t HeaderMatch),
     Query(&'t QueryMatch),
@@ -20,6 +21,7 @@ impl Failure<'_> {
     pub(super) fn condition(self) -> Condition {
         match self {
             Failure::Listener(_) => Condition::Listener,
+            Failure::NotGrpc => Condition::Grpc,
             Failure::Method(_) => Condition::Method,
             Failure::Header(_) => Condition::Header,
             Failure::Query(_) => Condition::Query,
@@ -27,11 +29,14 @@ impl Failure<'_> {
     }
 }
 
-/// The first condition that fails, in the order listener, method, headers, query. Allocates nothing.
+/// The first condition that fails, in the order listener, gRPC, method, headers, query. Allocates nothing.
 pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
     let listeners = &candidate.rule.scope.listeners;
     if !listeners.is_empty() && !listeners.iter().any(|name| name == request.listener) {
         return Some(Failure::Listener(listeners));
+    }
+    if candidate.rule.scope.is_grpc && !request.is_grpc() {
+        return Some(Failure::NotGrpc);
     }
     let conditions = candidate.route_match();
     if let Some(method) = conditions.method.as_ref().filter(|method| *method != request.method) {

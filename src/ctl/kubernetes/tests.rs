@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ctl::documents::Documents;
-use crate::model::spec::parse_route;
+use crate::model::spec::{parse_grpc_route, parse_route};
 
 fn read(text: &str) -> Result<(Vec<Value>, Vec<String>), String> {
     let documents = Documents::of_text("f.yaml", text).map_err(|error| error.to_string())?;
@@ -107,6 +107,34 @@ fn what_has_no_meaning_is_told_once_with_its_place() {
 }
 
 #[test]
+fn a_grpc_route_stays_one() {
+    let text = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: orders, namespace: shop}
+spec:
+  parentRefs: [{name: edge, sectionName: public}]
+  hostnames: [grpc.example.com]
+  rules:
+  - matches: [{method: {type: Exact, service: shop.Orders}}]
+    backendRefs: [{name: orders, port: 9000}]
+";
+    let (operations, warnings) = read(text).unwrap();
+    let spec = json!({
+        "hostnames": ["grpc.example.com"],
+        "listeners": ["public"],
+        "rules": [{
+            "matches": [{"method": {"type": "Exact", "service": "shop.Orders"}}],
+            "backendRefs": [{"name": "shop_orders"}],
+        }],
+    });
+    assert_eq!(operations, [json!({"op": "put", "kind": "GRPCRoute", "name": "shop_orders", "spec": spec})]);
+    assert!(parse_grpc_route(&spec).is_ok());
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.contains("(GRPCRoute shop/orders)")), "{warnings:?}");
+}
+
+#[test]
 fn a_mirror_goes_to_a_service_as_backends_do() {
     let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 1}, percent: 5}}";
     let spec = spec(&format!("[{{filters: [{mirror}], backendRefs: [{{name: b, filters: [{mirror}]}}]}}]")).unwrap();
@@ -153,9 +181,12 @@ fn what_would_change_where_requests_go_is_refused() {
         let message = read(&format!("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n{text}")).unwrap_err();
         assert!(message.contains(expected), "{text}\n  gave {message}");
     }
-    for kind in ["v1\nkind: Service", "gateway.networking.k8s.io/v1alpha2\nkind: HTTPRoute", "v1\nkind: List"] {
+    let group = "gateway.networking.k8s.io";
+    let others = ["v1alpha2\nkind: HTTPRoute", "v1beta1\nkind: GRPCRoute", "v1\nkind: Gateway", "v1\nkind: TLSRoute"];
+    let others = others.map(|kind| format!("{group}/{kind}")).into_iter();
+    for kind in others.chain(["v1\nkind: Service", "v1\nkind: List", "v1\nkind: HTTPRoute"].map(str::to_owned)) {
         let message = read(&format!("apiVersion: {kind}\nmetadata: {{name: r}}\nspec: {{}}")).unwrap_err();
-        assert!(message.contains("only HTTPRoute of gateway.networking.k8s.io/v1"), "{kind}\n  gave {message}");
+        assert!(message.contains("of Kubernetes, HTTPRoute of gateway.networking.k8s.io/v1"), "{kind}\n  gave {message}");
     }
 }
 
