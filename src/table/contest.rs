@@ -8,8 +8,9 @@
 //! means for others is worked out by the same order: only newer routes can be touched, so the oldest that is in doubt is judged next, until
 //! none is. The result depends on the routes alone and not on the order in which they came.
 //!
-//! The hostnames of the routes that serve stand in two ordered sets, one a kind, by their text from its end: all hosts under `*.example.com`
-//! stand side by side. A change costs a few look-ups a hostname, and the routes that it touches.
+//! The hostnames of the routes that serve stand in ordered sets, one for each kind and listener, by their text from its end: all hosts under
+//! `*.example.com` stand side by side. A change costs a few look-ups a hostname and listener, and the routes that it touches. The first
+//! `GRPCRoute` of a table costs one pass over its routes besides: tables that have none keep none of this.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -146,6 +147,12 @@ struct Waiting {
     blocker: Age,
 }
 
+/// The claims of one kind, by listener; [`EVERY_LISTENER`] for routes that are bound to none.
+type Claims = OrdMap<String, OrdSet<Claim>>;
+
+/// No listener has this name.
+const EVERY_LISTENER: &str = "";
+
 /// What becomes of a route by a change.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -158,24 +165,38 @@ pub(super) enum Verdict {
 /// All routes with a rule: those that serve, and those that wait. A clone costs O(1).
 ///
 /// Invariants: a route serves unless a serving one of the other kind, which comes before it, shares a hostname and a listener with it;
-/// `claims` are those of exactly the routes that serve; `blocked` is `waiting` by blocker.
+/// `claims` are those of exactly the routes that serve, once there was a gRPC route; `blocked` is `waiting` by blocker.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contest {
     /// Of HTTP routes, and of gRPC routes.
-    claims: [OrdSet<Claim>; 2],
+    claims: [Claims; 2],
+    /// Whether a gRPC route ever came.
+    is_open: bool,
     waiting: OrdMap<Age, Waiting>,
     blocked: OrdMap<Age, OrdSet<Age>>,
 }
 
 impl Contest {
-    /// Lets a route in.
-    pub(super) fn enter(&mut self, route: &Arc<CompiledRoute>) -> Vec<Verdict> {
-        let Some(rule) = route.rules.first() else { return vec![Verdict::Serves(Arc::clone(route))] };
+    /// Lets a route in. `others` are those that are in.
+    pub(super) fn enter<'a>(
+        &mut self,
+        route: &Arc<CompiledRoute>,
+        others: impl Iterator<Item = &'a Arc<CompiledRoute>>,
+    ) -> Vec<Verdict> {
+        let rule = route.rules.first().filter(|rule| self.is_open || rule.kind() == Kind::GrpcRoute);
+        let Some(rule) = rule else { return vec![Verdict::Serves(Arc::clone(route))] };
+        if !self.is_open {
+            self.is_open = true;
+            others.for_each(|other| self.claim(other));
+        }
         self.settle(BTreeMap::from([(Age::of(rule), Arc::clone(route))]))
     }
 
     /// Takes a route out.
     pub(super) fn leave(&mut self, route: &Arc<CompiledRoute>) -> Vec<Verdict> {
+        if !self.is_open {
+            return vec![Verdict::Ceases(Arc::clone(route))];
+        }
         let age = route.rules.first().map(|rule| Age::of(rule));
         if let Some(waiting) = age.as_ref().and_then(|age| self.waiting.remove(age)) {
             self.unblock(&waiting.blocker, age.as_ref());
@@ -188,6 +209,9 @@ impl Contest {
 
     /// Puts `new` in the place of `old`, which claims the same. Whether it serves.
     pub(super) fn swap(&mut self, old: &Arc<CompiledRoute>, new: &Arc<CompiledRoute>) -> bool {
+        if !self.is_open {
+            return true;
+        }
         if let Some(waiting) = new.rules.first().and_then(|rule| self.waiting.get_mut(&Age::of(rule))) {
             waiting.route = Arc::clone(new);
             return false;
@@ -217,12 +241,9 @@ impl Contest {
 
     /// Whether a gRPC route that serves has this host, on this listener.
     pub(super) fn has_grpc(&self, host: &str, listener: &str) -> bool {
-        let found = self.overlapping(Kind::GrpcRoute, HostPattern::Exact(host), Ages::All, &mut |claim| {
-            let listeners = &claim.rule().scope.listeners;
-            let serves = listeners.is_empty() || listeners.iter().any(|name| name == listener);
-            if serves { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        found.is_break()
+        let sets = self.sets(Kind::GrpcRoute, [listener].into_iter());
+        sets.into_iter()
+            .any(|claims| overlapping(claims, HostPattern::Exact(host), Ages::All, &mut ControlFlow::Break).is_break())
     }
 
     /// Judges routes that neither serve nor wait, and whom that touches, from the oldest on.
@@ -249,11 +270,11 @@ impl Contest {
     fn blocker<'t>(&'t self, route: &CompiledRoute) -> Option<&'t Claim> {
         let rule = route.rules.first()?;
         let age = Age::of(rule);
+        let sets = self.rivals(rule);
         rule.scope.hostnames.iter().find_map(|host| {
-            let found = self.overlapping(other(rule.kind()), HostPattern::parse(host), Ages::Before(&age), &mut |claim| {
-                if shares_listener(claim.rule(), rule) { ControlFlow::Break(claim) } else { ControlFlow::Continue(()) }
-            });
-            found.break_value()
+            let pattern = HostPattern::parse(host);
+            let first = |claims| overlapping(claims, pattern, Ages::Before(&age), &mut ControlFlow::Break).break_value();
+            sets.iter().copied().find_map(first)
         })
     }
 
@@ -261,55 +282,47 @@ impl Contest {
     fn losers(&self, route: &CompiledRoute, age: &Age) -> BTreeMap<Age, Arc<CompiledRoute>> {
         let mut losers = BTreeMap::new();
         let Some(rule) = route.rules.first() else { return losers };
-        for host in &rule.scope.hostnames {
-            let pattern = HostPattern::parse(host);
-            let _: ControlFlow<()> = self.overlapping(other(rule.kind()), pattern, Ages::After(age), &mut |claim| {
-                if shares_listener(claim.rule(), rule) {
-                    losers.insert(Age::of(claim.rule()), Arc::clone(&claim.route));
-                }
+        for (host, claims) in
+            rule.scope.hostnames.iter().flat_map(|host| self.rivals(rule).into_iter().map(move |set| (host, set)))
+        {
+            let _: ControlFlow<()> = overlapping(claims, HostPattern::parse(host), Ages::After(age), &mut |claim| {
+                losers.insert(Age::of(claim.rule()), Arc::clone(&claim.route));
                 ControlFlow::Continue(())
             });
         }
         losers
     }
 
-    /// Visits the claims of a kind and of some ages whose hostnames intersect with `pattern`.
-    fn overlapping<'t, B>(
-        &'t self,
-        kind: Kind,
-        pattern: HostPattern<'_>,
-        ages: Ages<'_>,
-        visit: &mut impl FnMut(&'t Claim) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
+    /// The claims of the other kind on listeners that a rule's route shares.
+    fn rivals(&self, rule: &CompiledRule) -> Vec<&OrdSet<Claim>> {
+        let kind = if rule.kind() == Kind::GrpcRoute { Kind::Route } else { Kind::GrpcRoute };
+        match rule.scope.listeners.as_slice() {
+            [] => self.claims[place_of(kind)].values().collect(),
+            names => self.sets(kind, names.iter().map(String::as_str)),
+        }
+    }
+
+    /// The claims of a kind on these listeners.
+    fn sets<'n>(&self, kind: Kind, listeners: impl Iterator<Item = &'n str>) -> Vec<&OrdSet<Claim>> {
         let claims = &self.claims[place_of(kind)];
-        if claims.is_empty() {
-            return ControlFlow::Continue(());
-        }
-        if pattern == HostPattern::Any {
-            return claims.iter().filter(|claim| ages.hold(claim)).try_for_each(visit);
-        }
-        of_host(claims, ANY_HOST, ages).try_for_each(&mut *visit)?;
-        for (_, suffix) in suffixes(pattern.text()) {
-            of_host(claims, &format!("*.{suffix}"), ages).try_for_each(&mut *visit)?;
-        }
-        if let HostPattern::Exact(host) = pattern {
-            return of_host(claims, host, ages).try_for_each(visit);
-        }
-        let ending = format!(".{}", pattern.text());
-        let under = (Bound::Included(Place::Before(&ending)), Bound::Excluded(Place::AfterEnding(&ending)));
-        claims.range(under).filter(|claim| ages.hold(claim)).try_for_each(visit)
+        std::iter::once(EVERY_LISTENER).chain(listeners).filter_map(|listener| claims.get(listener)).collect()
     }
 
     fn claim(&mut self, route: &Arc<CompiledRoute>) {
-        for claim in Claim::all_of(route) {
-            let kind = claim.rule().kind();
-            self.claims[place_of(kind)].insert(claim);
+        for (kind, listener) in places_of(route) {
+            let claims = self.claims[place_of(kind)].entry(listener.to_owned()).or_default();
+            claims.extend(Claim::all_of(route));
         }
     }
 
     fn withdraw(&mut self, route: &Arc<CompiledRoute>) {
-        for claim in Claim::all_of(route) {
-            self.claims[place_of(claim.rule().kind())].remove(&claim);
+        for (kind, listener) in places_of(route) {
+            let sets = &mut self.claims[place_of(kind)];
+            let Some(claims) = sets.get_mut(listener) else { continue };
+            Claim::all_of(route).for_each(|claim| drop(claims.remove(&claim)));
+            if claims.is_empty() {
+                sets.remove(listener);
+            }
         }
     }
 
@@ -336,7 +349,7 @@ impl Contest {
     /// Whether nothing is left.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.claims.iter().all(OrdSet::is_empty) && self.waiting.is_empty() && self.blocked.is_empty()
+        self.claims.iter().all(OrdMap::is_empty) && self.waiting.is_empty() && self.blocked.is_empty()
     }
 }
 
@@ -344,8 +357,35 @@ fn place_of(kind: Kind) -> usize {
     usize::from(kind == Kind::GrpcRoute)
 }
 
-fn other(kind: Kind) -> Kind {
-    if kind == Kind::GrpcRoute { Kind::Route } else { Kind::GrpcRoute }
+/// The kind of a route, with each of its listeners.
+fn places_of(route: &CompiledRoute) -> impl Iterator<Item = (Kind, &str)> {
+    route.rules.first().into_iter().flat_map(|rule| {
+        let listeners = &rule.scope.listeners;
+        let every = listeners.is_empty().then_some(EVERY_LISTENER);
+        every.into_iter().chain(listeners.iter().map(String::as_str)).map(|listener| (rule.kind(), listener))
+    })
+}
+
+/// Visits the claims of some ages whose hostnames intersect with `pattern`.
+fn overlapping<'t, B>(
+    claims: &'t OrdSet<Claim>,
+    pattern: HostPattern<'_>,
+    ages: Ages<'_>,
+    visit: &mut impl FnMut(&'t Claim) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    if pattern == HostPattern::Any {
+        return claims.iter().filter(|claim| ages.hold(claim)).try_for_each(visit);
+    }
+    of_host(claims, ANY_HOST, ages).try_for_each(&mut *visit)?;
+    for (_, suffix) in suffixes(pattern.text()) {
+        of_host(claims, &format!("*.{suffix}"), ages).try_for_each(&mut *visit)?;
+    }
+    if let HostPattern::Exact(host) = pattern {
+        return of_host(claims, host, ages).try_for_each(visit);
+    }
+    let ending = format!(".{}", pattern.text());
+    let under = (Bound::Included(Place::Before(&ending)), Bound::Excluded(Place::AfterEnding(&ending)));
+    claims.range(under).filter(|claim| ages.hold(claim)).try_for_each(visit)
 }
 
 /// The claims of one hostname and of some ages.
@@ -356,9 +396,4 @@ fn of_host<'t>(claims: &'t OrdSet<Claim>, host: &str, ages: Ages<'_>) -> impl It
         Ages::After(age) => (Bound::Excluded(Place::At(host, age)), Bound::Excluded(Place::After(host))),
     };
     claims.range(range)
-}
-
-fn shares_listener(one: &CompiledRule, other: &CompiledRule) -> bool {
-    let (one, other) = (&one.scope.listeners, &other.scope.listeners);
-    one.is_empty() || other.is_empty() || one.iter().any(|name| other.contains(name))
 }

@@ -197,7 +197,7 @@ impl Snapshot {
 
     pub(super) fn add_route(&mut self, key: ResourceKey, route: CompiledRoute) {
         let route = Arc::new(route);
-        let verdicts = self.contest.enter(&route);
+        let verdicts = self.contest.enter(&route, self.routes.values());
         self.routes.insert(key, route);
         self.carry_out(verdicts);
     }
