@@ -1,6 +1,6 @@
 //! From documents to operations: everything that a write's content is checked for before it is proposed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -8,18 +8,22 @@ use serde_json::Value;
 use super::explain::Listener;
 use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
-use crate::model::spec::{FieldError, canonical, parse_route, parse_service};
+use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, Operation, ResourceKey, State};
 use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
-pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 5] = [
-    ("GRPCRoute", "grpcroutes"),
-    ("Certificate", "certificates"),
-    ("Consumer", "consumers"),
-    ("Policy", "policies"),
-    ("Discovery", "discoveries"),
-];
+pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 4] =
+    [("Certificate", "certificates"), ("Consumer", "consumers"), ("Policy", "policies"), ("Discovery", "discoveries")];
+
+/// A place that names a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    place: String,
+    service: Name,
+    /// Whether gRPC calls go there.
+    is_grpc: bool,
+}
 
 /// A spec that may be proposed.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(crate) struct Document {
     /// What its author should know all the same.
     warnings: Vec<String>,
     /// The services that it refers to, and from where.
-    references: Vec<(String, Name)>,
+    references: Vec<Reference>,
     /// The listeners that it is bound to.
     listeners: Vec<String>,
     /// Regular expressions in it.
@@ -40,11 +44,16 @@ pub(crate) struct Document {
 pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
     let mut pattern_count = 0;
     let (warnings, references, listeners) = match kind {
-        Kind::Route => {
-            let parsed = parse_route(spec).map_err(|errors| under(pointer, errors))?;
+        Kind::Route | Kind::GrpcRoute => {
+            let is_grpc = kind == Kind::GrpcRoute;
+            let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
+            let parsed = parsed.map_err(|errors| under(pointer, errors))?;
             let references = parsed.spec.rules.iter().enumerate().flat_map(|(rule, content)| {
-                let places = content.backend_refs.iter().enumerate();
-                places.map(move |(place, backend)| (format!("{pointer}/rules/{rule}/backendRefs/{place}"), backend.name.clone()))
+                let backends = content.backend_refs.iter().enumerate();
+                backends.map(move |(index, backend)| {
+                    let place = format!("{pointer}/rules/{rule}/backendRefs/{index}");
+                    Reference { place, service: backend.name.clone(), is_grpc }
+                })
             });
             pattern_count = parsed.spec.pattern_count();
             (parsed.warnings, references.collect(), parsed.spec.listeners)
@@ -71,7 +80,7 @@ pub(crate) struct Draft {
     operations: Vec<Operation>,
     errors: Vec<FieldError>,
     warnings: Vec<String>,
-    references: Vec<(String, Name)>,
+    references: Vec<Reference>,
     bindings: Vec<(String, String)>,
     pattern_count: usize,
     too_large: Option<String>,
@@ -86,7 +95,7 @@ pub(crate) struct Content {
     pub(crate) operations: Vec<Operation>,
     /// Of the documents themselves.
     warnings: Vec<String>,
-    references: Vec<(String, Name)>,
+    references: Vec<Reference>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
     /// Regular expressions in it.
@@ -114,7 +123,8 @@ impl Draft {
                 }
                 self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
                 let references = document.references.into_iter();
-                self.references.extend(references.map(|(path, service)| (format!("{key}: {path}"), service)));
+                let named = references.map(|reference| Reference { place: format!("{key}: {}", reference.place), ..reference });
+                self.references.extend(named);
                 let listeners = document.listeners.into_iter();
                 self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
                 self.pattern_count += document.pattern_count;
@@ -150,29 +160,22 @@ impl Content {
     /// Warnings for the answer: the documents' own, references to services that stand neither in `state` nor in this content, or that
     /// `operations` remove, and routes bound to listeners that are not among this node's `listeners`.
     pub(crate) fn warnings(&self, state: &State, operations: &[Operation], listeners: &[Listener]) -> Vec<String> {
-        let put = |operation: &Operation| match operation {
-            Operation::Put { key, .. } if key.kind == Kind::Service => Some(key.name.clone()),
-            Operation::Put { .. } | Operation::Delete { .. } => None,
-        };
         let removed = |operation: &Operation| match operation {
             Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
             Operation::Put { .. } | Operation::Delete { .. } => None,
         };
-        let made: BTreeSet<Name> = self.operations.iter().filter_map(put).collect();
+        let made: BTreeMap<&Name, &Bytes> = self.operations.iter().filter_map(service_made).collect();
         let gone: BTreeSet<Name> = operations.iter().filter_map(removed).collect();
-        let exists = |name: &Name| {
-            let key = ResourceKey::new(Kind::Service, name.clone());
-            made.contains(name) || (state.get(&key).is_some() && !gone.contains(name))
+        let spec_of = |name: &Name| {
+            let present = || state.get(&ResourceKey::new(Kind::Service, name.clone())).map(|resource| &resource.spec);
+            made.get(name).copied().or_else(|| present().filter(|_| !gone.contains(name)))
         };
-        let dangling = self.references.iter().filter(|(_, name)| !exists(name));
-        let dangling = dangling.map(|(place, name)| {
-            format!("{place}: service {:?} does not exist; its share is answered with 500 until it does", name.as_str())
-        });
+        let of_references = self.references.iter().filter_map(|reference| reference.warning(spec_of(&reference.service)));
         let is_here = |name: &str| listeners.iter().any(|listener| listener.name == name);
         let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name)).map(|(place, name)| {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
         });
-        self.warnings.iter().cloned().chain(dangling).chain(unbound).take(WARNINGS_MAX).collect()
+        self.warnings.iter().cloned().chain(of_references).chain(unbound).take(WARNINGS_MAX).collect()
     }
 }
 
@@ -186,9 +189,8 @@ impl Content {
         if self.pattern_count == 0 {
             return Ok(());
         }
-        let keys = self.operations.iter().chain(operations).map(Operation::key).filter(|key| key.kind == Kind::Route);
-        let replaced: BTreeSet<&Name> = keys.map(|key| &key.name).collect();
-        let replaced: usize = replaced.into_iter().map(|name| table.pattern_count_of(name)).sum();
+        let replaced: BTreeSet<&ResourceKey> = self.operations.iter().chain(operations).map(Operation::key).collect();
+        let replaced: usize = replaced.into_iter().map(|key| table.pattern_count_of(key)).sum();
         let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
         if count <= PATTERNS_MAX {
             return Ok(());
@@ -197,6 +199,37 @@ impl Content {
             "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
         )))
     }
+}
+
+impl Reference {
+    /// What its author should know, where the service has this spec, or none.
+    fn warning(&self, spec: Option<&Bytes>) -> Option<String> {
+        let Reference { place, service, is_grpc } = self;
+        let name = service.as_str();
+        let answer = if *is_grpc { "UNAVAILABLE" } else { "500" };
+        let Some(spec) = spec else {
+            return Some(format!("{place}: service {name:?} does not exist; its share is answered with {answer} until it does"));
+        };
+        let carries = |spec: &Bytes| protocol_of(spec).is_none_or(Protocol::carries_grpc);
+        let refused = *is_grpc && !carries(spec);
+        refused.then(|| {
+            format!("{place}: service {name:?} speaks HTTP/1.1, which carries no gRPC: its share is answered with {answer}")
+        })
+    }
+}
+
+/// The service that an operation makes, with its spec.
+fn service_made(operation: &Operation) -> Option<(&Name, &Bytes)> {
+    match operation {
+        Operation::Put { key, spec } if key.kind == Kind::Service => Some((&key.name, spec)),
+        Operation::Put { .. } | Operation::Delete { .. } => None,
+    }
+}
+
+/// What a service speaks, as far as this version can read it.
+fn protocol_of(spec: &Bytes) -> Option<Protocol> {
+    let document = serde_json::from_slice(spec).ok()?;
+    parse_service(&document).ok().map(|parsed| parsed.spec.protocol)
 }
 
 /// Warnings that one answer lists at most.
@@ -221,7 +254,7 @@ pub(crate) fn check_limits(operations: &[Operation], hint: &str) -> Result<(), P
 pub(crate) fn kind_at(text: &str, path: &str) -> Result<Kind, FieldError> {
     text.parse().map_err(|()| match KINDS_NOT_SERVED.iter().any(|(kind, _)| *kind == text) {
         true => at(path, format!("kind {text:?} is not supported yet")),
-        false => at(path, format!("kind {text:?} is not known; known are Route and Service")),
+        false => at(path, format!("kind {text:?} is not known; known are Route, GRPCRoute and Service")),
     })
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn list(
     request: Request,
 ) -> Result<Response, Problem> {
     let mut known = vec!["limit", "continue", "prefix", "consistency"];
-    known.extend((kind == Kind::Route).then_some("hostname"));
+    known.extend(matches!(kind, Kind::Route | Kind::GrpcRoute).then_some("hostname"));
     let parameters = Parameters::read(request.uri(), &known)?;
     let wanted = Wanted::read(kind, &parameters)?;
     let state = state_for(&shared, &call, &parameters).await?;
@@ -183,11 +183,11 @@ pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request)
         value["reason"] = json!(reason);
         value
     };
-    let elsewhere = snapshot.bound_elsewhere(&listeners).map(|(route, listener)| {
-        let key = ResourceKey::new(Kind::Route, route.clone());
-        with_reason(&key, &format!("listener {listener:?} does not exist on this node"))
-    });
-    let not_compiled = snapshot.not_compiled().map(|(key, reason)| with_reason(key, reason)).chain(elsewhere);
+    let elsewhere = snapshot
+        .bound_elsewhere(&listeners)
+        .map(|(route, listener)| with_reason(route, &format!("listener {listener:?} does not exist on this node")));
+    let waiting = snapshot.waiting().map(|(route, reason)| with_reason(&route, &reason));
+    let not_compiled = snapshot.not_compiled().map(|(key, reason)| with_reason(key, reason)).chain(waiting).chain(elsewhere);
     let not_compiled_count = counts.not_compiled + snapshot.bound_elsewhere(&listeners).count();
     let body = json!({
         "revision": snapshot.revision,

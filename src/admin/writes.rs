@@ -190,6 +190,9 @@ pub(crate) async fn rehearse(call: &Call, mut transaction: Transaction, state: S
     transaction.idempotency = None;
     let bytes = transaction.operations.iter().map(crate::model::Operation::byte_count).sum();
     let command = command(call, transaction);
+    if let Some(reason) = command.body.refused_at(state.feature_level()) {
+        return Err(Problem::conflict(reason));
+    }
     offload(bytes, move || match state.preview(&command) {
         (Outcome::Refused { revision, refusal }, _) => Err(refused(revision, &refusal, shape)),
         (Outcome::Applied { changed, results, .. }, after) => {

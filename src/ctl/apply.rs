@@ -12,6 +12,7 @@ use super::print::{DIM, GOOD, out, plain, styled, text, warning};
 /// Makes the files' resources so.
 pub(super) async fn run(client: &Client, arguments: &ApplyArguments) -> anyhow::Result<()> {
     let documents = Documents::read(&arguments.files)?;
+    documents.warnings().for_each(|text| warning(&text));
     let mut query = Vec::new();
     query.extend(arguments.prune.then_some("prune=true"));
     query.extend(arguments.dry_run.then_some("dryRun=true"));

@@ -169,7 +169,7 @@ pub enum ClientCommand {
     },
     /// Show resources
     Get {
-        /// Route or Service
+        /// Route, GRPCRoute or Service
         #[arg(value_parser = kind)]
         kind: Kind,
         /// One resource; all without it
@@ -183,7 +183,7 @@ pub enum ClientCommand {
     },
     /// Remove a resource
     Delete {
-        /// Route or Service
+        /// Route, GRPCRoute or Service
         #[arg(value_parser = kind)]
         kind: Kind,
         /// Which one
@@ -302,7 +302,7 @@ pub struct Connection {
 /// Flags of `apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArguments {
-    /// YAML or JSON documents of {kind, name, spec}; `-` is the standard input; may be repeated
+    /// YAML or JSON documents of {kind, name, spec}, or HTTPRoutes and GRPCRoutes of Kubernetes as they are; `-` is the standard input; may be repeated
     #[arg(long = "file", short, value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Only check, and say what would change
@@ -357,12 +357,16 @@ pub struct Kind {
 
 /// Takes a kind as people write it: `Route`, `route`, `routes`.
 fn kind(text: &str) -> Result<Kind, String> {
-    const KINDS: [Kind; 2] = [Kind { name: "Route", plural: "routes" }, Kind { name: "Service", plural: "services" }];
+    const KINDS: [Kind; 3] = [
+        Kind { name: "Route", plural: "routes" },
+        Kind { name: "GRPCRoute", plural: "grpcroutes" },
+        Kind { name: "Service", plural: "services" },
+    ];
     let lower = text.to_ascii_lowercase();
     KINDS
         .into_iter()
         .find(|kind| lower == kind.plural || lower == kind.name.to_ascii_lowercase())
-        .ok_or_else(|| "expected Route or Service".to_owned())
+        .ok_or_else(|| "expected Route, GRPCRoute or Service".to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -425,6 +429,7 @@ mod tests {
         for text in ["Route", "route", "routes", "ROUTES"] {
             assert_eq!(kind(text).unwrap().plural, "routes", "{text}");
         }
+        assert_eq!(kind("GRPCRoute").unwrap().plural, "grpcroutes");
         assert!(kind("pod").is_err());
         assert_eq!(header("X-Env: a:b").unwrap(), ("X-Env".to_owned(), "a:b".to_owned()));
         assert!(header("X-Env").is_err());

@@ -1,4 +1,4 @@
-//! Files of resources: YAML or JSON documents of `{kind, name, spec}`.
+//! Files of resources: YAML or JSON documents of `{kind, name, spec}`, or of [Kubernetes](super::kubernetes).
 //!
 //! Only the outer form is checked here; content is the node's to judge. What the node finds wrong it names by the document's place in the
 //! request, and [`Documents::locate`] turns that back into a file and a document of it.
@@ -11,6 +11,8 @@ use serde::de::Deserialize;
 use serde_json::{Value, json};
 use serde_norway::Value as Yaml;
 use thiserror::Error;
+
+use super::kubernetes::{self, Kubernetes};
 
 /// Keys that a node adds to what it shows, and that may come back.
 const ADDED: [&str; 3] = ["createdRevision", "revision", "updatedAt"];
@@ -53,7 +55,10 @@ pub(super) struct Document {
 
 /// All resources of some files, in order.
 #[derive(Debug, Default)]
-pub(super) struct Documents(pub(super) Vec<Document>);
+pub(super) struct Documents {
+    list: Vec<Document>,
+    kubernetes: Kubernetes,
+}
 
 impl Documents {
     /// Reads `files`; `-` is the standard input.
@@ -67,8 +72,15 @@ impl Documents {
         Ok(documents)
     }
 
+    /// The documents of one text.
+    #[cfg(test)]
+    pub(super) fn of_text(file: &str, text: &str) -> Result<Documents, DocumentError> {
+        let mut documents = Documents::default();
+        documents.add(file, text).map(|()| documents)
+    }
+
     fn add(&mut self, file: &str, text: &str) -> Result<(), DocumentError> {
-        let before = self.0.len();
+        let before = self.list.len();
         for (index, value) in parse(text).into_iter().enumerate() {
             let form = |message: String| DocumentError::Form { name: file.to_owned(), number: index + 1, message };
             let value = value.and_then(|value| serde_json::to_value(value).map_err(|error| error.to_string())).map_err(form)?;
@@ -76,22 +88,33 @@ impl Documents {
                 continue;
             }
             for resource in resources(value) {
-                let (kind, name, spec) = resource_of(resource).map_err(form)?;
-                self.0.push(Document { file: file.to_owned(), number: index + 1, kind, name, spec });
+                let (kind, name, spec) = match resource {
+                    Value::Object(fields) if kubernetes::is_document(&fields) => {
+                        self.kubernetes.resource(&format!("{file}: document {}", index + 1), fields)
+                    }
+                    other => resource_of(other),
+                }
+                .map_err(form)?;
+                self.list.push(Document { file: file.to_owned(), number: index + 1, kind, name, spec });
             }
         }
-        if self.0.len() == before { Err(DocumentError::Empty(file.to_owned())) } else { Ok(()) }
+        if self.list.len() == before { Err(DocumentError::Empty(file.to_owned())) } else { Ok(()) }
+    }
+
+    /// What of the files' content is left out.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.kubernetes.warnings()
     }
 
     /// The operations that make these resources so.
     pub(super) fn operations(&self) -> Vec<Value> {
         let put = |d: &Document| json!({"op": "put", "kind": d.kind, "name": d.name, "spec": d.spec});
-        self.0.iter().map(put).collect()
+        self.list.iter().map(put).collect()
     }
 
     /// The resources as a whole configuration.
     pub(super) fn items(&self) -> Vec<Value> {
-        self.0.iter().map(|d| json!({"kind": d.kind, "name": d.name, "spec": d.spec})).collect()
+        self.list.iter().map(|d| json!({"kind": d.kind, "name": d.name, "spec": d.spec})).collect()
     }
 
     /// Says a place of the request (`/operations/3/spec/rules/0`, `/items/3/name`) in the words of the files.
@@ -99,7 +122,7 @@ impl Documents {
         let found = ["/operations/", "/items/"].iter().find_map(|list| {
             let rest = pointer.strip_prefix(list)?;
             let (index, rest) = rest.split_once('/').unwrap_or((rest, ""));
-            Some((self.0.get(index.parse::<usize>().ok()?)?, rest))
+            Some((self.list.get(index.parse::<usize>().ok()?)?, rest))
         });
         let Some((document, rest)) = found else { return pointer.to_owned() };
         let Document { file, number, kind, name, .. } = document;
@@ -133,11 +156,12 @@ fn parse(text: &str) -> Vec<Result<Yaml, String>> {
     documents
 }
 
-/// A document is a resource, a list of them, or `{"items": [...]}` as a node shows lists.
+/// A document is a resource, a list of them, `{"items": [...]}` as a node shows lists, or a `List` of Kubernetes, whose metadata is that of
+/// the answer it came in.
 fn resources(document: Value) -> Vec<Value> {
     match document {
         Value::Array(list) => list,
-        Value::Object(mut fields) if !fields.contains_key("kind") => match fields.remove("items") {
+        Value::Object(mut fields) if fields.get("kind").is_none_or(|kind| kind == "List") => match fields.remove("items") {
             Some(Value::Array(list)) => list,
             _ => vec![Value::Object(fields)],
         },
@@ -147,9 +171,6 @@ fn resources(document: Value) -> Vec<Value> {
 
 fn resource_of(resource: Value) -> Result<(String, String, Value), String> {
     let Value::Object(mut fields) = resource else { return Err("expected an object of {kind, name, spec}".to_owned()) };
-    if fields.contains_key("apiVersion") {
-        return Err("`apiVersion`: documents of Kubernetes are not supported yet".to_owned());
-    }
     let mut text = |key: &str| match fields.remove(key) {
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(format!("`{key}`: expected a string")),
@@ -168,8 +189,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Documents, DocumentError> {
-        let mut documents = Documents::default();
-        documents.add("f.yaml", text).map(|()| documents)
+        Documents::of_text("f.yaml", text)
     }
 
     #[test]
@@ -201,7 +221,7 @@ mod tests {
             ("kind: Route\nname: b\nspecs: {}\nspec: {}", "Route b: unknown field `specs`"),
             ("just text", "expected an object"),
             ("kind: Route\nkind: Service\nname: b\nspec: {}", "duplicate"),
-            ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute", "not supported yet"),
+            ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute", "/metadata is missing"),
             ("kind: [", "line"),
         ];
         for (text, expected) in script {

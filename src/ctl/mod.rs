@@ -4,7 +4,7 @@
 //! here; `main` hands it to [`crate::server`]. [`run`] returns what the process should exit with: 0 done, 1 refused or failed (the
 //! problem's text stands on the standard error); clap itself exits with 2 on wrong usage.
 //!
-//! A command's life: [`arguments`] (what was typed), [`documents`] (files), [`client`] (the call), [`mod@print`] (the answer). [`demo`] runs
+//! A command's life: [`arguments`] (what was typed), [`documents`] (files, also of [`kubernetes`]), [`client`] (the call), [`mod@print`] (the answer). [`demo`] runs
 //! three nodes as processes of the same program and drives them through the same client.
 
 mod apply;
@@ -13,6 +13,7 @@ mod client;
 mod cluster;
 mod demo;
 mod documents;
+mod kubernetes;
 mod print;
 mod recover;
 mod route;

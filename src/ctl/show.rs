@@ -60,7 +60,7 @@ fn segment(text: &str) -> String {
 
 fn headings(kind: Kind) -> [&'static str; 5] {
     match kind.plural {
-        "routes" => ["NAME", "REVISION", "UPDATED", "HOSTNAMES", "RULES"],
+        "routes" | "grpcroutes" => ["NAME", "REVISION", "UPDATED", "HOSTNAMES", "RULES"],
         _ => ["NAME", "REVISION", "UPDATED", "PROTOCOL", "ENDPOINTS"],
     }
 }
@@ -71,7 +71,7 @@ fn row(kind: Kind, resource: &Value) -> Vec<String> {
         list.as_array().map(|list| list.iter().map(pick).collect::<Vec<_>>().join(",")).filter(|joined| !joined.is_empty())
     };
     let (first, second) = match kind.plural {
-        "routes" => {
+        "routes" | "grpcroutes" => {
             let hosts = strings(&spec["hostnames"], |host| host.as_str().unwrap_or_default());
             let rules = spec["rules"].as_array().map_or(0, Vec::len);
             (hosts.unwrap_or_else(|| "*".to_owned()), rules.to_string())
@@ -146,7 +146,8 @@ fn candidate(report: &Value) -> String {
         None => format!("rule {}", plain(report, "rule")),
     };
     let place = format!("host {}, {}", plain(report, "host"), plain(report, "path"));
-    format!("route {} {rule}, match {}: {place}", styled(STRONG, text(report, "route")), plain(report, "matchIndex"))
+    let kind = if text(report, "kind") == "GRPCRoute" { "GRPCRoute" } else { "route" };
+    format!("{kind} {} {rule}, match {}: {place}", styled(STRONG, text(report, "route")), plain(report, "matchIndex"))
 }
 
 fn backend_line(backend: &Value) -> String {
@@ -179,6 +180,7 @@ mod tests {
         let kind = |name, plural| Kind { name, plural };
         let route = json!({"name": "a", "revision": 3, "updatedAt": "t", "spec": {"hostnames": ["x", "y"], "rules": [{}, {}]}});
         assert_eq!(row(kind("Route", "routes"), &route), ["a", "3", "t", "x,y", "2"]);
+        assert_eq!(row(kind("GRPCRoute", "grpcroutes"), &route), row(kind("Route", "routes"), &route));
         let service = json!({"name": "s", "revision": 4, "updatedAt": "t", "spec": {"endpoints": [{"address": "h:1"}]}});
         assert_eq!(row(kind("Service", "services"), &service), ["s", "4", "t", "http1", "h:1"]);
     }

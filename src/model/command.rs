@@ -24,18 +24,31 @@ pub enum CommandBody {
     Transaction(Transaction),
     /// Raise the feature level to this number; a lower one changes nothing.
     RaiseFeatureLevel(u32),
-    /// Sets the note of State. Feature level 1.
+    /// Sets the note of State. Feature level 2.
     #[cfg(feature = "next-format")]
     SetNote(String),
 }
 
 impl CommandBody {
-    /// The level that the cluster must have been raised to.
+    /// Why a cluster at the level `present` cannot take it yet, if it cannot.
+    pub fn refused_at(&self, present: u32) -> Option<String> {
+        let needed = self.feature_level();
+        (needed > present).then(|| {
+            format!(
+                "it needs feature level {needed}, and the cluster is at {present}: once every member runs a version that knows it, raise \
+                 it (raftgate cluster raise-feature-level {needed})"
+            )
+        })
+    }
+
+    /// The level that the cluster must have been raised to. Asked before a command is proposed, never while it is applied: what is in the
+    /// log was let in.
     pub fn feature_level(&self) -> u32 {
         match self {
-            CommandBody::Transaction(_) | CommandBody::RaiseFeatureLevel(_) => 0,
+            CommandBody::Transaction(transaction) => transaction.feature_level(),
+            CommandBody::RaiseFeatureLevel(_) => 0,
             #[cfg(feature = "next-format")]
-            CommandBody::SetNote(_) => 1,
+            CommandBody::SetNote(_) => 2,
         }
     }
 }
@@ -49,6 +62,13 @@ pub struct Transaction {
     pub operations: Vec<Operation>,
     /// Remembered with the outcome, so that a retry does not apply twice.
     pub idempotency: Option<IdempotencyKey>,
+}
+
+impl Transaction {
+    /// That of the kinds that it changes.
+    fn feature_level(&self) -> u32 {
+        self.operations.iter().map(|operation| operation.key().kind.feature_level()).max().unwrap_or(0)
+    }
 }
 
 /// What must hold for a transaction to be applied.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The highest feature level that this version knows: what commands, State and snapshots may hold. A cluster is raised to a level once every
 /// member knows it, and no version that does not can come in after that.
-pub const FEATURE_LEVEL_MAX: u32 = if cfg!(feature = "next-format") { 1 } else { 0 };
+pub const FEATURE_LEVEL_MAX: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
 
 /// Operations in one transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 10_000;

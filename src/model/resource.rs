@@ -19,19 +19,22 @@ pub enum Kind {
     Route,
     /// A backend and its endpoints.
     Service,
+    /// Which gRPC calls, and what happens to them (Gateway API `GRPCRoute`). Feature level 1.
+    GrpcRoute,
     /// A kind of a later version, kept and passed on.
     Unknown(u16),
 }
 
 impl Kind {
     /// The kinds that this version serves.
-    pub const SERVED: [Kind; 2] = [Kind::Route, Kind::Service];
+    pub const SERVED: [Kind; 3] = [Kind::Route, Kind::Service, Kind::GrpcRoute];
 
     /// The name in documents: `Route`, `Service`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Route => "Route",
             Kind::Service => "Service",
+            Kind::GrpcRoute => "GRPCRoute",
             Kind::Unknown(_) => "Unknown",
         }
     }
@@ -41,7 +44,17 @@ impl Kind {
         match self {
             Kind::Route => "routes",
             Kind::Service => "services",
+            Kind::GrpcRoute => "grpcroutes",
             Kind::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The level that the cluster must have been raised to before such a resource may be written: a member that knows no such kind would
+    /// keep it, and route without it.
+    pub fn feature_level(self) -> u32 {
+        match self {
+            Kind::Route | Kind::Service | Kind::Unknown(_) => 0,
+            Kind::GrpcRoute => 1,
         }
     }
 
@@ -56,6 +69,7 @@ impl From<u16> for Kind {
         match code {
             1 => Kind::Route,
             2 => Kind::Service,
+            3 => Kind::GrpcRoute,
             other => Kind::Unknown(other),
         }
     }
@@ -66,6 +80,7 @@ impl From<Kind> for u16 {
         match kind {
             Kind::Route => 1,
             Kind::Service => 2,
+            Kind::GrpcRoute => 3,
             Kind::Unknown(code) => code,
         }
     }

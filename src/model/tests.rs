@@ -221,6 +221,41 @@ fn resources_are_listed_by_kind_after_a_name() {
     assert_eq!(names(Kind::Unknown(9), None), ["0"]);
 }
 
+/// A node that knows no `GRPCRoute` holds the same State as one that does, and both have it at the same place.
+#[test]
+fn a_kind_that_a_node_does_not_know_keeps_the_digest() {
+    let state_with = |kind: Kind| {
+        let mut state = State::default();
+        let put_of = |kind: Kind, name: &str| Operation::Put {
+            key: ResourceKey::new(kind, Name::new(name).expect("a good name")),
+            spec: Bytes::from_static(b"{}"),
+        };
+        let others = [Kind::Route, Kind::Service, Kind::Unknown(9)].map(|other| put_of(other, "a"));
+        state.apply(&change(0, others.into_iter().chain([put_of(kind, "b"), put_of(kind, "c")]).collect()));
+        let deleted = Operation::Delete { key: ResourceKey::new(kind, Name::new("c").expect("a good name")) };
+        state.apply(&change(1, vec![deleted]));
+        state
+    };
+    let (new, old) = (state_with(Kind::GrpcRoute), state_with(Kind::Unknown(3)));
+    assert_eq!((new.digest(), new.state_digest(), new.len()), (old.digest(), old.state_digest(), 4));
+    let codes = |state: &State| state.resources().map(|resource| u16::from(resource.key.kind)).collect::<Vec<_>>();
+    assert_eq!(codes(&new), codes(&old));
+    assert_eq!(Kind::from(3), Kind::GrpcRoute);
+}
+
+#[test]
+fn what_an_older_version_does_not_serve_needs_a_level() {
+    let body = |kinds: &[Kind]| {
+        let key = |kind: &Kind| ResourceKey::new(*kind, Name::new("a").expect("a good name"));
+        let operations = kinds.iter().map(|kind| Operation::Put { key: key(kind), spec: Bytes::from_static(b"{}") });
+        CommandBody::Transaction(Transaction { operations: operations.collect(), ..Transaction::default() })
+    };
+    assert_eq!(body(&[Kind::Route, Kind::Service]).refused_at(0), None);
+    let reason = body(&[Kind::Route, Kind::GrpcRoute]).refused_at(0).expect("a refusal");
+    assert!(reason.contains("needs feature level 1") && reason.contains("raise-feature-level 1"), "{reason}");
+    assert_eq!(body(&[Kind::GrpcRoute]).refused_at(1), None);
+}
+
 #[test]
 fn the_feature_level_only_rises() {
     let mut state = State::default();

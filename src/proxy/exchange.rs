@@ -30,10 +30,10 @@ use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::listener::ListenerOptions;
 use super::tally::Tally;
-use super::{filter, headers, rewrite};
+use super::{filter, grpc, headers, rewrite};
 use crate::model::spec::RequestRedirect;
-use crate::model::{MethodRefusal, Name, path};
-use crate::table::{Matched, RequestView, Service};
+use crate::model::{Kind, MethodRefusal, Name, path};
+use crate::table::{Matched, RequestView, Service, is_grpc};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError, SendFailure};
 
@@ -48,16 +48,14 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut tally = Tally::begin(&connection, &request);
+    let is_grpc = is_grpc(request.method(), request.headers());
     let mut options = &connection.listener().options;
     let (mut head, content) = match run(&connection, request, &mut tally, &mut options).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
             tally.note_error(fault.error());
-            let (headers, body) = fault.answer();
-            let mut response = Response::new(());
-            *response.status_mut() = fault.status();
-            *response.headers_mut() = headers;
-            (response, Content::Whole(body))
+            let (head, body) = told(&fault, is_grpc);
+            (head, Content::Whole(body))
         }
     };
     if options.debug_headers {
@@ -75,6 +73,18 @@ pub(super) async fn serve(
         Content::Whole(bytes) => ResponseBody::whole(bytes, tally),
         Content::Backend { incoming, lease, deadline } => ResponseBody::backend(incoming, lease, deadline.map(Into::into), tally),
     }))
+}
+
+/// The gateway's own answer: a problem or, to a gRPC request, a status of gRPC.
+fn told(fault: &Fault, is_grpc: bool) -> (Response<()>, Bytes) {
+    let (status, (headers, body)) = match is_grpc && !fault.is_http_only() {
+        true => (StatusCode::OK, grpc::answer(fault)),
+        false => (fault.status(), fault.answer()),
+    };
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    (response, body)
 }
 
 /// The head of an answer and where its body comes from.
@@ -188,9 +198,11 @@ fn find_rule(
     tally: &mut Tally,
 ) -> Result<Matched, Fault> {
     let snapshot = connection.worker().live.load();
+    let listener = &admitted.options.name;
+    let host = admitted.authority.host();
     let found = snapshot.find(&RequestView {
-        listener: &admitted.options.name,
-        host: &admitted.authority.host(),
+        listener,
+        host: &host,
         path: admitted.path(&head.uri),
         query: head.uri.query(),
         method: &head.method,
@@ -199,7 +211,8 @@ fn find_rule(
     tally.note_rule(snapshot.revision, found.as_ref().map(|matched| &matched.rule));
     let Some(matched) = found else {
         connection.worker().metrics.route_misses.inc();
-        return Err(Fault::no_route());
+        let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(&host, listener);
+        return Err(if is_grpc { Fault::no_grpc_route() } else { Fault::no_route() });
     };
     match &matched.rule.unservable {
         Some(reason) => Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route))),
@@ -287,6 +300,9 @@ async fn forward(
     let service = choose_service(connection, matched)?;
     tally.note_service(&service);
     let name = &service.id.name;
+    if matched.rule.kind() == Kind::GrpcRoute && !service.spec.protocol.carries_grpc() {
+        return Err(Fault::no_grpc(name));
+    }
     let timeouts = matched.rule.rule.timeouts;
     let total = timeouts.request.map(|timeout| tally.started() + timeout);
     let progress = request.body().progress();

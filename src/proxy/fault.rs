@@ -25,15 +25,17 @@ pub(super) struct Fault {
     detail: Cow<'static, str>,
     /// Whether what follows on the connection cannot be relied on.
     ends_connection: bool,
+    /// Whether a gRPC client is told in HTTP's form too: gRPC had no part in it.
+    is_http_only: bool,
 }
 
 impl Fault {
     fn new(status: StatusCode, error: &'static str, detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { status, error, detail: detail.into(), ends_connection: false }
+        Fault { status, error, detail: detail.into(), ends_connection: false, is_http_only: false }
     }
 
     fn of_client(status: StatusCode, detail: &'static str) -> Fault {
-        Fault { ends_connection: true, ..Fault::new(status, "http_request_error", detail) }
+        Fault { ends_connection: true, is_http_only: true, ..Fault::new(status, "http_request_error", detail) }
     }
 
     /// What came is not a request that can be passed on without doubt.
@@ -63,7 +65,8 @@ impl Fault {
 
     /// The body is over `body_bytes_max`.
     pub(super) fn body_too_large() -> Fault {
-        Fault::of_client(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over the listener's limit")
+        let fault = Fault::of_client(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over the listener's limit");
+        Fault { is_http_only: false, ..fault }
     }
 
     /// The body broke off.
@@ -73,7 +76,12 @@ impl Fault {
 
     /// No rule matches.
     pub(super) fn no_route() -> Fault {
-        Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no route matches the request")
+        Fault { is_http_only: true, ..Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no route matches the request") }
+    }
+
+    /// No rule matches a gRPC request for a host that a `GRPCRoute` serves.
+    pub(super) fn no_grpc_route() -> Fault {
+        Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no GRPCRoute matches the request")
     }
 
     /// No listener of the address takes the host.
@@ -95,6 +103,12 @@ impl Fault {
     /// The rule names a service that does not exist.
     pub(super) fn missing_service(name: &Name) -> Fault {
         Fault::configuration(format!("service {name} does not exist"))
+    }
+
+    /// The service speaks no protocol that gRPC goes over.
+    pub(super) fn no_grpc(name: &Name) -> Fault {
+        let detail = format!("service {name} speaks HTTP/1.1, which carries no gRPC");
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", detail)
     }
 
     /// The service has nowhere to go.
@@ -140,22 +154,36 @@ impl Fault {
         self.error
     }
 
-    /// Fields and body of the answer.
-    pub(super) fn answer(&self) -> (HeaderMap, Bytes) {
+    pub(super) fn is_http_only(&self) -> bool {
+        self.is_http_only
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The fields of every answer: what went wrong, and whether the connection ends.
+    pub(super) fn fields(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(6);
-        headers.insert(CONTENT_TYPE, PROBLEM);
         let detail: String = self.detail.chars().filter(|c| (' '..='~').contains(c)).take(DETAIL_CHARS_MAX).collect();
         let quoted = detail.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::try_from(format!("raftgate; error={}; details=\"{quoted}\"", self.error)) {
             headers.insert(PROXY_STATUS, value);
         }
+        if self.ends_connection {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        headers
+    }
+
+    /// Fields and body of the answer.
+    pub(super) fn answer(&self) -> (HeaderMap, Bytes) {
+        let mut headers = self.fields();
+        headers.insert(CONTENT_TYPE, PROBLEM);
         match self.status {
             StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(ALLOW, METHODS)),
             StatusCode::SERVICE_UNAVAILABLE => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => {}
-        }
-        if self.ends_connection {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let problem = serde_json::json!({
             "type": "about:blank",

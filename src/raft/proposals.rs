@@ -126,15 +126,11 @@ impl Shared {
     }
 
     fn check_level(&self, command: &CommandBody) -> Result<(), ProposeError> {
-        let (needed, present) = (command.feature_level(), self.states.borrow().feature_level());
-        if needed <= present {
-            return Ok(());
+        let present = self.states.borrow().feature_level();
+        match command.refused_at(present) {
+            Some(reason) => Err(not_applied(NotAppliedKind::Unsupported, reason)),
+            None => Ok(()),
         }
-        let reason = format!(
-            "it needs feature level {needed}, and the cluster is at {present}: once every member runs a version that knows it, raise it \
-             (raftgate cluster raise-feature-level {needed})"
-        );
-        Err(not_applied(NotAppliedKind::Unsupported, reason))
     }
 
     pub(super) fn raft_to_propose(&self) -> Result<Raft, ProposeError> {

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::key::ANY_HOST;
 use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
-use crate::model::spec::{FieldError, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_route, parse_service};
+use crate::model::spec::{
+    FieldError, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route, parse_service,
+};
 use crate::model::{Kind, Resource};
 
 /// A document in the form that serves.
@@ -33,7 +35,7 @@ pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
         Err(error) => return (Compiled::Nothing, Some(format!("the document is not JSON: {error}"))),
     };
     match resource.key.kind {
-        Kind::Route => match parse_route(&document) {
+        Kind::Route | Kind::GrpcRoute => match parser(resource)(&document) {
             Ok(parsed) => (Compiled::Route(compile_route(resource, parsed.spec)), None),
             Err(errors) => unreadable_route(resource, &document, reason(&errors)),
         },
@@ -48,9 +50,14 @@ pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
     }
 }
 
+/// What reads the documents of a route's kind.
+fn parser(route: &Resource) -> fn(&Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
+    if route.key.kind == Kind::GrpcRoute { parse_grpc_route } else { parse_route }
+}
+
 /// A route whose spec was read.
 pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRoute {
-    let scope = scope(spec.hostnames, spec.listeners);
+    let scope = scope(resource, spec.hostnames, spec.listeners);
     let rules = spec.rules.iter().enumerate();
     // Clones are as long as what they hold; a parsed list has room for four, which at a million routes is most of the memory.
     let rules = rules.map(|(index, rule)| compiled_rule(resource, index, rule.clone(), &scope, None, false));
@@ -64,11 +71,11 @@ fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> (C
         "rules": [{}],
     });
     let Ok(outline) = parse_route(&outline) else { return (Compiled::Nothing, Some(reason)) };
-    let scope = scope(outline.spec.hostnames, outline.spec.listeners);
+    let scope = scope(resource, outline.spec.hostnames, outline.spec.listeners);
     let empty = Vec::new();
     let rules = document.get("rules").and_then(Value::as_array).unwrap_or(&empty);
     let rules = rules.iter().enumerate().map(|(index, rule)| {
-        let known = readable_matches(rule);
+        let known = readable_matches(resource, rule);
         let guessed = known.is_none();
         let rule = Rule { matches: known.unwrap_or_else(|| vec![every_path()]), ..Rule::default() };
         compiled_rule(resource, index, rule, &scope, Some(reason.clone()), guessed)
@@ -76,9 +83,9 @@ fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> (C
     (Compiled::Route(CompiledRoute { rules: rules.collect() }), Some(reason))
 }
 
-fn readable_matches(rule: &Value) -> Option<Vec<RouteMatch>> {
+fn readable_matches(route: &Resource, rule: &Value) -> Option<Vec<RouteMatch>> {
     let matches = rule.get("matches").cloned().unwrap_or_else(|| json!([]));
-    let parsed = parse_route(&json!({ "rules": [{ "matches": matches }] })).ok()?;
+    let parsed = parser(route)(&json!({ "rules": [{ "matches": matches }] })).ok()?;
     parsed.spec.rules.into_iter().next().map(|rule| rule.matches)
 }
 
@@ -87,7 +94,7 @@ fn every_path() -> RouteMatch {
     RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
 }
 
-fn scope(mut hostnames: Vec<String>, mut listeners: Vec<String>) -> Arc<Scope> {
+fn scope(route: &Resource, mut hostnames: Vec<String>, mut listeners: Vec<String>) -> Arc<Scope> {
     if hostnames.is_empty() {
         hostnames.push(ANY_HOST.to_owned());
     }
@@ -96,7 +103,7 @@ fn scope(mut hostnames: Vec<String>, mut listeners: Vec<String>) -> Arc<Scope> {
     hostnames.iter_mut().chain(&mut listeners).for_each(String::shrink_to_fit);
     hostnames.shrink_to_fit();
     listeners.shrink_to_fit();
-    Arc::new(Scope { hostnames, listeners })
+    Arc::new(Scope { hostnames, listeners, is_grpc: route.key.kind == Kind::GrpcRoute })
 }
 
 fn compiled_rule(

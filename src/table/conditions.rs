@@ -13,6 +13,7 @@ use crate::model::spec::{HeaderMatch, QueryMatch, ValueMatch};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure<'t> {
     Listener(&'t [String]),
+    NotGrpc,
     Method(&'t http::Method),
     Header(&'t HeaderMatch),
     Query(&'t QueryMatch),
@@ -22,6 +23,7 @@ impl Failure<'_> {
     pub(super) fn condition(self) -> Condition {
         match self {
             Failure::Listener(_) => Condition::Listener,
+            Failure::NotGrpc => Condition::Grpc,
             Failure::Method(_) => Condition::Method,
             Failure::Header(_) => Condition::Header,
             Failure::Query(_) => Condition::Query,
@@ -29,12 +31,15 @@ impl Failure<'_> {
     }
 }
 
-/// The first condition that fails, in the order listener, method, headers, query. Allocates for expressions alone, where a
+/// The first condition that fails, in the order listener, gRPC, method, headers, query. Allocates for expressions alone, where a
 /// field is repeated or a parameter has escapes.
 pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
     let listeners = &candidate.rule.scope.listeners;
     if !listeners.is_empty() && !listeners.iter().any(|name| name == request.listener) {
         return Some(Failure::Listener(listeners));
+    }
+    if candidate.rule.scope.is_grpc && !request.is_grpc() {
+        return Some(Failure::NotGrpc);
     }
     let conditions = candidate.route_match();
     if let Some(method) = conditions.method.as_ref().filter(|method| *method != request.method) {

@@ -42,6 +42,8 @@ const CLOSEST_SCANNED_MAX: usize = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CandidateReport {
+    /// The route's kind: `Route` or `GRPCRoute`.
+    pub kind: &'static str,
     /// The route's name.
     pub route: String,
     /// The rule's place in the route, from 0.
@@ -76,6 +78,8 @@ pub struct PassedOver {
 pub enum Condition {
     /// The route is bound to other listeners.
     Listener,
+    /// The route is a `GRPCRoute`, and the request is none of gRPC.
+    Grpc,
     /// The path differs.
     Path,
     /// The method differs.
@@ -129,7 +133,8 @@ impl Snapshot {
     /// Rules of these hosts, which all have another path. Looks at no more than [`CLOSEST_SCANNED_MAX`] routes.
     fn closest(&self, patterns: &[HostPattern<'_>], path: &str) -> Vec<CandidateReport> {
         let routes = self.routes.values().take(if patterns.is_empty() { 0 } else { CLOSEST_SCANNED_MAX });
-        let candidates = routes.flat_map(|route| route.candidates());
+        let serving = routes.filter(|route| !route.rules.first().is_some_and(|rule| self.contest.is_waiting(rule)));
+        let candidates = serving.flat_map(|route| route.candidates());
         let same_host = candidates.filter(|candidate| patterns.contains(&HostPattern::parse(candidate.host())));
         let reports = same_host.take(CLOSEST_MAX).map(|candidate| {
             let detail = format!("path {path:?} does not match {}", path_text(&candidate));
@@ -146,6 +151,7 @@ fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool)
     };
     let detail = match failure {
         Failure::Listener(names) => format!("bound to {}, the request came by {:?}", names.join(", "), request.listener),
+        Failure::NotGrpc => "asks for a gRPC request: POST with content-type application/grpc".to_owned(),
         Failure::Method(method) => format!("asks for {method}, the request has {}", request.method),
         Failure::Header(header) => format!("asks for header {}: {}", header.name, header.value),
         Failure::Query(query) => format!("asks for query parameter {}={}", query.name, query.value),
@@ -156,6 +162,7 @@ fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool)
 fn report(candidate: &Candidate, passed_over: Option<PassedOver>) -> CandidateReport {
     let rule = &candidate.rule;
     CandidateReport {
+        kind: rule.kind().as_str(),
         route: rule.route.as_str().to_owned(),
         rule: rule.rule_index,
         rule_name: rule.rule.name.clone(),

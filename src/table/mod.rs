@@ -18,14 +18,17 @@
 //! 3. *Candidates* of one pattern stand in order of precedence (`Candidate`): method match, most headers, most query parameters,
 //!    oldest route, name, rule, match. The first whose listener, method, headers and query hold answers.
 //!
+//! A `GRPCRoute` stands in the same index, by the paths of its services and methods, and answers gRPC requests alone. Where it and a
+//! `Route` are in each other's way, [`contest`] says which of them serves; the other is not in the index.
+//!
 //! [`Snapshot::find`] and [`Snapshot::explain`] walk the same enumerator: what one does, the other tells.
 //!
-//! Absent on purpose: GRPCRoute (refused as "not supported yet" by the specs), and a hash map that is mutable (faster by a third at a
-//! million routes, but a change would have to copy it).
+//! Absent on purpose: a hash map that is mutable (faster by a third at a million routes, but a change would have to copy it).
 
 mod bucket;
 mod compile;
 mod conditions;
+mod contest;
 mod depths;
 mod explain;
 mod index;
@@ -42,6 +45,6 @@ mod tests;
 
 pub use explain::{CANDIDATES_MAX, CLOSEST_MAX, CandidateReport, Condition, Explanation, PassedOver};
 pub use live::{Live, PUBLICATIONS_MAX, Publication};
-pub use request::{Captures, Matched, RequestView};
+pub use request::{Captures, Matched, RequestView, is_grpc};
 pub use rule::{CompiledRule, Service, ServiceId};
 pub use snapshot::{Counts, Snapshot};

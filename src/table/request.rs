@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 use super::rule::CompiledRule;
@@ -23,6 +24,24 @@ pub struct RequestView<'a> {
     pub method: &'a Method,
     /// The header fields.
     pub headers: &'a HeaderMap,
+}
+
+impl RequestView<'_> {
+    pub(super) fn is_grpc(&self) -> bool {
+        is_grpc(self.method, self.headers)
+    }
+}
+
+/// Whether this is the head of a gRPC request (gRPC over HTTP/2, "Requests"): POST with the content type `application/grpc`, alone or
+/// followed by `+` and an encoding, or by parameters. gRPC-Web is another protocol.
+pub fn is_grpc(method: &Method, headers: &HeaderMap) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    if method != Method::POST {
+        return false;
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let Some((start, rest)) = value.as_bytes().split_at_checked(TYPE.len()) else { return false };
+    start.eq_ignore_ascii_case(TYPE) && rest.first().is_none_or(|next| matches!(next, b'+' | b';' | b' '))
 }
 
 /// The rule that answers a request. Revision, rule and services come from one snapshot, which it keeps alive.

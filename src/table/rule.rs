@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use crate::model::spec::{PathMatchType, RouteMatch, Rule, ServiceSpec};
-use crate::model::{Name, Revision};
+use crate::model::{Kind, Name, ResourceKey, Revision};
 
 /// One rule of a route, ready to answer requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,13 @@ pub struct CompiledRule {
     pub(super) scope: Arc<Scope>,
 }
 
+impl CompiledRule {
+    /// The kind of its route.
+    pub fn kind(&self) -> Kind {
+        if self.scope.is_grpc { Kind::GrpcRoute } else { Kind::Route }
+    }
+}
+
 /// What the rules of one route share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scope {
@@ -32,6 +39,8 @@ pub(super) struct Scope {
     pub(super) hostnames: Vec<String>,
     /// Empty means all.
     pub(super) listeners: Vec<String>,
+    /// Whether it is a `GRPCRoute`, which answers gRPC requests alone.
+    pub(super) is_grpc: bool,
 }
 
 /// A route: its rules, kept by name so that it can be taken out again.
@@ -41,9 +50,21 @@ pub(super) struct CompiledRoute {
 }
 
 impl CompiledRoute {
-    /// The listeners that it is bound to; none means all.
-    pub(super) fn listeners(&self) -> impl Iterator<Item = &String> {
-        self.rules.first().into_iter().flat_map(|rule| &rule.scope.listeners)
+    /// The listeners that it is bound to, each with its own key; none means all.
+    pub(super) fn bindings(&self) -> impl Iterator<Item = (&String, ResourceKey)> {
+        self.rules.first().into_iter().flat_map(|rule| {
+            let listeners = rule.scope.listeners.iter();
+            listeners.map(|listener| (listener, ResourceKey::new(rule.kind(), rule.route.clone())))
+        })
+    }
+
+    /// Whether it stands for the same hostnames and listeners, with the same age.
+    pub(super) fn claims_same(&self, other: &CompiledRoute) -> bool {
+        match (self.rules.first(), other.rules.first()) {
+            (Some(one), Some(other)) => one.created_revision == other.created_revision && one.scope == other.scope,
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// Regular expressions in it.
@@ -129,6 +150,7 @@ impl Candidate {
             Reverse(conditions.query_params.len()),
             self.rule.created_revision,
             &self.rule.route,
+            self.rule.scope.is_grpc,
             self.rule.rule_index,
             self.match_index,
             self.host_index,

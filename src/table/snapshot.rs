@@ -8,10 +8,11 @@ use imbl::{OrdMap, OrdSet};
 
 use super::compile::{Compiled, compile};
 use super::conditions::first_failure;
+use super::contest::{Contest, Verdict};
 use super::index::Index;
 use super::key::{TextMap, text_map};
 use super::request::{Captures, Matched, RequestView};
-use super::rule::{Candidate, CompiledRoute, Service};
+use super::rule::{Candidate, CompiledRoute, CompiledRule, Service};
 use super::shard::captures;
 use crate::model::spec::{PathMatchType, RouteSpec};
 use crate::model::{Digest, Kind, Name, Published, Resource, ResourceKey, Revision, State};
@@ -26,12 +27,14 @@ pub struct Snapshot {
     /// The digest of that State.
     pub digest: Digest,
     pub(super) index: Index,
-    /// By name, so that a route's candidates can be found when it goes.
-    pub(super) routes: TextMap<Name, Arc<CompiledRoute>>,
+    /// By key, so that a route's candidates can be found when it goes.
+    pub(super) routes: TextMap<ResourceKey, Arc<CompiledRoute>>,
+    /// Which of the routes serve.
+    pub(super) contest: Contest,
     services: TextMap<Name, Arc<Service>>,
     not_compiled: OrdMap<ResourceKey, Arc<str>>,
     /// Routes that are bound to a listener, by its name.
-    bound: OrdMap<String, OrdSet<Name>>,
+    bound: OrdMap<String, OrdSet<ResourceKey>>,
     /// Regular expressions of all routes.
     pattern_count: usize,
     published_at: OnceLock<SystemTime>,
@@ -44,7 +47,7 @@ pub struct Counts {
     pub routes: usize,
     /// Services.
     pub services: usize,
-    /// Resources that do not compile.
+    /// Resources that do not compile, and routes that wait for others.
     pub not_compiled: usize,
 }
 
@@ -56,6 +59,7 @@ impl Snapshot {
             digest: State::default().digest(),
             index: Index::default(),
             routes: text_map(),
+            contest: Contest::default(),
             services: text_map(),
             not_compiled: OrdMap::new(),
             bound: OrdMap::new(),
@@ -75,11 +79,11 @@ impl Snapshot {
     pub fn updated(&self, old: &State, new: &State) -> Snapshot {
         let mut snapshot = self.clone();
         for (before, after) in new.changes_since(old) {
-            if let Some(resource) = before {
-                snapshot.remove(&resource.key);
-            }
-            if let Some(resource) = after {
-                snapshot.add(resource);
+            match (before, after) {
+                (Some(_), Some(resource)) => snapshot.replace(resource),
+                (Some(resource), None) => snapshot.remove(&resource.key),
+                (None, Some(resource)) => snapshot.add(resource),
+                (None, None) => {}
             }
         }
         snapshot.stamp(new)
@@ -118,6 +122,24 @@ impl Snapshot {
         self.not_compiled.iter().map(|(key, reason)| (key, reason.as_ref()))
     }
 
+    /// Routes that do not serve because one of the other kind stands in their way, and why. They come alive when it goes.
+    pub fn waiting(&self) -> impl Iterator<Item = (ResourceKey, String)> {
+        self.contest.waiting().map(|(rule, blocker, host)| {
+            let key = |rule: &CompiledRule| ResourceKey::new(rule.kind(), rule.route.clone());
+            let reason = format!(
+                "{} is older, or first by name, and has hostname {host:?} on a listener that both share: a Route and a GRPCRoute cannot \
+                 both serve there",
+                key(blocker)
+            );
+            (key(rule), reason)
+        })
+    }
+
+    /// Whether a `GRPCRoute` serves this host on this listener.
+    pub fn has_grpc(&self, host: &str, listener: &str) -> bool {
+        self.contest.has_grpc(host, listener)
+    }
+
     /// Why the resource does not compile, if it does not.
     pub fn reason_not_compiled(&self, key: &ResourceKey) -> Option<&str> {
         self.not_compiled.get(key).map(AsRef::as_ref)
@@ -125,7 +147,12 @@ impl Snapshot {
 
     /// How much there is.
     pub fn counts(&self) -> Counts {
-        Counts { routes: self.routes.len(), services: self.services.len(), not_compiled: self.not_compiled.len() }
+        let waiting = self.contest.waiting_count();
+        Counts {
+            routes: self.routes.len() - waiting,
+            services: self.services.len(),
+            not_compiled: self.not_compiled.len() + waiting,
+        }
     }
 
     /// Regular expressions of all routes.
@@ -133,9 +160,9 @@ impl Snapshot {
         self.pattern_count
     }
 
-    /// Regular expressions of the route `name`; none where there is no such route.
-    pub fn pattern_count_of(&self, name: &Name) -> usize {
-        self.routes.get(name).map_or(0, |route| route.pattern_count())
+    /// Regular expressions of the route with this key; none where there is no such route.
+    pub fn pattern_count_of(&self, key: &ResourceKey) -> usize {
+        self.routes.get(key).map_or(0, |route| route.pattern_count())
     }
 
     /// When it went live first; `None` before.
@@ -170,7 +197,7 @@ impl Snapshot {
     fn add(&mut self, resource: &Resource) {
         let (compiled, reason) = compile(resource);
         match compiled {
-            Compiled::Route(route) => self.add_route(resource.key.name.clone(), route),
+            Compiled::Route(route) => self.add_route(resource.key.clone(), route),
             Compiled::Service(service) => {
                 self.services.insert(resource.key.name.clone(), Arc::new(service));
             }
@@ -181,23 +208,65 @@ impl Snapshot {
         }
     }
 
-    pub(super) fn add_route(&mut self, name: Name, route: CompiledRoute) {
-        route.candidates().for_each(|candidate| self.index.insert(candidate));
+    pub(super) fn add_route(&mut self, key: ResourceKey, route: CompiledRoute) {
         self.pattern_count += route.pattern_count();
-        for listener in route.listeners() {
-            self.bound.entry(listener.clone()).or_default().insert(name.clone());
+        let route = Arc::new(route);
+        let verdicts = self.contest.enter(&route, self.routes.values());
+        self.routes.insert(key, route);
+        self.carry_out(verdicts);
+    }
+
+    /// Changes a resource. A route that claims what it claimed before leaves all others as they are.
+    fn replace(&mut self, resource: &Resource) {
+        let old = self.routes.get(&resource.key).cloned();
+        if let Some(old) = old
+            && let (Compiled::Route(new), None) = compile(resource)
+            && new.claims_same(&old)
+        {
+            self.not_compiled.remove(&resource.key);
+            self.pattern_count = self.pattern_count - old.pattern_count() + new.pattern_count();
+            let new = Arc::new(new);
+            if self.contest.swap(&old, &new) {
+                self.unlist(&old);
+                self.list(&new);
+            }
+            self.routes.insert(resource.key.clone(), new);
+            return;
         }
-        self.routes.insert(name, Arc::new(route));
+        self.remove(&resource.key);
+        self.add(resource);
+    }
+
+    fn carry_out(&mut self, verdicts: Vec<Verdict>) {
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Serves(route) => self.list(&route),
+                Verdict::Ceases(route) => self.unlist(&route),
+            }
+        }
+    }
+
+    fn list(&mut self, route: &CompiledRoute) {
+        route.candidates().for_each(|candidate| self.index.insert(candidate));
+        for (listener, key) in route.bindings() {
+            self.bound.entry(listener.clone()).or_default().insert(key);
+        }
+    }
+
+    fn unlist(&mut self, route: &CompiledRoute) {
+        route.candidates().for_each(|candidate| self.index.remove(&candidate));
+        route.bindings().for_each(|(listener, key)| self.unbind(listener, &key));
     }
 
     pub(super) fn remove(&mut self, key: &ResourceKey) {
         self.not_compiled.remove(key);
         match key.kind {
-            Kind::Route => {
-                let route = self.routes.remove(&key.name);
-                self.pattern_count -= route.as_ref().map_or(0, |route| route.pattern_count());
-                route.iter().flat_map(|route| route.candidates()).for_each(|candidate| self.index.remove(&candidate));
-                route.iter().flat_map(|route| route.listeners()).for_each(|listener| self.unbind(listener, &key.name));
+            Kind::Route | Kind::GrpcRoute => {
+                if let Some(route) = self.routes.remove(key) {
+                    self.pattern_count -= route.pattern_count();
+                    let verdicts = self.contest.leave(&route);
+                    self.carry_out(verdicts);
+                }
             }
             Kind::Service => {
                 self.services.remove(&key.name);
@@ -208,7 +277,7 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    fn unbind(&mut self, listener: &str, route: &Name) {
+    fn unbind(&mut self, listener: &str, route: &ResourceKey) {
         let Some(routes) = self.bound.get_mut(listener) else { return };
         routes.remove(route);
         if routes.is_empty() {
@@ -216,9 +285,9 @@ impl Snapshot {
         }
     }
 
-    /// Routes that are bound to a listener which is not among `known`, with its name. They are kept, and never refused: another node
+    /// Serving routes that are bound to a listener which is not among `known`, with its name. They are kept, and never refused: another node
     /// may have that listener. Costs one look a listener name, and one a route that is found.
-    pub fn bound_elsewhere<'a>(&'a self, known: &'a [&str]) -> impl Iterator<Item = (&'a Name, &'a str)> {
+    pub fn bound_elsewhere<'a>(&'a self, known: &'a [&str]) -> impl Iterator<Item = (&'a ResourceKey, &'a str)> {
         let missing = self.bound.iter().filter(|(listener, _)| !known.contains(&listener.as_str()));
         missing.flat_map(|(listener, routes)| routes.iter().map(move |route| (route, listener.as_str())))
     }

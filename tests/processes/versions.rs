@@ -63,23 +63,23 @@ async fn two_versions_agree_until_all_know_the_next_level() {
     let note = json!({"text": "hello"});
     let (status, problem) = cluster.call(new, Method::PUT, "/v1/note", &note).await.unwrap();
     assert_eq!((status, &problem["outcome"]), (StatusCode::CONFLICT, &json!("notApplied")), "{problem}");
-    assert!(problem["detail"].to_string().contains("raise-feature-level 1"), "{problem}");
-    let (code, text) = cluster.command(new, "cluster raise-feature-level 1").await;
+    assert!(problem["detail"].to_string().contains("raise-feature-level 2"), "{problem}");
+    let (code, text) = cluster.command(new, "cluster raise-feature-level 2").await;
     assert!(code == Some(1) && text.contains("upgrade it first"), "{text}");
-    let (code, text) = cluster.command(old, "cluster raise-feature-level 1").await;
-    assert!(code == Some(1) && text.contains("knows feature levels up to 0"), "{text}");
+    let (code, text) = cluster.command(old, "cluster raise-feature-level 2").await;
+    assert!(code == Some(1) && text.contains("knows feature levels up to 1"), "{text}");
     one_state(&cluster).await;
 
     for index in (0..3).filter(|&index| index != new) {
         upgrade(&mut cluster, index, &next).await;
     }
-    let (code, text) = cluster.command(old, "cluster raise-feature-level 1").await;
-    assert!(code == Some(0) && text.contains("feature level 1"), "{text}");
+    let (code, text) = cluster.command(old, "cluster raise-feature-level 2").await;
+    assert!(code == Some(0) && text.contains("feature level 2"), "{text}");
     let (status, answer) = cluster.call(old, Method::PUT, "/v1/note", &note).await.unwrap();
     assert_eq!(status, StatusCode::OK, "{answer}");
     one_state(&cluster).await;
     let status = cluster.get(new, "/v1/cluster").await.unwrap();
-    assert_eq!((&status["note"], &status["featureLevel"]), (&json!("hello"), &json!(1)));
+    assert_eq!((&status["note"], &status["featureLevel"]), (&json!("hello"), &json!(2)));
 
     // There is no way back to a version that does not know the level: it says so, serves what it has, and votes no more.
     assert_eq!(cluster.nodes[old].stop(), Some(0));
@@ -90,11 +90,32 @@ async fn two_versions_agree_until_all_know_the_next_level() {
             Some(answer) => answer.text().await.ok()?,
             None => cluster.nodes[old].log(),
         };
-        told.contains("the cluster is at feature level 1, this version knows up to 0: run a later version").then_some(())
+        told.contains("the cluster is at feature level 2, this version knows up to 1: run a later version").then_some(())
     })
     .await;
     cluster.nodes[old].kill();
     start_as(&mut cluster, old, &next);
     cluster.wait_ready(old).await;
+    one_state(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_of_a_later_level_is_refused_until_the_cluster_is_raised() {
+    let cluster = Cluster::start().await;
+    let calls = json!({"rules": [{"matches": [{"method": {"service": "shop.Orders"}}], "backendRefs": [{"name": "none"}]}]});
+    for index in 0..3 {
+        let (status, problem) = cluster.call(index, Method::PUT, "/v1/grpcroutes/calls", &calls).await.unwrap();
+        assert_eq!((status, &problem["outcome"]), (StatusCode::CONFLICT, &json!("notApplied")), "{problem}");
+        assert!(problem["detail"].to_string().contains("raise-feature-level 1"), "{problem}");
+    }
+    let (code, text) = cluster.command(0, "cluster raise-feature-level 1").await;
+    assert_eq!(code, Some(0), "{text}");
+    let revision = cluster.put(1, "/v1/grpcroutes/calls", &calls).await;
+    cluster.wait_agreement(&[0, 1, 2], revision).await;
+    let (code, text) = cluster.command(2, "get grpcroutes").await;
+    assert!(code == Some(0) && text.contains("calls"), "{text}");
+    let answer = cluster.client.post(cluster.nodes[0].proxy("/shop.Orders/Get")).header("content-type", "application/grpc");
+    let answer = answer.send().await.unwrap();
+    assert_eq!((answer.status(), &answer.headers()["grpc-status"]), (StatusCode::OK, &"14".parse().unwrap()));
     one_state(&cluster).await;
 }

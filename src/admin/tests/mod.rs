@@ -74,6 +74,45 @@ async fn a_dangling_reference_is_a_warning() {
     assert_eq!((both.status, &both.body["warnings"]), (200, &json!([])), "{both:?}");
 }
 
+#[tokio::test]
+async fn a_grpc_route_is_a_resource_like_any_other() {
+    let api = Api::open();
+    let spec = json!({"hostnames": ["a.com"], "rules": [{
+        "matches": [{"method": {"service": "shop.Orders", "method": "Get"}}], "backendRefs": [{"name": "orders"}]}]});
+    let put =
+        json!({"operations": [put_operation("GRPCRoute", "calls", &spec), put_operation("Service", "orders", &service(1))]});
+    let transaction = ("POST /v1/transactions?dryRun=true", put.to_string());
+    let dry = api.send(transaction.0, &[], transaction.1.clone()).await;
+    assert_eq!(dry.status, 409, "{dry:?}");
+    assert!(dry.text.contains("needs feature level 1"), "{dry:?}");
+
+    let made = api.put("/v1/grpcroutes/calls", &spec).await;
+    assert_eq!((made.status, &made.body["results"][0]["kind"]), (201, &json!("GRPCRoute")), "{made:?}");
+    let warning = made.body["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("\"orders\" does not exist") && warning.contains("UNAVAILABLE"), "{made:?}");
+    let changed = api.send("POST /v1/transactions", &[], put.to_string()).await;
+    let warning = "GRPCRoute \"calls\": /operations/0/spec/rules/0/backendRefs/0: service \"orders\" speaks HTTP/1.1, which carries no \
+                   gRPC: its share is answered with UNAVAILABLE";
+    assert_eq!((changed.status, &changed.body["warnings"]), (200, &json!([warning])), "{changed:?}");
+    let again = api.put("/v1/grpcroutes/calls", &spec).await;
+    assert!(again.text.contains("which carries no gRPC"), "the service stands in State now: {again:?}");
+    let list = api.get("/v1/grpcroutes?hostname=a.com").await;
+    assert_eq!((list.status, &list.body["items"][0]["spec"]), (200, &spec), "{list:?}");
+
+    // Beside an older route for the same host it waits, which the table tells.
+    assert_eq!(api.put("/v1/routes/web", &route("/", "orders")).await.status, 201);
+    let table = api.get("/v1/table").await;
+    assert_eq!((&table.body["routes"], &table.body["notCompiledCount"]), (&json!(1), &json!(1)), "{table:?}");
+    let waiting = &table.body["notCompiled"][0];
+    assert_eq!((&waiting["kind"], &waiting["name"]), (&json!("Route"), &json!("web")), "{table:?}");
+    assert!(waiting["reason"].as_str().is_some_and(|reason| reason.contains("GRPCRoute \"calls\"")), "{table:?}");
+    let config = api.get("/v1/config").await;
+    let kinds: Vec<&Value> = config.body["items"].as_array().into_iter().flatten().map(|item| &item["kind"]).collect();
+    assert_eq!(kinds, ["Route", "Service", "GRPCRoute"]);
+    assert_eq!(api.send("DELETE /v1/grpcroutes/calls", &[], "").await.status, 200);
+    assert_eq!(api.get("/v1/table").await.body["notCompiled"], json!([]));
+}
+
 /// Call, headers, body; then the status and a part of the problem.
 type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], String, u16, &'a str);
 

@@ -1,6 +1,6 @@
 //! Specs: what documents say, checked before they are proposed.
 //!
-//! A spec is read in two steps. [`parse_route`] and [`parse_service`] turn JSON into the types below and collect *every* fault as a
+//! A spec is read in two steps. [`parse_route`], [`parse_grpc_route`] and [`parse_service`] turn JSON into the types below and collect *every* fault as a
 //! JSON pointer (RFC 6901) and a message: unknown fields, wrong types, values out of range, and fields that this version does not
 //! serve ("not supported yet"). [`canonical`] makes the document that is logged. A node reads documents from the log with the same
 //! functions; what it cannot read it keeps and reports.
@@ -12,7 +12,7 @@ mod route;
 mod service;
 
 pub use duration::*;
-pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_route, parse_service};
+pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_grpc_route, parse_route, parse_service};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,

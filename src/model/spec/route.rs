@@ -1,5 +1,7 @@
 //! `Route`: field names and semantics of Gateway API `HTTPRoute` v1, plus `PathTemplate`.
 //!
+//! A `GRPCRoute` is read into the same types: its services and methods are paths.
+//!
 //! These are the *resolved* types: defaults filled in, names lower-cased where the standard compares them so, paths normalised.
 
 use std::fmt;

@@ -29,3 +29,12 @@ pub enum Protocol {
     #[default]
     Http1,
 }
+
+impl Protocol {
+    /// Whether gRPC can be spoken over it, which needs HTTP/2.
+    pub fn carries_grpc(self) -> bool {
+        match self {
+            Protocol::Http1 => false,
+        }
+    }
+}

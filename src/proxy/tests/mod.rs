@@ -4,6 +4,7 @@ mod bodies;
 mod connections;
 mod faults;
 mod gateway;
+mod grpc;
 mod inputs;
 mod publishing;
 mod routing;

@@ -45,6 +45,17 @@ fn get(host: &str, path: &str) -> TestRequest {
     }
 }
 
+fn grpc(host: &str, path: &str) -> TestRequest {
+    let mut request = TestRequest { method: Method::POST, ..get(host, path) };
+    request.add_header("content-type", "application/grpc");
+    request
+}
+
+/// A `GRPCRoute` for one method.
+fn call(backend: &str, service: &str, method: &str) -> Value {
+    json!({"rules": [{"matches": [{"method": {"service": service, "method": method}}], "backendRefs": [{"name": backend}]}]})
+}
+
 fn to(service: &str, path_type: &str, path: &str) -> Value {
     json!({"rules": [{"matches": [{"path": {"type": path_type, "value": path}}], "backendRefs": [{"name": service}]}]})
 }
@@ -186,22 +197,95 @@ fn an_explanation_says_what_was_passed_over_and_why() {
     assert_eq!(explained["candidates"][0]["passedOver"]["condition"], "path");
 }
 
+#[test]
+fn a_grpc_route_that_does_not_compile_is_answered_as_far_as_it_is_known() {
+    let mut later = call("s", "a.B", "C");
+    later["hostnames"] = json!(["a.com"]);
+    later["rules"][0]["ofALaterVersion"] = json!(true);
+    let state = state_of(vec![put(Kind::GrpcRoute, "later", &later)]);
+    let snapshot = Arc::new(Snapshot::build(&state));
+    let found = snapshot.find(&grpc("a.com", "/a.B/C").view()).unwrap();
+    assert_eq!(found.rule.kind(), Kind::GrpcRoute);
+    assert!(found.rule.unservable.as_ref().is_some_and(|reason| reason.contains("ofALaterVersion")));
+    for other in [grpc("a.com", "/a.B/D"), grpc("b.com", "/a.B/C"), get("a.com", "/a.B/C")] {
+        assert_eq!(answer(&snapshot, &other), "404");
+    }
+    assert!(snapshot.reason_not_compiled(&ResourceKey::new(Kind::GrpcRoute, name("later"))).is_some());
+}
+
+#[test]
+fn a_route_that_waits_is_reported_and_comes_alive() {
+    let mut of_host = call("s", "a.B", "C");
+    of_host["hostnames"] = json!(["x.a.com"]);
+    let mut state = state_of(vec![put(Kind::Route, "web", &to("s", "PathPrefix", "/")), put(Kind::GrpcRoute, "calls", &of_host)]);
+    let mut snapshot = Arc::new(Snapshot::build(&state));
+    let key = ResourceKey::new(Kind::GrpcRoute, name("calls"));
+    let told: Vec<_> = snapshot.waiting().collect();
+    assert_eq!(told[0].0, key);
+    let reason = &told[0].1;
+    assert!(reason.starts_with("Route \"web\" is older, or first by name, and has hostname \"*\""), "{reason}");
+    assert_eq!((snapshot.counts().routes, snapshot.counts().not_compiled, told.len()), (1, 1, 1));
+    assert_eq!(answer(&snapshot, &grpc("x.a.com", "/a.B/C")), "web/0/0");
+    assert!(!snapshot.has_grpc("x.a.com", "default"));
+
+    // A change of the first that leaves its hostnames leaves the other waiting, and is served.
+    let mut change = |operation: Operation| {
+        let before = state.clone();
+        apply(&mut state, vec![operation]);
+        snapshot = Arc::new(snapshot.updated(&before, &state));
+        Arc::clone(&snapshot)
+    };
+    let narrower = change(put(Kind::Route, "web", &to("s", "PathPrefix", "/web")));
+    assert_eq!((answer(&narrower, &get("x.a.com", "/web")), narrower.waiting().count()), ("web/0/0".to_owned(), 1));
+    assert_eq!(answer(&narrower, &get("x.a.com", "/")), "404");
+    // So does a change of the one that waits.
+    of_host["rules"][0]["matches"][0]["method"]["method"] = json!("D");
+    assert_eq!(change(put(Kind::GrpcRoute, "calls", &of_host)).waiting().count(), 1);
+    // Once the first has other hostnames, both serve; once it has the same again, it is still the oldest.
+    let mut elsewhere = to("s", "PathPrefix", "/");
+    elsewhere["hostnames"] = json!(["y.a.com"]);
+    let both = change(put(Kind::Route, "web", &elsewhere));
+    assert_eq!(answer(&both, &grpc("x.a.com", "/a.B/D")), "calls/0/0");
+    assert_eq!((answer(&both, &get("y.a.com", "/")), both.counts().not_compiled), ("web/0/0".to_owned(), 0));
+    assert!(both.has_grpc("x.a.com", "default") && !both.has_grpc("y.a.com", "default"));
+    assert_eq!(change(put(Kind::Route, "web", &to("s", "PathPrefix", "/"))).waiting().count(), 1);
+    let alone = change(Operation::Delete { key: ResourceKey::new(Kind::Route, name("web")) });
+    assert_eq!((answer(&alone, &grpc("x.a.com", "/a.B/D")), alone.waiting().count()), ("calls/0/0".to_owned(), 0));
+}
+
+#[test]
+fn an_explanation_tells_a_request_that_is_none_of_grpc() {
+    let state = state_of(vec![put(Kind::GrpcRoute, "calls", &call("s", "a.B", "C"))]);
+    let explained = serde_json::to_value(Snapshot::build(&state).explain(&get("h", "/a.B/C").view())).unwrap();
+    let candidate = &explained["candidates"][0];
+    assert_eq!((&candidate["kind"], &candidate["passedOver"]["condition"]), (&json!("GRPCRoute"), &json!("grpc")));
+    assert_eq!(explained["outcome"], Value::Null);
+}
+
 fn random_operation(rng: &mut Rng, state: &State) -> Operation {
     let names = ["a", "b", "c", "d", "e"];
     let resource = names[rng.usize(..names.len())];
-    let kind = [Kind::Route, Kind::Route, Kind::Service, Kind::Unknown(9)][rng.usize(..4)];
+    let kind = [Kind::Route, Kind::Route, Kind::GrpcRoute, Kind::GrpcRoute, Kind::Service, Kind::Unknown(9)][rng.usize(..6)];
     let key = ResourceKey::new(kind, name(resource));
     if rng.u8(..3) == 0 && state.get(&key).is_some() {
         return Operation::Delete { key };
     }
     let path = ["/", "/a", "/a/b", "/{x}", "/a/{y}", "/a/{*z}"][rng.usize(..6)];
     let path_type = if path.contains('{') { "PathTemplate" } else { ["Exact", "PathPrefix"][rng.usize(..2)] };
-    let mut spec = if kind == Kind::Service { service("127.0.0.1:1") } else { to("a", path_type, path) };
-    match rng.u8(..6) {
+    let mut spec = match kind {
+        Kind::Service => service("127.0.0.1:1"),
+        Kind::GrpcRoute => call("a", ["a", "b"][rng.usize(..2)], ["b", "c"][rng.usize(..2)]),
+        _ => to("a", path_type, path),
+    };
+    let is_route = matches!(kind, Kind::Route | Kind::GrpcRoute);
+    match rng.u8(..8) {
         0 => spec["ofALaterVersion"] = json!(true),
-        1 if kind == Kind::Route => spec["rules"][0]["matches"][0]["ofALaterVersion"] = json!(true),
-        2 if kind == Kind::Route => spec["hostnames"] = json!(["a.com", "*.b.com"]),
-        3 => return put_bytes(kind, resource, b"{"),
+        1 if is_route => spec["rules"][0]["matches"][0]["ofALaterVersion"] = json!(true),
+        2..=5 if is_route => {
+            let lists = [json!(["a.com", "*.b.com"]), json!(["*.b.com"]), json!(["a.com"]), json!(["h", "x.b.com"])];
+            spec["hostnames"] = lists[rng.usize(..4)].clone();
+        }
+        6 => return put_bytes(kind, resource, b"{"),
         _ => {}
     }
     put(kind, resource, &spec)
@@ -209,6 +293,7 @@ fn random_operation(rng: &mut Rng, state: &State) -> Operation {
 
 #[test]
 fn a_snapshot_of_changes_is_that_of_the_state() {
+    let mut waited = 0;
     for seed in 0..60 {
         let mut rng = Rng::with_seed(seed);
         let mut state = State::default();
@@ -223,13 +308,17 @@ fn a_snapshot_of_changes_is_that_of_the_state() {
             let scratch = Arc::new(Snapshot::build(&state));
             assert_eq!((snapshot.identity(), snapshot.counts()), (scratch.identity(), scratch.counts()), "seed {seed}");
             assert!(snapshot.not_compiled().eq(scratch.not_compiled()), "seed {seed}");
+            assert!(snapshot.waiting().eq(scratch.waiting()), "seed {seed}");
+            waited += snapshot.waiting().count();
             for host in ["a.com", "x.b.com", "h"] {
                 for path in ["/", "/a", "/a/b", "/c", "/a/b/c", "/a/c/"] {
-                    let request = get(host, path);
-                    let (found, expected) = (snapshot.explain(&request.view()), scratch.explain(&request.view()));
-                    assert_eq!(found.outcome, expected.outcome, "seed {seed}");
+                    for request in [get(host, path), grpc(host, path)] {
+                        let (found, expected) = (snapshot.explain(&request.view()), scratch.explain(&request.view()));
+                        assert_eq!(found.outcome, expected.outcome, "seed {seed}");
+                    }
                 }
             }
         }
     }
+    assert!(waited > 1000, "only {waited} routes waited for others");
 }

@@ -22,7 +22,18 @@ use crate::model::{Kind, Name, Resource, ResourceKey, Revision, Timestamp};
 struct TestRoute {
     name: String,
     created: u64,
+    is_grpc: bool,
     spec: RouteSpec,
+}
+
+impl TestRoute {
+    fn kind(&self) -> Kind {
+        if self.is_grpc { Kind::GrpcRoute } else { Kind::Route }
+    }
+
+    fn key(&self) -> ResourceKey {
+        ResourceKey::new(self.kind(), Name::new(&self.name).unwrap())
+    }
 }
 
 /// A request that owns its parts.
@@ -54,23 +65,11 @@ impl TestRequest {
     }
 }
 
-fn key_of(name: &str) -> ResourceKey {
-    ResourceKey::new(Kind::Route, Name::new(name).unwrap())
-}
-
-fn resource(name: &str, created: u64, spec: &str) -> Resource {
-    Resource {
-        key: key_of(name),
-        created_revision: Revision(created),
-        revision: Revision(created),
-        updated_at: Timestamp(0),
-        spec: Bytes::copy_from_slice(spec.as_bytes()),
-    }
-}
-
 fn add(snapshot: &mut Snapshot, route: &TestRoute) {
-    let resource = resource(&route.name, route.created, "{}");
-    snapshot.add_route(resource.key.name.clone(), compile_route(&resource, route.spec.clone()));
+    let revision = Revision(route.created);
+    let spec = Bytes::from_static(b"{}");
+    let resource = Resource { key: route.key(), created_revision: revision, revision, updated_at: Timestamp(0), spec };
+    snapshot.add_route(resource.key.clone(), compile_route(&resource, route.spec.clone()));
 }
 
 fn snapshot_of(routes: &[TestRoute]) -> Arc<Snapshot> {

@@ -7,3 +7,9 @@ fn cases_come_out_as_written() {
     let requests = run(include_str!("precedence.script"));
     assert!(requests >= 100, "the script lost cases: {requests}");
 }
+
+#[test]
+fn calls_come_out_as_written() {
+    let requests = run(include_str!("grpc.script"));
+    assert!(requests >= 50, "the script lost cases: {requests}");
+}

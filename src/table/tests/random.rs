@@ -3,6 +3,7 @@
 //! The tests run 300 tables with 340 requests each; `RAFTGATE_TABLE_SEEDS=0..30000 cargo test --release --lib table::tests::random` runs
 //! more, or those of a seed that failed.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use http::{HeaderMap, Method};
 
 use super::reference;
 use super::{PathMatchType, RouteMatch, RouteSpec, Snapshot, TestRequest, TestRoute};
-use super::{add, answer, header_match, key_of, path_match, query_match, rule_of, snapshot_of};
+use super::{add, answer, header_match, path_match, query_match, rule_of, snapshot_of};
 use crate::model::template::{Segment, Template};
 use crate::table::shard::{captures, literal_prefix};
 
@@ -91,7 +92,23 @@ fn random_match(rng: &mut Rng) -> RouteMatch {
     conditions
 }
 
+/// The paths that services and methods of the same alphabet become.
+fn random_grpc_match(rng: &mut Rng) -> RouteMatch {
+    let (service, method) = (pick(rng, &ELEMENTS), pick(rng, &ELEMENTS));
+    let mut conditions = match rng.u8(..4) {
+        0 => path_match(PathMatchType::Exact, &format!("/{service}/{method}")),
+        1 => path_match(PathMatchType::PathTemplate, &format!("/{service}/{{method}}")),
+        2 => path_match(PathMatchType::PathTemplate, &format!("/{{service}}/{method}")),
+        _ => path_match(PathMatchType::PathPrefix, "/"),
+    };
+    if rng.u8(..3) == 0 {
+        conditions.headers.push(header_match("x", pick(rng, &["1", "2"])));
+    }
+    conditions
+}
+
 fn random_route(rng: &mut Rng, name: &str, created: u64) -> TestRoute {
+    let is_grpc = rng.u8(..3) == 0;
     let mut spec = RouteSpec::default();
     for pattern in PATTERNS {
         if rng.u8(..6) == 0 {
@@ -102,10 +119,11 @@ fn random_route(rng: &mut Rng, name: &str, created: u64) -> TestRoute {
         spec.listeners.push(pick(rng, &LISTENERS).to_owned());
     }
     for _ in 0..rng.usize(1..4) {
-        let matches = (0..rng.usize(1..4)).map(|_| random_match(rng)).collect();
+        let of_kind = if is_grpc { random_grpc_match } else { random_match };
+        let matches = (0..rng.usize(1..4)).map(|_| of_kind(rng)).collect();
         spec.rules.push(rule_of(matches));
     }
-    TestRoute { name: name.to_owned(), created, spec }
+    TestRoute { name: name.to_owned(), created, is_grpc, spec }
 }
 
 fn random_request(rng: &mut Rng) -> TestRequest {
@@ -127,12 +145,19 @@ fn random_request(rng: &mut Rng) -> TestRequest {
             }
         }
     }
+    if rng.u8(..3) == 0 {
+        request.method = Method::POST;
+        request.add_header("content-type", pick(rng, &["application/grpc", "application/grpc+proto", "application/grpc-web"]));
+    }
     request
 }
 
 /// What the table says must be what the reference says: the answer, and every candidate in order with whether it holds.
 fn assert_same(snapshot: &Arc<Snapshot>, routes: &[TestRoute], request: &TestRequest, seed: u64) {
     assert_eq!(answer(snapshot, request), reference::answer(routes, request), "seed {seed}: {request:?}");
+    let (_, waiting) = reference::judged(routes);
+    let told: BTreeSet<_> = snapshot.waiting().map(|(key, _)| key).collect();
+    assert_eq!(told, waiting.iter().map(|route| route.key()).collect(), "seed {seed}");
     let expected = reference::candidates(routes, request);
     let explained = snapshot.explain(&request.view());
     if expected.is_empty() {
@@ -182,13 +207,14 @@ fn a_table_of_changes_answers_as_one_from_scratch_and_leaves_no_residue() {
         let mut kept = Vec::new();
         for step in 0..120 {
             let name = format!("r{}", rng.usize(..30));
-            let present = routes.iter().position(|route| route.name == name);
+            let created = rng.u64(..step + 1);
+            let route = random_route(&mut rng, &name, created);
+            let present = routes.iter().position(|present| present.key() == route.key());
             if let Some(at) = present {
                 routes.swap_remove(at);
-                snapshot.remove(&key_of(&name));
+                snapshot.remove(&route.key());
             }
             if present.is_none() || rng.bool() {
-                let route = random_route(&mut rng, &name, step);
                 add(&mut snapshot, &route);
                 routes.push(route);
             }
@@ -206,10 +232,12 @@ fn a_table_of_changes_answers_as_one_from_scratch_and_leaves_no_residue() {
                 let request = random_request(&mut rng);
                 assert_same(snapshot, routes, &request, seed);
                 assert_eq!(snapshot.explain(&request.view()).outcome, scratch.explain(&request.view()).outcome);
+                assert!(snapshot.waiting().eq(scratch.waiting()), "seed {seed}");
             }
         }
-        routes.iter().for_each(|route| snapshot.remove(&key_of(&route.name)));
+        routes.iter().for_each(|route| snapshot.remove(&route.key()));
         assert!(snapshot.index.is_empty(), "seed {seed}: {:?}", snapshot.index);
+        assert!(snapshot.contest.is_empty(), "seed {seed}: {:?}", snapshot.contest);
         assert!(snapshot.routes.is_empty() && snapshot.pattern_count() == 0, "seed {seed}");
         assert_eq!(snapshot.bound_elsewhere(&[]).next(), None, "seed {seed}");
     }
@@ -223,6 +251,7 @@ fn many_candidates_of_one_pattern_keep_their_order() {
         TestRoute {
             name: format!("r{index}"),
             created: 1000 - index,
+            is_grpc: false,
             spec: RouteSpec { rules: vec![rule_of(vec![conditions])], ..RouteSpec::default() },
         }
     };
@@ -237,7 +266,7 @@ fn many_candidates_of_one_pattern_keep_their_order() {
         let shared = Arc::new(snapshot.clone());
         assert_same(&shared, &routes, &request, 7);
         let gone = routes.swap_remove(rng.usize(..routes.len()));
-        snapshot.remove(&key_of(&gone.name));
+        snapshot.remove(&gone.key());
     }
     assert!(snapshot.index.is_empty());
 }
@@ -254,7 +283,7 @@ fn the_first_template_is_the_one_that_matchit_finds() {
             let (name, template) = (format!("r{index}"), random_template(&mut rng));
             if router.insert(template.clone(), format!("{name}/0/0")).is_ok() {
                 let rules = vec![rule_of(vec![path_match(PathMatchType::PathTemplate, &template)])];
-                routes.push(TestRoute { name, created: 1, spec: RouteSpec { rules, ..RouteSpec::default() } });
+                routes.push(TestRoute { name, created: 1, is_grpc: false, spec: RouteSpec { rules, ..RouteSpec::default() } });
             }
         }
         let snapshot = snapshot_of(&routes);

@@ -12,15 +12,16 @@ use super::{PathMatchType, RouteMatch, TestRequest, TestRoute, ValueMatch};
 /// All matches whose host and path fit, best first, each with whether its other conditions hold: (`route/rule/match`, holds).
 pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(String, bool)> {
     let mut found = Vec::new();
-    for route in routes {
+    for route in judged(routes).0 {
         for (rule_index, rule) in route.spec.rules.iter().enumerate() {
             for (match_index, conditions) in rule.matches.iter().enumerate() {
                 let Some(path) = path_rank(conditions, &request.path) else { continue };
                 for host in host_ranks(&route.spec.hostnames, &request.host) {
                     let count = (Reverse(conditions.headers.len()), Reverse(conditions.query_params.len()));
-                    let last = (route.created, route.name.clone(), rule_index, match_index);
+                    let last = (route.created, route.name.clone(), route.is_grpc, rule_index, match_index);
                     let rank = (host, path.clone(), Reverse(conditions.method.is_some()), count, last);
-                    let holds = listens(route, request) && holds(conditions, request);
+                    let is_asked = !route.is_grpc || is_grpc(request);
+                    let holds = listens(route, request) && is_asked && holds(conditions, request);
                     found.push((rank, (format!("{}/{rule_index}/{match_index}", route.name), holds)));
                 }
             }
@@ -34,6 +35,42 @@ pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(St
 pub(super) fn answer(routes: &[TestRoute], request: &TestRequest) -> String {
     let fitting = candidates(routes, request).into_iter().find(|(_, holds)| *holds);
     fitting.map_or_else(|| "404".to_owned(), |(name, _)| name)
+}
+
+/// The routes that serve and those that wait: one after the other, the oldest first, each serves unless one of the other kind that serves
+/// already shares a hostname and a listener with it.
+pub(super) fn judged(routes: &[TestRoute]) -> (Vec<&TestRoute>, Vec<&TestRoute>) {
+    let mut in_order: Vec<&TestRoute> = routes.iter().collect();
+    in_order.sort_by_key(|route| (route.created, &route.name, route.is_grpc));
+    let (mut serving, mut waiting): (Vec<&TestRoute>, Vec<&TestRoute>) = (Vec::new(), Vec::new());
+    for route in in_order {
+        let is_blocked = serving.iter().any(|other| other.is_grpc != route.is_grpc && meet(other, route));
+        if is_blocked { waiting.push(route) } else { serving.push(route) }
+    }
+    (serving, waiting)
+}
+
+fn meet(one: &TestRoute, other: &TestRoute) -> bool {
+    let (hosts, others) = (&one.spec.hostnames, &other.spec.hostnames);
+    let by_host = hosts.is_empty() || others.is_empty() || hosts.iter().any(|a| others.iter().any(|b| intersect(a, b)));
+    let (listeners, others) = (&one.spec.listeners, &other.spec.listeners);
+    by_host && (listeners.is_empty() || others.is_empty() || listeners.iter().any(|name| others.contains(name)))
+}
+
+/// Whether some host matches both.
+fn intersect(one: &str, other: &str) -> bool {
+    match (one.strip_prefix('*'), other.strip_prefix('*')) {
+        (None, None) => one == other,
+        (Some(suffix), None) => other.ends_with(suffix) && other.len() > suffix.len(),
+        (None, Some(suffix)) => one.ends_with(suffix) && one.len() > suffix.len(),
+        (Some(one), Some(other)) => one.ends_with(other) || other.ends_with(one),
+    }
+}
+
+fn is_grpc(request: &TestRequest) -> bool {
+    let content_type = request.headers.get("content-type").map_or("", |value| value.to_str().unwrap());
+    let is_type = ["application/grpc+", "application/grpc;"].iter().any(|start| content_type.starts_with(start));
+    request.method == http::Method::POST && (is_type || content_type == "application/grpc")
 }
 
 type HostRank = (u8, Reverse<usize>);

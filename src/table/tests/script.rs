@@ -4,15 +4,22 @@
 //! # why
 //! table                                         an empty table
 //! route NAME@CREATED [hosts=A,B] [listeners=L]: MATCH | MATCH ; MATCH     `|` between matches, `;` between rules
+//! grpc NAME@CREATED [hosts=A,B] [listeners=L]: CALL | CALL ; CALL         the same of gRPC routes
 //! METHOD HOST PATH[?QUERY] [via=LISTENER] [NAME:VALUE]... => ROUTE/RULE/MATCH [PARAMETER=VALUE]...   or => 404
+//! call HOST PATH [via=LISTENER] [NAME:VALUE]... => ...                      a gRPC request
+//! waiting NAME... or: waiting                                             the routes that wait for others, oldest first
 //! ```
 //!
-//! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...`; a value `~TEXT` is a regular expression.
+//! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...` (a value `~TEXT` is a regular
+//! expression), a call `SERVICE/METHOD [NAME:VALUE]...`, where `*` stands
+//! for any service or method. `grpc` lines are read by the parser of documents.
 
 use http::{HeaderMap, Method};
+use serde_json::json;
 
 use super::{PathMatchType, RouteMatch, RouteSpec, TestRequest, TestRoute};
 use super::{header_match, path_match, query_match, rule_of, snapshot_of};
+use crate::model::spec::parse_grpc_route;
 
 /// Runs a script. Panics with every line that came out otherwise; gives the number of requests.
 pub(super) fn run(script: &str) -> usize {
@@ -27,7 +34,14 @@ pub(super) fn run(script: &str) -> usize {
         if line == "table" {
             routes.clear();
         } else if let Some(text) = line.strip_prefix("route ") {
-            routes.push(parse_route(text));
+            routes.push(parse_route(text, false));
+        } else if let Some(text) = line.strip_prefix("grpc ") {
+            routes.push(parse_route(text, true));
+        } else if let Some(names) = line.strip_prefix("waiting") {
+            let found: Vec<String> = snapshot_of(&routes).waiting().map(|(key, _)| key.name.to_string()).collect();
+            if found != names.split_whitespace().collect::<Vec<_>>() {
+                failures.push(format!("line {}: {line}\n    found {}", number + 1, found.join(" ")));
+            }
         } else {
             requests += 1;
             let (request, expected) = line.split_once("=>").expect("a request line has =>");
@@ -51,6 +65,10 @@ fn run_request(routes: &[TestRoute], text: &str) -> String {
 }
 
 fn parse_request(text: &str) -> TestRequest {
+    let text = match text.strip_prefix("call ") {
+        Some(rest) => format!("POST {rest} content-type:application/grpc"),
+        None => text.to_owned(),
+    };
     let mut words = text.split_whitespace();
     let method: Method = words.next().unwrap().parse().unwrap();
     let host = words.next().unwrap().to_owned();
@@ -71,7 +89,7 @@ fn parse_request(text: &str) -> TestRequest {
     request
 }
 
-fn parse_route(text: &str) -> TestRoute {
+fn parse_route(text: &str, is_grpc: bool) -> TestRoute {
     let (head, rules) = text.split_once(": ").expect("a route line has a colon");
     let mut words = head.split_whitespace();
     let (name, created) = words.next().unwrap().split_once('@').expect("a route has a revision");
@@ -85,8 +103,27 @@ fn parse_route(text: &str) -> TestRoute {
             _ => panic!("{field}?"),
         }
     }
+    let parse_match = if is_grpc { parse_call } else { parse_match };
     spec.rules = rules.split(" ; ").map(|rule| rule_of(rule.split(" | ").map(parse_match).collect())).collect();
-    TestRoute { name: name.to_owned(), created: created.parse().unwrap(), spec }
+    TestRoute { name: name.to_owned(), created: created.parse().unwrap(), is_grpc, spec }
+}
+
+fn parse_call(text: &str) -> RouteMatch {
+    let mut words = text.split_whitespace();
+    let (service, method) = words.next().unwrap().split_once('/').expect("a call has a slash");
+    let mut names = serde_json::Map::new();
+    for (field, name) in [("service", service), ("method", method)] {
+        if name != "*" {
+            names.insert(field.to_owned(), name.into());
+        }
+    }
+    let headers = words.map(|word| word.split_once(':').map(|(name, value)| json!({"name": name, "value": value})));
+    let mut found = json!({"headers": headers.collect::<Option<Vec<_>>>().expect("NAME:VALUE")});
+    if !names.is_empty() {
+        found["method"] = names.into();
+    }
+    let parsed = parse_grpc_route(&json!({"rules": [{"matches": [found]}]})).expect("a good gRPC match");
+    parsed.spec.rules[0].matches[0].clone()
 }
 
 fn parse_match(text: &str) -> RouteMatch {

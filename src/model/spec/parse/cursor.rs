@@ -105,6 +105,11 @@ impl<'a> Cursor<'a> {
         Some(Object { map, path: self.path })
     }
 
+    /// A field of an object, looked at without a note of what else there is.
+    pub(super) fn peek(&self, name: &'static str) -> Option<Cursor<'a>> {
+        self.value.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
+    }
+
     /// The elements of an array of at most `max`; of a longer one the first `max`, after a note.
     pub(super) fn list(&self, max: usize, report: &mut Report) -> Option<Vec<Cursor<'a>>> {
         let Value::Array(values) = self.value else { return self.wrong_type("an array", report) };

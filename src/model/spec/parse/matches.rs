@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Object};
 use super::report::{PATTERNS_MAX, Report};
 use crate::model::path::{self, EscapedSlashes};
 use crate::model::spec::pattern::{PATTERN_BYTES_MAX, Pattern};
@@ -50,7 +50,7 @@ pub(super) fn route_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<Ro
     let object = cursor.object(&["path", "method", "headers", "queryParams"], &[], report)?;
     let path = object.get("path").map_or_else(|| Some(every_path()), |field| path_match(&field, report));
     let method = object.get("method").map(|field| field.choice(&METHODS, &[], report).cloned());
-    let headers = conditions(object.list("headers", CONDITIONS_MAX, report), header_match, |header| &header.name, report);
+    let headers = headers(&object, report);
     let query = conditions(object.list("queryParams", CONDITIONS_MAX, report), query_match, |query| &query.name, report);
     let method = match method {
         Some(None) => return None,
@@ -58,6 +58,11 @@ pub(super) fn route_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<Ro
         None => None,
     };
     Some(RouteMatch { path: path?, method, headers: headers?, query_params: query? })
+}
+
+/// The header conditions of a match.
+pub(super) fn headers(route_match: &Object<'_>, report: &mut Report) -> Option<Vec<HeaderMatch>> {
+    conditions(route_match.list("headers", CONDITIONS_MAX, report), header_match, |header| &header.name, report)
 }
 
 /// What two matches have in common if no request tells them apart. Parameter names and the order of conditions do not count.
@@ -112,7 +117,8 @@ fn path_pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>>
     Some(pattern)
 }
 
-fn pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
+/// A regular expression, compiled.
+pub(super) fn pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
     if !report.count_pattern() {
         field.fail(report, format!("a route has at most {PATTERNS_MAX} regular expressions in all"));
         return None;

@@ -6,6 +6,7 @@
 
 mod cursor;
 mod filters;
+mod grpc;
 mod host;
 mod matches;
 mod report;
@@ -46,6 +47,14 @@ pub struct Parsed<T> {
 pub fn parse_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
     let mut report = Report::default();
     let spec = route::route(&Cursor::root(document), &mut report);
+    report.finish(spec)
+}
+
+/// Reads a `GRPCRoute` spec. Service and method become a path, so that one index serves both kinds. Errors: every fault that was found,
+/// 64 at most.
+pub fn parse_grpc_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
+    let mut report = Report::default();
+    let spec = grpc::grpc_route(&Cursor::root(document), &mut report);
     report.finish(spec)
 }
 

@@ -15,14 +15,14 @@ const LISTENERS_MAX: usize = 32;
 const RULES_MAX: usize = 16;
 const RULE_MATCHES_MAX: usize = 64;
 const ROUTE_MATCHES_MAX: usize = 128;
-const BACKEND_REFS_MAX: usize = 16;
+pub(super) const BACKEND_REFS_MAX: usize = 16;
 
 /// The greatest weight of a backend or endpoint.
 pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
 /// The matches of a route so far, and names of its rules: what must not occur twice.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Whether the route has one rule only.
     is_lone_rule: bool,
     match_count: usize,
@@ -30,8 +30,17 @@ struct Seen {
     names: BTreeMap<Name, Pointer>,
 }
 
-/// The whole spec.
+/// The whole spec of a `Route`.
 pub(super) fn route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
+    spec_of(cursor, rule, report)
+}
+
+/// The whole spec of a route whose rules `rule` reads.
+pub(super) fn spec_of(
+    cursor: &Cursor<'_>,
+    rule: fn(&Cursor<'_>, &mut Seen, &mut Report) -> Option<Rule>,
+    report: &mut Report,
+) -> Option<RouteSpec> {
     let object = cursor.object(&["hostnames", "listeners", "rules"], &[], report)?;
     let hostnames = distinct(object.list("hostnames", HOSTNAMES_MAX, report), report, host::hostname_or_wildcard);
     let listeners = distinct(object.list("listeners", LISTENERS_MAX, report), report, |text| {
@@ -66,7 +75,7 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     let served = ["name", "matches", "filters", "backendRefs", "timeouts"];
     let object = cursor.object(&served, &["retry", "sessionPersistence"], report)?;
     let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
-    let matches = rule_matches(&object, seen, report);
+    let matches = rule_matches(&object, matches::route_match, seen, report);
     let filters = filters::filters(&object, matches.as_deref(), report);
     let backends = object.list("backendRefs", BACKEND_REFS_MAX, report);
     let is_redirect = filters.iter().any(|filter| matches!(filter, Filter::RequestRedirect(_)));
@@ -76,15 +85,21 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     if backends.is_empty() && !is_redirect {
         report.warn(cursor.path(), "the rule has neither backendRefs nor a redirect: it answers 500");
     }
-    let backend_refs: Vec<BackendRef> = backends.iter().filter_map(|field| backend_ref(field, report)).collect();
-    if !backend_refs.is_empty() && backend_refs.iter().all(|backend| backend.weight == 0) {
-        report.warn(cursor.path(), "every backendRef has weight 0: the rule answers 500");
-    }
+    let backend_refs = backend_refs(cursor, &backends, "500", report);
     let timeouts = object.get("timeouts").map_or_else(|| Some(Timeouts::default()), |field| timeouts(&field, report));
     Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts? })
 }
 
-fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<String> {
+/// The backends of the rule at `cursor`; with no weight at all it gives `answer`.
+pub(super) fn backend_refs(cursor: &Cursor<'_>, fields: &[Cursor<'_>], answer: &str, report: &mut Report) -> Vec<BackendRef> {
+    let backends: Vec<BackendRef> = fields.iter().filter_map(|field| backend_ref(field, report)).collect();
+    if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
+        report.warn(cursor.path(), &format!("every backendRef has weight 0: the rule answers {answer}"));
+    }
+    backends
+}
+
+pub(super) fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<String> {
     let name = cursor.read(0..=usize::MAX, Name::new, report)?;
     if let Some(other) = seen.names.get(&name) {
         cursor.fail(report, format!("rule names are unique within a route; {other} has this name"));
@@ -95,13 +110,18 @@ fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Optio
 }
 
 /// The matches of a rule, or nothing where one could not be read.
-fn rule_matches(rule: &Object<'_>, seen: &mut Seen, report: &mut Report) -> Option<Vec<RouteMatch>> {
+pub(super) fn rule_matches(
+    rule: &Object<'_>,
+    read: fn(&Cursor<'_>, &mut Report) -> Option<RouteMatch>,
+    seen: &mut Seen,
+    report: &mut Report,
+) -> Option<Vec<RouteMatch>> {
     let field = rule.get("matches");
     let fields = field.as_ref().map_or_else(|| Some(Vec::new()), |field| field.list(RULE_MATCHES_MAX, report))?;
     seen.match_count += fields.len().max(1);
     let mut all: Vec<RouteMatch> = Vec::with_capacity(fields.len());
     for field in &fields {
-        if let Some(found) = matches::route_match(field, report) {
+        if let Some(found) = read(field, report) {
             if !(seen.is_lone_rule && fields.len() == 1) {
                 refuse_duplicate(&found, field.path(), seen, report);
             }

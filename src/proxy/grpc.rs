@@ -1,0 +1,87 @@
+//! The gateway's own errors in the form that gRPC clients read: status 200, and the outcome in the fields ("Trailers-Only").
+//!
+//! gRPC over HTTP/2, "Responses"; the codes are those that routing.md and Gateway API ask for, and else what gRPC's "HTTP to gRPC Status Code
+//! Mapping" gives.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::fault::Fault;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What a message escapes: all but printable ASCII, and `%`.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// A status code of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    Unknown = 2,
+    DeadlineExceeded = 4,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Unavailable = 14,
+}
+
+/// Fields and body of the answer to a gRPC request that failed.
+pub(super) fn answer(fault: &Fault) -> (HeaderMap, Bytes) {
+    let code = code_of(fault.status());
+    let mut headers = fault.fields();
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(GRPC_STATUS, HeaderValue::from(code as u16));
+    let message = utf8_percent_encode(fault.detail(), ESCAPED).to_string();
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    (headers, Bytes::new())
+}
+
+fn code_of(status: StatusCode) -> Code {
+    match status {
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+        _ => Code::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+
+    #[test]
+    fn faults_have_the_codes_of_grpc() {
+        let name = Name::new("s").unwrap();
+        let table = [
+            (Fault::no_grpc_route(), Some(12)),
+            (Fault::no_route(), None),
+            (Fault::missing_service(&name), Some(14)),
+            (Fault::no_endpoint(&name), Some(14)),
+            (Fault::no_grpc(&name), Some(14)),
+            (Fault::unexpected_upgrade(&name), Some(14)),
+            (Fault::no_answer_in_time(&name), Some(4)),
+            (Fault::body_too_large(), Some(8)),
+            (Fault::bad_request("x"), None),
+            (Fault::expectation_failed(), None),
+        ];
+        for (fault, code) in table {
+            let (headers, _) = answer(&fault);
+            let found: u16 = headers[GRPC_STATUS].to_str().unwrap().parse().unwrap();
+            assert_eq!((!fault.is_http_only()).then_some(found), code, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_escaped_and_has_no_body() {
+        let (headers, body) = answer(&Fault::configuration("100% \u{e9}\r\nx"));
+        assert_eq!(headers[GRPC_MESSAGE], "100%25 %C3%A9%0D%0Ax");
+        assert_eq!((headers[CONTENT_TYPE].to_str().unwrap(), body.len()), ("application/grpc", 0));
+        assert!(headers["proxy-status"].to_str().unwrap().contains("proxy_configuration_error"));
+    }
+}
