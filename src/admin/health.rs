@@ -41,13 +41,13 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         Phase::Starting => vec!["starting: no committed table is served yet".to_owned()],
         Phase::Draining => vec!["draining: this node is stopping".to_owned()],
     };
-    let warnings = control_reasons(&shared.admin.cluster.status());
+    let warnings = control_reasons(&shared.admin.cluster.status(), shared.admin.live.divergence());
     report(&shared, &reasons, &warnings)
 }
 
 /// `GET /readyz/control`
 pub(crate) async fn readyz_control(State(shared): State<Arc<Shared>>) -> Response {
-    let mut reasons = control_reasons(&shared.admin.cluster.status());
+    let mut reasons = control_reasons(&shared.admin.cluster.status(), shared.admin.live.divergence());
     if *shared.admin.phase.borrow() == Phase::Draining {
         reasons.push("draining: this node is stopping".to_owned());
     }
@@ -63,7 +63,7 @@ fn report(shared: &Shared, reasons: &[String], warnings: &[String]) -> Response 
 }
 
 /// What is wrong with the control plane as this node sees it.
-fn control_reasons(status: &ClusterStatus) -> Vec<String> {
+fn control_reasons(status: &ClusterStatus, table: Option<Arc<str>>) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(reason) = &status.storage_failed {
         reasons.push(format!("storage failed: {reason}"));
@@ -84,6 +84,9 @@ fn control_reasons(status: &ClusterStatus) -> Vec<String> {
     }
     if let Some(reason) = &status.diverged {
         reasons.push(format!("diverged: {reason}"));
+    }
+    if let Some(what) = table {
+        reasons.push(format!("diverged: the live table was not what it was made of, and was built anew: {what}"));
     }
     let lag = status.committed_index.saturating_sub(status.applied_index);
     if lag > LAG_ENTRIES_MAX {
@@ -113,7 +116,7 @@ mod tests {
             committed_index: LAG_ENTRIES_MAX,
             ..ClusterStatus::default()
         };
-        assert!(control_reasons(&good).is_empty());
+        assert!(control_reasons(&good, None).is_empty());
         let bad = ClusterStatus {
             storage_failed: Some("disk".to_owned()),
             removed: Some("node 1".to_owned()),
@@ -121,7 +124,7 @@ mod tests {
             committed_index: LAG_ENTRIES_MAX + 1,
             ..ClusterStatus::default()
         };
-        let reasons = control_reasons(&bad).join("; ");
+        let reasons = control_reasons(&bad, Some(Arc::from("routes/x"))).join("; ");
         for part in [
             "storage failed: disk",
             "no cluster",
@@ -129,6 +132,7 @@ mod tests {
             "no quorum",
             "removed: node 1",
             "diverged: node 2",
+            "built anew: routes/x",
             "lagging: 1001",
         ] {
             assert!(reasons.contains(part), "{part} in {reasons}");

@@ -253,7 +253,7 @@ pub(crate) async fn cluster(Shares(shared): Shares<Arc<Shared>>, request: Reques
         "featureLevel": state.feature_level(),
         "removed": status.removed,
         "jointVoters": status.joint,
-        "diverged": status.diverged,
+        "diverged": status.diverged.or_else(|| shared.admin.live.divergence().map(|what| format!("live table: {what}"))),
     });
     #[cfg(feature = "next-format")]
     {

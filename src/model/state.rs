@@ -112,6 +112,12 @@ impl State {
         self.resources.values()
     }
 
+    /// The resources behind `after`, or all, by kind, then name. Costs O(log n) to start.
+    pub fn resources_from(&self, after: Option<&ResourceKey>) -> impl Iterator<Item = &Arc<Resource>> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        self.resources.range((start, Bound::Unbounded)).map(|(_, resource)| resource)
+    }
+
     /// The resources of one kind whose names come after `after`, by name. Costs O(log n) to start.
     pub fn resources_after(&self, kind: Kind, after: Option<&Name>) -> impl Iterator<Item = &Arc<Resource>> {
         let start = match after {

@@ -112,7 +112,9 @@ families! {
     raft_diverged: Gauge = "raftgate_raft_diverged";
     /// 1 once this node was found outside of the majority: it answers no linearizable reads and does not lead.
     raft_stands_aside: Gauge = "raftgate_raft_stands_aside";
-    /// Divergences from a peer at an equal revision or log id.
+    /// 1 once the live table was found to differ from what it was made of. It was built anew then.
+    table_diverged: Gauge = "raftgate_table_diverged";
+    /// Divergences: from a peer at an equal revision or log id, or of the live table (`table`) from what it was made of.
     divergences: CounterVec = "raftgate_divergences_total" ["kind"];
 }
 

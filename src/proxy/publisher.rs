@@ -4,6 +4,9 @@
 //! delays `apply` or a request. It makes the next snapshot by what changed and stores it. Requests may hold old snapshots for as long
 //! as they like; the thread keeps those too until it is the last to do so, and frees them: dropping a million routes takes 0.3 s, which
 //! no worker should pay.
+//!
+//! Between changes the thread compares the live table with one made from scratch, a few resources at a time. A difference raises the
+//! divergence alarm, and the table is built anew.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::model::State;
+use crate::model::{ResourceKey, State};
 use crate::observe::{Metrics, crash_point};
 use crate::table::{Live, Snapshot};
 
@@ -21,6 +24,13 @@ use crate::table::{Live, Snapshot};
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 /// How often retired snapshots are looked at, while there are any.
 const RETIRED_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Between two pieces of the check at least.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Resources of one piece: some 2 ms of work, so that a change waits no longer for it.
+const CHECK_RESOURCES: usize = 256;
+/// Between two passes of the check over the whole table.
+const CHECK_PAUSE: Duration = Duration::from_secs(2);
 
 /// The running publisher. It ends when the State's sender, or this handle, is gone.
 #[derive(Debug)]
@@ -55,7 +65,9 @@ impl Publisher {
 
     /// What the thread does, for who brings a task of his own: a simulation.
     pub async fn follow(states: watch::Receiver<State>, begin: oneshot::Receiver<()>, live: Arc<Live>, metrics: Metrics) {
-        Follower { states, live, metrics, published: State::default(), retired: Vec::new() }.run(begin).await;
+        Follower { states, live, metrics, published: State::default(), retired: Vec::new(), check: Check::new() }
+            .run(begin)
+            .await;
     }
 }
 
@@ -77,6 +89,20 @@ struct Follower {
     /// What the live snapshot was made of.
     published: State,
     retired: Vec<Arc<Snapshot>>,
+    check: Check,
+}
+
+/// How far the check of the live table has come.
+struct Check {
+    /// The resource that the last piece ended with.
+    after: Option<ResourceKey>,
+    due: tokio::time::Instant,
+}
+
+impl Check {
+    fn new() -> Check {
+        Check { after: None, due: tokio::time::Instant::now() + CHECK_PAUSE }
+    }
 }
 
 impl Follower {
@@ -96,8 +122,31 @@ impl Follower {
                     Err(_) => return,
                 },
                 () = tokio::time::sleep(RETIRED_INTERVAL), if !self.retired.is_empty() => {}
+                () = tokio::time::sleep_until(self.check.due) => {}
+            }
+            if self.check.due <= tokio::time::Instant::now() {
+                self.check();
             }
             self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        }
+    }
+
+    fn check(&mut self) {
+        let live = self.live.load();
+        match live.check(&self.published, self.check.after.as_ref(), CHECK_RESOURCES) {
+            Ok(after) => {
+                let pause = if after.is_some() { CHECK_INTERVAL } else { CHECK_PAUSE };
+                self.check = Check { after, due: tokio::time::Instant::now() + pause };
+            }
+            Err(what) => {
+                tracing::error!(what, revision = %live.revision, "DIVERGED: the live table is not what it was made of; building it anew");
+                self.live.raise_divergence(&what);
+                self.metrics.divergences.with_label_values(&["table"]).inc();
+                self.metrics.table_diverged.set(1);
+                self.live.store(Arc::new(Snapshot::build(&self.published)));
+                self.retired.push(live);
+                self.check = Check::new();
+            }
         }
     }
 

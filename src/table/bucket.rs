@@ -56,6 +56,15 @@ impl Bucket {
         false
     }
 
+    /// The candidate of the same place in the order, if it is here.
+    pub(super) fn find(&self, candidate: &Candidate) -> Option<&Candidate> {
+        match self {
+            Bucket::One(present) => Some(present).filter(|present| *present == candidate),
+            Bucket::Few(list) => list.binary_search(candidate).ok().map(|at| &list[at]),
+            Bucket::Many(set) => set.get(candidate),
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Candidate> {
         let (list, set) = match self {
             Bucket::One(candidate) => (std::slice::from_ref(candidate), None),

@@ -153,6 +153,21 @@ impl Index {
         }
     }
 
+    /// The candidate of the same place in the order, if it is in it.
+    pub(super) fn find(&self, candidate: &Candidate) -> Option<&Candidate> {
+        let place = Place::of(candidate);
+        let bucket = match place.kind {
+            PathMatchType::Exact => self.exact.get(&place.key),
+            PathMatchType::PathPrefix => self.prefixes.get(&place.key),
+            PathMatchType::RegularExpression => self.expressions.get(&place.key),
+            PathMatchType::PathTemplate => {
+                let path = candidate.pattern().1;
+                self.templates.get(&place.key)?.bucket(&path[literal_prefix(path).len()..])
+            }
+        };
+        bucket?.find(candidate)
+    }
+
     /// Whether nothing is left, not even a count.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {

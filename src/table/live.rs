@@ -31,6 +31,7 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     published: watch::Sender<Published>,
     publications: Mutex<VecDeque<Publication>>,
+    diverged: Mutex<Option<Arc<str>>>,
 }
 
 impl Live {
@@ -38,7 +39,7 @@ impl Live {
     pub fn new() -> Live {
         let empty = Snapshot::empty();
         let published = watch::Sender::new(empty.identity());
-        Live { snapshot: ArcSwap::from_pointee(empty), published, publications: Mutex::default() }
+        Live { snapshot: ArcSwap::from_pointee(empty), published, publications: Mutex::default(), diverged: Mutex::default() }
     }
 
     /// The present snapshot.
@@ -53,6 +54,17 @@ impl Live {
         self.snapshot.store(snapshot);
         self.note(identity.revision);
         self.published.send_replace(identity);
+    }
+
+    /// Raises the alarm that a table differed from what it was made of. It stays until the process ends: what was served cannot be taken
+    /// back.
+    pub fn raise_divergence(&self, what: &str) {
+        *self.diverged.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::from(what));
+    }
+
+    /// What differed last, if anything ever did.
+    pub fn divergence(&self) -> Option<Arc<str>> {
+        self.diverged.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The kept publications of `from` and later, oldest first, `count` at most.

@@ -26,6 +26,7 @@
 //! Absent on purpose: a hash map that is mutable (faster by a third at a million routes, but a change would have to copy it).
 
 mod bucket;
+mod check;
 mod compile;
 mod conditions;
 mod contest;

@@ -93,6 +93,16 @@ impl Shard {
         self.literals.is_empty() && self.parameter.is_none() && self.rest.is_none() && self.end.is_none()
     }
 
+    /// What stands where a template that goes on with `tail` ends.
+    pub(super) fn bucket(&self, tail: &str) -> Option<&Bucket> {
+        match split_template(tail) {
+            None => self.end.as_ref(),
+            Some((Element::Rest, _)) => self.rest.as_ref(),
+            Some((Element::Parameter, next)) => self.parameter.as_ref()?.bucket(next),
+            Some((Element::Literal(text), next)) => self.literals.get(text)?.bucket(next),
+        }
+    }
+
     /// Visits the candidates whose template matches `tail`, best first.
     pub(super) fn walk<'t, B>(&'t self, tail: &str, visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>) -> ControlFlow<B> {
         let Some((element, next)) = split(tail) else {

@@ -155,6 +155,12 @@ impl Snapshot {
         }
     }
 
+    /// Resources that stand here in one way or another.
+    pub(super) fn resource_count(&self) -> usize {
+        let unread = self.not_compiled.keys().filter(|key| !self.routes.contains_key(*key));
+        self.routes.len() + self.services.len() + unread.count()
+    }
+
     /// Regular expressions of all routes.
     pub fn pattern_count(&self) -> usize {
         self.pattern_count

@@ -12,7 +12,7 @@ use crate::model::Kind::{Route, Service};
 use crate::model::{Revision, State};
 use crate::observe::Metrics;
 use crate::proxy::{ListenerOptions, Publisher};
-use crate::table::Live;
+use crate::table::{Live, Snapshot};
 
 #[test]
 fn publishes_after_the_gate_and_follows() {
@@ -39,6 +39,28 @@ fn publishes_after_the_gate_and_follows() {
     wait_for("retired snapshots to be freed but for the held one", || Arc::strong_count(&held) <= 2);
     drop(publisher);
     assert_eq!(Arc::strong_count(&held), 1, "the publisher freed what it kept");
+}
+
+#[test]
+fn a_table_that_is_not_what_it_was_made_of_raises_the_alarm_and_is_built_anew() {
+    let mut state = State::default();
+    put(&mut state, &[(Service, "s", json!({"endpoints": []})), (Route, "r", route_to("s"))]);
+    let (_states, followed) = watch::channel(state.clone());
+    let (begin, gate) = oneshot::channel();
+    let (live, metrics) = (Arc::new(Live::new()), Metrics::new());
+    let _publisher = Publisher::start(followed, gate, Arc::clone(&live), metrics.clone()).unwrap();
+    begin.send(()).unwrap();
+    wait_for("the first table", || live.load().revision == state.revision());
+    assert_eq!((live.divergence(), live.load().counts().routes), (None, 1));
+    // The same revision, with less in it.
+    let mut other = State::default();
+    put(&mut other, &[(Service, "s", json!({"endpoints": []}))]);
+    let mut wrong = Snapshot::build(&other);
+    (wrong.revision, wrong.digest) = (state.revision(), state.digest());
+    live.store(Arc::new(wrong));
+    wait_for("the alarm", || live.divergence().is_some_and(|what| what.contains("the route is missing")));
+    wait_for("the table to be built anew", || live.load().counts().routes == 1);
+    assert_eq!((metrics.table_diverged.get(), metrics.divergences.with_label_values(&["table"]).get()), (1, 1));
 }
 
 /// Every revision n sends requests to a service that carries n, through a filter that carries n: an answer whose three parts

@@ -15,7 +15,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn apply(state: &mut State, operations: Vec<Operation>) {
+pub(in crate::table) fn apply(state: &mut State, operations: Vec<Operation>) {
     let body = CommandBody::Transaction(Transaction { operations, ..Transaction::default() });
     state.apply(&Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body });
 }
@@ -24,7 +24,7 @@ fn put_bytes(kind: Kind, resource: &str, spec: &[u8]) -> Operation {
     Operation::Put { key: ResourceKey::new(kind, name(resource)), spec: Bytes::copy_from_slice(spec) }
 }
 
-fn put(kind: Kind, resource: &str, spec: &Value) -> Operation {
+pub(in crate::table) fn put(kind: Kind, resource: &str, spec: &Value) -> Operation {
     put_bytes(kind, resource, spec.to_string().as_bytes())
 }
 

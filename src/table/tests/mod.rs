@@ -1,6 +1,6 @@
 //! Tests of matching: cases as scripts, and random tables against a reference.
 
-mod documents;
+pub(super) mod documents;
 mod precedence;
 mod random;
 mod reference;
