@@ -260,10 +260,12 @@ async fn make_so(
 
 async fn plan(shared: &Shared, wanted: &Arc<Configuration>, state: &State) -> Result<(Vec<Operation>, Vec<String>), Problem> {
     let (wanted, state, listeners) = (Arc::clone(wanted), state.clone(), shared.admin.listeners.clone());
+    let table = shared.admin.live.load();
     let cost = wanted.content.operations.iter().map(Operation::byte_count).sum::<usize>() + state.len();
     offload(cost, move || {
         let operations = wanted.difference(&state);
         check_limits(&operations, TOO_LARGE_HINT)?;
+        wanted.content.check_patterns(&table, &operations)?;
         let warnings = wanted.content.warnings(&state, &operations, &listeners);
         Ok((operations, warnings))
     })

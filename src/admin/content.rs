@@ -10,6 +10,7 @@ use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, Operation, ResourceKey, State};
+use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
 pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 4] =
@@ -35,10 +36,13 @@ pub(crate) struct Document {
     references: Vec<Reference>,
     /// The listeners that it is bound to.
     listeners: Vec<String>,
+    /// Regular expressions in it.
+    pattern_count: usize,
 }
 
 /// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
 pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
+    let mut pattern_count = 0;
     let (warnings, references, listeners) = match kind {
         Kind::Route | Kind::GrpcRoute => {
             let is_grpc = kind == Kind::GrpcRoute;
@@ -51,13 +55,14 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
                     Reference { place, service: backend.name.clone(), is_grpc }
                 })
             });
+            pattern_count = parsed.spec.pattern_count();
             (parsed.warnings, references.collect(), parsed.spec.listeners)
         }
         Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new(), Vec::new()),
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, listeners })
+    Ok(Document { bytes, warnings, references, listeners, pattern_count })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -77,6 +82,7 @@ pub(crate) struct Draft {
     warnings: Vec<String>,
     references: Vec<Reference>,
     bindings: Vec<(String, String)>,
+    pattern_count: usize,
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
     naming: bool,
@@ -92,6 +98,8 @@ pub(crate) struct Content {
     references: Vec<Reference>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
+    /// Regular expressions in it.
+    pattern_count: usize,
 }
 
 impl Draft {
@@ -119,6 +127,7 @@ impl Draft {
                 self.references.extend(named);
                 let listeners = document.listeners.into_iter();
                 self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
+                self.pattern_count += document.pattern_count;
                 self.operations.push(Operation::Put { key, spec: document.bytes });
             }
         }
@@ -142,7 +151,8 @@ impl Draft {
         if let Some(detail) = self.too_large {
             return Err(Problem::too_large(detail));
         }
-        Ok(Content { operations: self.operations, warnings: self.warnings, references: self.references, bindings: self.bindings })
+        let Draft { operations, warnings, references, bindings, pattern_count, .. } = self;
+        Ok(Content { operations, warnings, references, bindings, pattern_count })
     }
 }
 
@@ -198,6 +208,29 @@ fn service_made(operation: &Operation) -> Option<(&Name, &Bytes)> {
 fn protocol_of(spec: &Bytes) -> Option<Protocol> {
     let document = serde_json::from_slice(spec).ok()?;
     parse_service(&document).ok().map(|parsed| parsed.spec.protocol)
+}
+
+/// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
+/// write, so that writes at several nodes at once may pass it by what they bring.
+const PATTERNS_MAX: usize = 10_000;
+
+impl Content {
+    /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` that neither this nor `operations` replace.
+    pub(crate) fn check_patterns(&self, table: &Snapshot, operations: &[Operation]) -> Result<(), Problem> {
+        if self.pattern_count == 0 {
+            return Ok(());
+        }
+        let keys = self.operations.iter().chain(operations).map(Operation::key);
+        let replaced: BTreeSet<&ResourceKey> = keys.collect();
+        let replaced: usize = replaced.into_iter().map(|key| table.pattern_count_of(key)).sum();
+        let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
+        if count <= PATTERNS_MAX {
+            return Ok(());
+        }
+        Err(Problem::too_large(format!(
+            "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
+        )))
+    }
 }
 
 /// Warnings that one answer lists at most.
@@ -313,6 +346,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::{Command, CommandBody, Timestamp, Transaction};
 
     #[test]
     fn envelopes_name_every_fault() {
@@ -335,5 +369,28 @@ mod tests {
         assert!(check_limits(&many[1..], "").is_ok());
         let large = Operation::Put { key: key(0), spec: Bytes::from(vec![b'x'; TRANSACTION_BYTES_MAX]) };
         assert!(check_limits(&[large], "").expect_err("too large").detail().contains("bytes"));
+    }
+
+    #[test]
+    fn expressions_of_the_whole_table_are_bounded() {
+        let mut state = State::default();
+        let route = |expression: &str| {
+            let mut draft = Draft::default();
+            let path = json!({"type": "RegularExpression", "value": expression});
+            let key = ResourceKey::new(Kind::Route, Name::new("r").expect("a name"));
+            draft.put(key, &json!({"rules": [{"matches": [{"path": path}]}]}), "");
+            draft.finish().expect("content")
+        };
+        let transaction = Transaction { operations: route("/a.*").operations, ..Transaction::default() };
+        let body = CommandBody::Transaction(transaction);
+        state.apply(&Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body });
+        let table = Snapshot::build(&state);
+        assert_eq!(table.pattern_count(), 1);
+        let mut content = route("/b.*");
+        content.pattern_count = PATTERNS_MAX;
+        content.check_patterns(&table, &[]).expect("it replaces the one that is there");
+        assert!(content.check_patterns(&Snapshot::empty(), &[]).is_ok());
+        content.operations.clear();
+        assert!(content.check_patterns(&table, &[]).expect_err("too many").detail().contains("10001 regular expressions"));
     }
 }

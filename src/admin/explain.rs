@@ -1,8 +1,9 @@
-//! `POST /v1/explain`: which rule of the live table answers a request, and why the others do not.
+//! `POST /v1/explain`: which rule of the live table, or of an earlier one, answers a request, and why the others do not.
 //!
 //! What the proxy refuses before it asks a rule is told as it is there: a target that it would not take is a fault of the question, a
 //! method that it does not pass on is answered with `refused`, the status and the reason, and no rule.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -13,16 +14,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::body::Received;
+use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Fields, at, type_of};
 use super::document::Format;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::render::json_at;
-use crate::model::MethodRefusal;
 use crate::model::path::{EscapedSlashes, normalize};
 use crate::model::spec::FieldError;
+use crate::model::{MethodRefusal, Revision, hostname};
 use crate::table::{Matched, RequestView, Snapshot};
 
 /// A listener, as far as it matters for matching.
@@ -30,12 +31,16 @@ use crate::table::{Matched, RequestView, Snapshot};
 pub struct Listener {
     /// Its name.
     pub name: String,
+    /// Where it listens, as configured: listeners of one address share its requests.
+    pub address: SocketAddr,
+    /// The hosts that it takes; `None`: all.
+    pub hostname: Option<String>,
     /// What it does with `%2f` in a path.
     pub escaped_slashes: EscapedSlashes,
 }
 
 /// Fields of the contract that this version does not serve.
-const NOT_SERVED: [&str; 2] = ["sourceAddress", "revision"];
+const NOT_SERVED: [&str; 1] = ["sourceAddress"];
 
 /// `POST /v1/explain`
 pub(crate) async fn post(
@@ -47,9 +52,9 @@ pub(crate) async fn post(
     Parameters::read(&parts.uri, &[])?;
     let received = Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?;
     let question = Question::read(&received.json().await?, &shared.admin.listeners).map_err(Problem::invalid)?;
-    let snapshot = shared.admin.live.load();
+    let snapshot = snapshot_at(&shared, question.revision).await?;
     let view = question.view();
-    let refusal = MethodRefusal::of(&question.method);
+    let refusal = question.refusal();
     let mut explanation = snapshot.explain(&view);
     if refusal.is_some() {
         // The proxy asks no rule.
@@ -60,8 +65,27 @@ pub(crate) async fn post(
     answer["request"] = json!({"listener": view.listener, "host": view.host, "path": view.path, "method": view.method.as_str()});
     let matched = explanation.outcome.and_then(|_| snapshot.find(&view));
     answer["backends"] = matched.map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
-    answer["refused"] = json!(refusal.map(|refusal| json!({"status": refusal.status().as_u16(), "detail": refusal.detail()})));
+    answer["refused"] = json!(refusal.map(|(status, detail)| json!({"status": status.as_u16(), "detail": detail})));
     Ok(json_at(StatusCode::OK, snapshot.revision, &answer))
+}
+
+/// The live table, or that of an earlier revision, made of it by undoing what came after.
+async fn snapshot_at(shared: &Shared, revision: Option<Revision>) -> Result<Arc<Snapshot>, Problem> {
+    let live = shared.admin.live.load();
+    let Some(revision) = revision.filter(|revision| *revision != live.revision) else { return Ok(live) };
+    let state = shared.admin.cluster.state();
+    if revision > live.revision {
+        let detail = format!("revision {revision} is not live on this node, which is at {}", live.revision);
+        return Err(Problem::not_found(detail).at(live.revision));
+    }
+    let newest = state.revision();
+    let gone = move || Problem::gone(format!("history no longer holds what came after revision {revision}")).at(newest);
+    offload(usize::MAX, move || {
+        let present = state.at(live.revision).ok_or_else(gone)?;
+        let past = state.at(revision).ok_or_else(gone)?;
+        Ok(Arc::new(live.updated(&present, &past)))
+    })
+    .await
 }
 
 /// Where the answering rule sends the request.
@@ -81,11 +105,15 @@ fn backends(snapshot: &Snapshot, matched: &Matched) -> Value {
 #[derive(Debug)]
 struct Question {
     listener: String,
+    /// Whether a listener of the address takes the host.
+    is_taken: bool,
     host: String,
     path: String,
     query: Option<String>,
     method: Method,
     headers: HeaderMap,
+    /// The revision that it is about; `None`: the live one.
+    revision: Option<Revision>,
 }
 
 impl Question {
@@ -100,19 +128,30 @@ impl Question {
     fn of(fields: &Fields<'_>, listeners: &[Listener]) -> Result<Question, FieldError> {
         let method = fields.get("method").map_or(Ok("GET"), |_| fields.string("method"))?;
         let method = method.parse().map_err(|_| at("/method", format!("{method:?} is not a method")))?;
-        let listener = listener(fields, listeners)?;
+        let named = listener(fields, listeners)?;
         let headers = headers(fields.get("headers"))?;
         let url = fields.string("url")?;
         let uri: Uri = url.parse().map_err(|error| at("/url", format!("{url:?} is not a URL: {error}")))?;
+        let host = host(&uri, &headers)?;
+        let taking = taking(named, listeners, &host);
+        let listener = taking.unwrap_or(named);
         let path = normalize(uri.path(), listener.escaped_slashes).map_err(|error| at("/url", error.to_string()))?;
         Ok(Question {
             listener: listener.name.clone(),
-            host: host(&uri, &headers)?,
+            is_taken: taking.is_some(),
+            host,
             path: path.into_owned(),
             query: uri.query().map(str::to_owned),
             method,
             headers,
+            revision: revision(fields)?,
         })
+    }
+
+    /// What the proxy answers before it asks a rule.
+    fn refusal(&self) -> Option<(StatusCode, &'static str)> {
+        let refusal = MethodRefusal::of(&self.method).map(|refusal| (refusal.status(), refusal.detail()));
+        refusal.or((!self.is_taken).then_some((StatusCode::NOT_FOUND, "no listener of this address takes the host")))
     }
 
     fn view(&self) -> RequestView<'_> {
@@ -127,6 +166,12 @@ impl Question {
     }
 }
 
+fn revision(fields: &Fields<'_>) -> Result<Option<Revision>, FieldError> {
+    let Some(value) = fields.get("revision") else { return Ok(None) };
+    let number = value.as_u64().ok_or_else(|| at("/revision", format!("expected a revision, found {}", type_of(value))))?;
+    Ok(Some(Revision(number)))
+}
+
 /// The listener that is named, or the first.
 fn listener<'a>(fields: &Fields<'_>, listeners: &'a [Listener]) -> Result<&'a Listener, FieldError> {
     let given = fields.get("listener").map(|_| fields.string("listener")).transpose()?;
@@ -135,6 +180,14 @@ fn listener<'a>(fields: &Fields<'_>, listeners: &'a [Listener]) -> Result<&'a Li
         let known: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         at("/listener", format!("this node has no such listener; it has {}", known.join(", ")))
     })
+}
+
+/// The listener that takes `host` among those that share the address of `named`: the one with the most specific hostname.
+fn taking<'a>(named: &'a Listener, listeners: &'a [Listener], host: &str) -> Option<&'a Listener> {
+    let shares = |other: &Listener| other.name == named.name || (other.address == named.address && named.address.port() != 0);
+    let fitting = listeners.iter().filter(|other| shares(other));
+    let fitting = fitting.filter_map(|other| Some((hostname::fit(other.hostname.as_deref(), host)?, other)));
+    fitting.max_by_key(|(fit, _)| *fit).map(|(_, listener)| listener)
 }
 
 /// The URL's host, else that of the `Host` header, in lower case and without the port.
@@ -171,8 +224,14 @@ mod tests {
     use super::*;
 
     fn read(body: Value) -> Result<Question, Vec<FieldError>> {
-        let listener = |name: &str| Listener { name: name.to_owned(), escaped_slashes: EscapedSlashes::Refuse };
-        Question::read(&body, &[listener("public"), listener("inner")])
+        let listener = |name: &str, port: u16, hostname: Option<&str>| Listener {
+            name: name.to_owned(),
+            address: ([127, 0, 0, 1], port).into(),
+            hostname: hostname.map(str::to_owned),
+            escaped_slashes: EscapedSlashes::Refuse,
+        };
+        let shared = [listener("wild", 3, Some("*.example.com")), listener("exact", 3, Some("a.example.com"))];
+        Question::read(&body, &[&[listener("public", 1, None), listener("inner", 2, None)], &shared[..]].concat())
     }
 
     #[test]
@@ -190,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn the_most_specific_listener_of_the_address_takes_the_request() {
+        for (host, listener, is_taken) in
+            [("a.example.com", "exact", true), ("b.example.com", "wild", true), ("example.org", "wild", false)]
+        {
+            let question = read(json!({"url": format!("http://{host}/"), "listener": "wild"})).expect("a question");
+            assert_eq!((question.listener.as_str(), question.is_taken), (listener, is_taken), "{host}");
+            assert_eq!(question.refusal().map(|(status, _)| status.as_u16()), (!is_taken).then_some(404), "{host}");
+        }
+    }
+
+    #[test]
     fn faults_are_named_by_their_field() {
         for (body, path) in [
             (json!({}), "/url"),
@@ -199,7 +269,9 @@ mod tests {
             (json!({"url": "/", "listener": "outer"}), "/listener"),
             (json!({"url": "/", "headers": {"x": 1}}), "/headers/x"),
             (json!({"url": "/", "headers": {"x y": "1"}}), "/headers/x y"),
-            (json!({"url": "/", "revision": 3}), "/revision"),
+            (json!({"url": "/", "revision": "3"}), "/revision"),
+            (json!({"url": "/", "revision": -1}), "/revision"),
+            (json!({"url": "/", "sourceAddress": "10.0.0.1"}), "/sourceAddress"),
             (json!({"url": "/", "uri": "/"}), "/uri"),
         ] {
             assert_eq!(read(body).expect_err(path)[0].path, path);

@@ -79,6 +79,11 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, "other-cluster", "The request is meant for another cluster", detail)
     }
 
+    /// 410: what was asked for is kept no longer.
+    pub(crate) fn gone(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::GONE, "gone", "No longer kept", detail)
+    }
+
     /// 412: a precondition does not hold.
     pub(crate) fn precondition(detail: impl Into<String>, present: Option<Revision>) -> Problem {
         let mut problem =

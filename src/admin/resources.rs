@@ -99,6 +99,7 @@ pub(crate) async fn put(
     })
     .await?;
     check_limits(&content.operations, "")?;
+    content.check_patterns(&shared.admin.live.load(), &content.operations)?;
     let warnings = content.warnings(&shared.admin.cluster.state(), &[], &shared.admin.listeners);
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;

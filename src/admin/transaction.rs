@@ -34,6 +34,7 @@ pub(crate) async fn post(
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
     let (preconditions, content) = offload(received.bytes.len(), move || read(&read_json(&received.bytes)?)).await?;
     check_limits(&content.operations, "")?;
+    content.check_patterns(&shared.admin.live.load(), &content.operations)?;
     let warnings = content.warnings(&shared.admin.cluster.state(), &content.operations, &shared.admin.listeners);
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;

@@ -118,8 +118,12 @@ impl fmt::Debug for AdminToken {
 pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
-    /// Where it listens; unique, but for port 0.
+    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `trusted_proxies`,
+    /// `connections_max`, `header_bytes_max` and all timeouts.
     pub address: SocketAddr,
+    /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
+    /// Default: all hosts.
+    pub hostname: Option<String>,
     /// Adds `Raftgate-Revision` to every answer. Default false.
     pub debug_headers: bool,
     /// Honours `Raftgate-Min-Revision` of requests. Default false.

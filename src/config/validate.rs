@@ -13,6 +13,7 @@ use super::{
     AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
     OnStorageFailure,
 };
+use crate::model::spec::hostname_or_wildcard;
 
 /// The longest span that any key takes: a day.
 const SPAN_MAX: Duration = Duration::from_secs(86_400);
@@ -171,15 +172,15 @@ fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
 
 fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let key = |key: &str| format!("listener[{index}].{key}");
-    for (name, value) in
-        [("hostname", &file.hostname), ("tls", &file.tls), ("http2", &file.http2), ("proxy_protocol", &file.proxy_protocol)]
-    {
+    for (name, value) in [("tls", &file.tls), ("http2", &file.http2), ("proxy_protocol", &file.proxy_protocol)] {
         not_served(&key(name), value.as_ref())?;
     }
     let name = file.name.unwrap_or_else(|| "default".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key(key("name"), "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
     }
+    let hostname = file.hostname.as_deref().map(hostname_or_wildcard).transpose();
+    let hostname = hostname.map_err(|message| ConfigError::key(key("hostname"), message))?;
     let header_bytes_max = file.header_bytes_max.map_or(64 * 1024, |size| usize::try_from(size.0).unwrap_or(usize::MAX));
     within(&key("header_bytes_max"), header_bytes_max, 4 * 1024, 1024 * 1024)?;
     let connections_max = file.connections_max.unwrap_or(16_384);
@@ -188,6 +189,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let timeout = |name: &str, value: Option<Duration>, seconds| span(&key(name), value, Duration::from_secs(seconds), short);
     Ok(ListenerConfig {
         address: address(&key("address"), file.address)?,
+        hostname,
         debug_headers: file.debug_headers,
         min_revision: file.min_revision,
         trusted_proxies: networks(&key("trusted_proxies"), &file.trusted_proxies)?,
@@ -227,16 +229,51 @@ fn exposure(config: &NodeConfig) -> Checked<()> {
 }
 
 fn addresses_differ(config: &NodeConfig) -> Checked<()> {
-    let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
-    let fixed =
-        [("cluster.peer_address".to_owned(), config.cluster.peer_address), ("admin.address".to_owned(), config.admin.address)];
-    let listeners = config.listeners.iter().enumerate().map(|(index, l)| (format!("listener[{index}].address"), l.address));
-    for (key, address) in fixed.into_iter().chain(listeners).filter(|(_, address)| address.port() != 0) {
-        if let Some(other) = seen.insert(address, key.clone()) {
+    let mut seen: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+    let fixed = [("cluster.peer_address", config.cluster.peer_address), ("admin.address", config.admin.address)];
+    for (key, address) in fixed.into_iter().filter(|(_, address)| address.port() != 0) {
+        if let Some(other) = seen.insert(address, key) {
             return Err(ConfigError::key(key, format!("{address} is the address of `{other}` too")));
         }
     }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if let Some(other) = seen.get(&listener.address) {
+            let message = format!("{} is the address of `{other}` too", listener.address);
+            return Err(ConfigError::key(format!("listener[{index}].address"), message));
+        }
+        let mut earlier = config.listeners[..index].iter().enumerate().filter(|(_, other)| shares(listener, other));
+        earlier.try_for_each(|(place, other)| go_together(index, listener, place, other))?;
+    }
     Ok(())
+}
+
+/// Whether two listeners stand on one socket.
+fn shares(listener: &ListenerConfig, other: &ListenerConfig) -> bool {
+    listener.address == other.address && listener.address.port() != 0
+}
+
+/// Listeners of one address differ in the hosts that they take, and agree on what is decided before a host is known.
+fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &ListenerConfig) -> Checked<()> {
+    if listener.hostname == other.hostname {
+        let message = format!("{} is the address of `listener[{place}].address` too, with the same `hostname`", listener.address);
+        return Err(ConfigError::key(format!("listener[{index}].address"), message));
+    }
+    let agreements = [
+        ("trusted_proxies", listener.trusted_proxies == other.trusted_proxies),
+        ("connections_max", listener.connections_max == other.connections_max),
+        ("header_bytes_max", listener.header_bytes_max == other.header_bytes_max),
+        ("header_read_timeout", listener.header_read_timeout == other.header_read_timeout),
+        ("idle_timeout", listener.idle_timeout == other.idle_timeout),
+        ("stream_idle_timeout", listener.stream_idle_timeout == other.stream_idle_timeout),
+        ("drain_timeout", listener.drain_timeout == other.drain_timeout),
+    ];
+    match agreements.into_iter().find(|(_, agrees)| !agrees) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let message = format!("holds for a connection: it must be that of listener[{place}], which has the same address");
+            Err(ConfigError::key(format!("listener[{index}].{key}"), message))
+        }
+    }
 }
 
 /// Refuses a key of the contract that this version does not serve; `false` asks for nothing.

@@ -205,6 +205,9 @@ pub enum ClientCommand {
         /// The listener that the request comes in at; the first one without it
         #[arg(long)]
         listener: Option<String>,
+        /// By the routes of this revision, as long as history holds what came after; the live ones without it
+        #[arg(long)]
+        revision: Option<u64>,
         /// How to print
         #[arg(long, short, value_enum, default_value_t = Output::Table)]
         output: Output,

@@ -75,8 +75,11 @@ async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Resu
         ClientCommand::Get { kind, name, local, output } => show::get(&client, kind, name.as_deref(), local, output).await,
         ClientCommand::Delete { kind, name } => show::delete(&client, kind, &name).await,
         ClientCommand::Route(RouteCommand::Set { route }) => route::set(&client, &route).await,
-        ClientCommand::Explain { url, method, headers, listener, output } => {
-            let question = show::question(&url, &method, &headers, listener.as_deref());
+        ClientCommand::Explain { url, method, headers, listener, revision, output } => {
+            let mut question = show::question(&url, &method, &headers, listener.as_deref());
+            if let Some(revision) = revision {
+                question["revision"] = serde_json::json!(revision);
+            }
             show::explain(&client, &question, output).await
         }
         ClientCommand::Cluster(command) => cluster::run(&client, &command).await,

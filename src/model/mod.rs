@@ -11,6 +11,7 @@
 mod command;
 mod digest;
 mod history;
+pub mod hostname;
 mod idempotency;
 mod ids;
 pub mod limits;

@@ -131,6 +131,33 @@ impl State {
         self.history.get(revision)
     }
 
+    /// The resources as they were at `revision`, with that revision and nothing else; `None` where history no longer holds all that came
+    /// after, or where `revision` is yet to come. Costs O(changes since).
+    pub fn at(&self, revision: Revision) -> Option<State> {
+        let mut past = State { revision, resources: self.resources.clone(), hash: self.hash, ..State::default() };
+        let mut present = self.revision;
+        for entry in self.history.iter().rev().take_while(|entry| entry.revision > revision) {
+            entry.changes.iter().for_each(|change| past.undo(change));
+            present = Revision(entry.revision.0 - 1);
+        }
+        (present == revision).then_some(past)
+    }
+
+    fn undo(&mut self, change: &Change) {
+        if let Some(present) = self.resources.remove(&change.key) {
+            self.hash.remove(digest_of_resource(&present));
+        }
+        if let Some(before) = &change.before {
+            self.restore_resource(Resource {
+                key: change.key.clone(),
+                created_revision: before.created_revision,
+                revision: before.revision,
+                updated_at: before.updated_at,
+                spec: before.spec.clone(),
+            });
+        }
+    }
+
     /// What differs from `old` to `self`: pairs of before and after. Costs O(changes), not O(resources), where one State
     /// came from the other.
     pub fn changes_since<'a>(

@@ -192,6 +192,7 @@ fn history_is_bounded_by_count_and_bytes() {
     }
     assert_eq!(state.history().count(), HISTORY_REVISIONS_MAX);
     assert!(state.history_at(Revision(5)).is_none() && state.history_at(Revision(6)).is_some());
+    assert!(state.at(Revision(4)).is_none() && state.at(Revision(5)).is_some());
     let large = "x".repeat(DOCUMENT_BYTES_MAX - 8);
     for n in 0..40 {
         state.apply(&change(n, vec![put("a", &format!("{large}{n}"))]));
@@ -324,6 +325,7 @@ proptest! {
     #[test]
     fn any_log_keeps_the_invariants(commands in prop::collection::vec(any_command(), 0..40)) {
         let mut state = State::default();
+        let mut revisions = vec![State::default()];
         for command in &commands {
             let old = state.clone();
             let outcome = state.apply(command);
@@ -336,10 +338,17 @@ proptest! {
                 prop_assert_eq!(entry.digest, state.digest());
                 prop_assert_eq!(entry.changes.len(), state.changes_since(&old).count());
                 prop_assert_eq!(&outcome.revision(), &state.revision());
+                revisions.push(state.clone());
             }
             let undone: BTreeMap<String, Resource> = undo(&state, &old);
             prop_assert_eq!(undone, contents(&old));
         }
+        for old in &revisions {
+            let past = state.at(old.revision()).expect("history holds them all");
+            prop_assert_eq!(contents(&past), contents(old));
+            prop_assert_eq!((past.revision(), past.digest()), (old.revision(), old.digest()));
+        }
+        prop_assert!(state.at(state.revision().next()).is_none());
         let back = rebuilt(&state);
         prop_assert_eq!(back.digest(), state.digest());
         prop_assert_eq!(back.state_digest(), state.state_digest());

@@ -28,6 +28,7 @@ use super::authority::{Authority, authority};
 use super::body::ResponseBody;
 use super::connection::ClientConnection;
 use super::fault::Fault;
+use super::listener::ListenerOptions;
 use super::tally::Tally;
 use super::{filter, grpc, headers, rewrite};
 use crate::model::spec::RequestRedirect;
@@ -48,7 +49,8 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut tally = Tally::begin(&connection, &request);
     let is_grpc = is_grpc(request.method(), request.headers());
-    let (mut head, content) = match run(&connection, request, &mut tally).await {
+    let mut options = &connection.listener().options;
+    let (mut head, content) = match run(&connection, request, &mut tally, &mut options).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
             tally.note_error(fault.error());
@@ -56,7 +58,7 @@ pub(super) async fn serve(
             (head, Content::Whole(body))
         }
     };
-    if connection.listener().options.debug_headers {
+    if options.debug_headers {
         head.headers_mut().insert(headers::RAFTGATE_REVISION, HeaderValue::from(tally.revision().0));
     }
     if matches!(content, Content::Whole(_)) {
@@ -96,13 +98,20 @@ enum Content {
     Backend { incoming: Incoming, lease: Lease, deadline: Option<Instant> },
 }
 
-async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tally: &mut Tally) -> Result<Answer, Fault> {
+/// `options` become those of the listener that takes the request, once its host is known.
+async fn run<'c>(
+    connection: &'c Rc<ClientConnection>,
+    request: Request<Incoming>,
+    tally: &mut Tally,
+    options: &mut &'c ListenerOptions,
+) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
 
     let admitted = admit(connection, &head)?;
+    *options = admitted.options;
     tally.note_host(&admitted.authority.host());
 
-    if connection.listener().options.min_revision {
+    if admitted.options.min_revision {
         connection.worker().parking.wait(&head.headers).await?;
     }
 
@@ -115,7 +124,7 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
     let takes_trailers = headers::takes_trailers(&head);
     prepare(connection, &mut head, &admitted, &matched)?;
 
-    let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
+    let request = Request::from_parts(head, RequestBody::new(body, admitted.options.body_bytes_max));
     let (response, lease, deadline) = forward(connection, &matched, request, tally).await?;
 
     Ok(answer(&matched, response, lease, deadline, takes_trailers))
@@ -124,20 +133,21 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
 // ---- admit
 
 /// What a request means, once that is beyond doubt.
-struct Admitted {
+struct Admitted<'c> {
+    /// Those of the listener that takes it.
+    options: &'c ListenerOptions,
     authority: Authority,
     /// Normalised; `None` where the target's own path is normal already.
     path: Option<String>,
 }
 
-impl Admitted {
+impl Admitted<'_> {
     fn path<'a>(&'a self, uri: &'a Uri) -> &'a str {
         self.path.as_deref().unwrap_or(uri.path())
     }
 }
 
-fn admit(connection: &ClientConnection, head: &request::Parts) -> Result<Admitted, Fault> {
-    let options = &connection.listener().options;
+fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<Admitted<'c>, Fault> {
     if let Some(refusal) = MethodRefusal::of(&head.method) {
         return Err(Fault::method(refusal));
     }
@@ -151,6 +161,7 @@ fn admit(connection: &ClientConnection, head: &request::Parts) -> Result<Admitte
         return Err(Fault::bad_request("the request target is not a path"));
     }
     let authority = authority(uri, &head.headers)?;
+    let options = connection.listener().of_host(&authority.host()).ok_or_else(Fault::no_listener)?;
     let is_too_large = |limit: u64| content_length(&head.headers).is_some_and(|length| length > limit);
     if options.body_bytes_max.is_some_and(is_too_large) {
         return Err(Fault::body_too_large());
@@ -163,7 +174,7 @@ fn admit(connection: &ClientConnection, head: &request::Parts) -> Result<Admitte
             Err(_) => return Err(Fault::bad_request("the path is not valid, or holds an escaped slash")),
         },
     };
-    Ok(Admitted { authority, path })
+    Ok(Admitted { options, authority, path })
 }
 
 /// Origin form, absolute form of `http`, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority.
@@ -183,11 +194,11 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 fn find_rule(
     connection: &ClientConnection,
     head: &request::Parts,
-    admitted: &Admitted,
+    admitted: &Admitted<'_>,
     tally: &mut Tally,
 ) -> Result<Matched, Fault> {
     let snapshot = connection.worker().live.load();
-    let listener = &connection.listener().options.name;
+    let listener = &admitted.options.name;
     let host = admitted.authority.host();
     let found = snapshot.find(&RequestView {
         listener,
@@ -212,7 +223,7 @@ fn find_rule(
 fn redirected(
     connection: &ClientConnection,
     head: &request::Parts,
-    admitted: &Admitted,
+    admitted: &Admitted<'_>,
     matched: &Matched,
     redirect: &RequestRedirect,
 ) -> Result<Answer, Fault> {
@@ -238,7 +249,7 @@ fn redirected(
 fn prepare(
     connection: &ClientConnection,
     head: &mut request::Parts,
-    admitted: &Admitted,
+    admitted: &Admitted<'_>,
     matched: &Matched,
 ) -> Result<(), Fault> {
     let rule = &matched.rule.rule;

@@ -84,6 +84,11 @@ impl Fault {
         Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no GRPCRoute matches the request")
     }
 
+    /// No listener of the address takes the host.
+    pub(super) fn no_listener() -> Fault {
+        Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no listener of this address takes the host")
+    }
+
     /// The table was not there in time.
     pub(super) fn revision_not_live(least: Revision) -> Fault {
         let detail = format!("revision {least} is not live on this node");

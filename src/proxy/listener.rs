@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::connection;
 use super::worker::Worker;
+use crate::model::hostname;
 use crate::model::path::EscapedSlashes;
 
 /// Connections that wait to be accepted, for each socket.
@@ -26,6 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ListenerOptions {
     /// Its name, which routes bind to.
     pub name: String,
+    /// The hosts that it takes, as in Gateway API's `Listener`; `None`: all.
+    pub hostname: Option<String>,
     /// Whether answers carry `Raftgate-Revision`.
     pub debug_headers: bool,
     /// Whether `Raftgate-Min-Revision` is heeded.
@@ -54,6 +57,7 @@ impl Default for ListenerOptions {
     fn default() -> ListenerOptions {
         ListenerOptions {
             name: "default".into(),
+            hostname: None,
             debug_headers: false,
             min_revision: false,
             trusted_proxies: Vec::new(),
@@ -86,10 +90,11 @@ fn has_prefix(network: u128, peer: u128, bits: u32, prefix: u8) -> bool {
     network.checked_shr(rest).unwrap_or(0) == peer.checked_shr(rest).unwrap_or(0)
 }
 
-/// A listener whose port is taken: one socket for each worker.
+/// A listener whose port is taken: one socket for each worker. Others may share it.
 #[derive(Debug)]
 pub struct BoundListener {
     pub(super) options: ListenerOptions,
+    pub(super) sharing: Vec<ListenerOptions>,
     pub(super) address: SocketAddr,
     pub(super) sockets: Vec<std::net::TcpListener>,
 }
@@ -98,6 +103,17 @@ impl BoundListener {
     /// Where it listens, the port resolved.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Adds a listener with another hostname to the address. What holds for a connection as a whole (limits of the head and of
+    /// connections, timeouts, trusted proxies) stays that of the first.
+    pub fn share(&mut self, options: ListenerOptions) {
+        self.sharing.push(options);
+    }
+
+    /// The names of all its listeners.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.options).chain(&self.sharing).map(|options| options.name.as_str())
     }
 }
 
@@ -120,7 +136,7 @@ pub struct BindError {
 pub fn bind(options: ListenerOptions, address: SocketAddr, workers: usize) -> Result<BoundListener, BindError> {
     let sockets = take(address, workers);
     match sockets {
-        Ok((address, sockets)) => Ok(BoundListener { options, address, sockets }),
+        Ok((address, sockets)) => Ok(BoundListener { options, sharing: Vec::new(), address, sockets }),
         Err(source) => Err(BindError { name: options.name, address, source }),
     }
 }
@@ -142,10 +158,12 @@ fn take(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<std:
     Ok((address, sockets))
 }
 
-/// A listener as one worker has it.
+/// A listener, with those that share its address, as one worker has it.
 #[derive(Debug)]
 pub(super) struct Listener {
+    /// What holds for connections.
     pub(super) options: ListenerOptions,
+    sharing: Vec<ListenerOptions>,
     pub(super) address: SocketAddr,
     connections_max: usize,
     open: Cell<usize>,
@@ -153,9 +171,18 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(options: ListenerOptions, address: SocketAddr, workers: usize) -> Listener {
+    pub(super) fn new(bound: &BoundListener, workers: usize) -> Listener {
+        let options = bound.options.clone();
         let connections_max = options.connections_max.div_ceil(workers).max(1);
-        Listener { options, address, connections_max, open: Cell::new(0), room: Notify::new() }
+        let sharing = bound.sharing.clone();
+        Listener { options, sharing, address: bound.address, connections_max, open: Cell::new(0), room: Notify::new() }
+    }
+
+    /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it.
+    pub(super) fn of_host(&self, host: &str) -> Option<&ListenerOptions> {
+        let all = std::iter::once(&self.options).chain(&self.sharing);
+        let fitting = all.filter_map(|options| Some((hostname::fit(options.hostname.as_deref(), host)?, options)));
+        fitting.max_by_key(|(fit, _)| *fit).map(|(_, options)| options)
     }
 
     /// Returns once another connection may be accepted.

@@ -64,7 +64,11 @@ impl Proxy {
     /// Starts the workers. They serve until [`ProxyHandle::drain`], or until the handle is dropped.
     pub fn start(options: ProxyOptions) -> Result<ProxyHandle, StartError> {
         let (draining, _) = watch::channel(false);
-        let addresses = options.listeners.iter().map(|l| (l.options.name.clone(), l.address)).collect();
+        let named = |listener: &BoundListener| {
+            let address = listener.address;
+            listener.names().map(|name| (name.to_owned(), address)).collect::<Vec<_>>()
+        };
+        let addresses = options.listeners.iter().flat_map(named).collect();
         let drain_timeout = options.listeners.iter().map(|l| l.options.drain_timeout).max().unwrap_or_default();
         let mut listeners = options.listeners;
         let mut ended = Vec::new();
@@ -72,9 +76,9 @@ impl Proxy {
         for index in 0..workers {
             let sockets = listeners
                 .iter_mut()
-                .filter_map(|listener| listener.sockets.pop().map(|socket| (listener.options.clone(), listener.address, socket)));
+                .filter_map(|bound| bound.sockets.pop().map(|socket| (Listener::new(bound, workers), socket)));
             let setup = Setup {
-                sockets: sockets.map(|(options, address, socket)| (Listener::new(options, address, workers), socket)).collect(),
+                sockets: sockets.collect(),
                 live: Arc::clone(&options.live),
                 metrics: options.metrics.clone(),
                 access_log: options.access_log.clone(),

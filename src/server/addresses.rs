@@ -19,7 +19,8 @@ pub(super) struct Bound {
     pub(super) peer: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) listeners: Vec<BoundListener>,
-    names: Vec<String>,
+    /// The listeners' names, each with its place in `listeners`.
+    names: Vec<(String, usize)>,
 }
 
 impl Bound {
@@ -27,22 +28,35 @@ impl Bound {
     pub(super) async fn take(config: &NodeConfig) -> Result<Bound, ServerError> {
         let peer = listen("cluster.peer_address", config.cluster.peer_address).await?;
         let admin = listen("admin.address", config.admin.address).await?;
-        let bind = |(index, listener): (usize, &ListenerConfig)| {
-            let bound = proxy::bind(options(listener), listener.address, config.workers);
-            bound.map_err(|BindError { address, source, .. }| {
-                let key = format!("listener[{index}].address");
-                ServerError::Bind { key, address, source }
-            })
-        };
-        let listeners = config.listeners.iter().enumerate().map(bind).collect::<Result<_, _>>()?;
-        let names = config.listeners.iter().map(|listener| listener.name.clone()).collect();
-        Ok(Bound { peer, admin, listeners, names })
+        let mut bound = Bound { peer, admin, listeners: Vec::new(), names: Vec::new() };
+        for (index, listener) in config.listeners.iter().enumerate() {
+            bound.add(index, listener, config.workers)?;
+        }
+        Ok(bound)
+    }
+
+    /// Binds a listener, or lets it share the address of one before it.
+    fn add(&mut self, index: usize, listener: &ListenerConfig, workers: usize) -> Result<(), ServerError> {
+        let shared = self.listeners.iter().position(|bound| bound.address() == listener.address);
+        let place = shared.unwrap_or(self.listeners.len());
+        match self.listeners.get_mut(place) {
+            Some(bound) => bound.share(options(listener)),
+            None => {
+                let bound = proxy::bind(options(listener), listener.address, workers);
+                self.listeners.push(bound.map_err(|BindError { address, source, .. }| {
+                    let key = format!("listener[{index}].address");
+                    ServerError::Bind { key, address, source }
+                })?);
+            }
+        }
+        self.names.push((listener.name.clone(), place));
+        Ok(())
     }
 
     /// Where they are, ports resolved.
     pub(super) fn addresses(&self) -> Result<Addresses, ServerError> {
         let local = |listener: &TcpListener| listener.local_addr().map_err(system("a bound address"));
-        let listeners = self.names.iter().cloned().zip(self.listeners.iter().map(BoundListener::address)).collect();
+        let listeners = self.names.iter().map(|(name, place)| (name.clone(), self.listeners[*place].address())).collect();
         Ok(Addresses { peer: local(&self.peer)?, admin: local(&self.admin)?, listeners })
     }
 }
@@ -73,6 +87,7 @@ async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ServerErr
 fn options(config: &ListenerConfig) -> ListenerOptions {
     ListenerOptions {
         name: config.name.clone(),
+        hostname: config.hostname.clone(),
         debug_headers: config.debug_headers,
         min_revision: config.min_revision,
         trusted_proxies: config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect(),

@@ -342,5 +342,10 @@ fn raft_settings(config: &NodeConfig) -> RaftSettings {
 }
 
 fn explained(listener: &ListenerConfig) -> admin::Listener {
-    admin::Listener { name: listener.name.clone(), escaped_slashes: listener.escaped_slashes }
+    admin::Listener {
+        name: listener.name.clone(),
+        address: listener.address,
+        hostname: listener.hostname.clone(),
+        escaped_slashes: listener.escaped_slashes,
+    }
 }

@@ -90,7 +90,7 @@ fn readable_matches(route: &Resource, rule: &Value) -> Option<Vec<RouteMatch>> {
 }
 
 fn every_path() -> RouteMatch {
-    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned() };
+    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned(), pattern: None };
     RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
 }
 

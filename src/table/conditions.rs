@@ -1,11 +1,13 @@
 //! The conditions of a candidate beside host and path.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 use super::explain::Condition;
 use super::request::RequestView;
 use super::rule::Candidate;
-use crate::model::spec::{HeaderMatch, QueryMatch};
+use crate::model::spec::{HeaderMatch, QueryMatch, ValueMatch};
 
 /// A condition that does not hold.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +31,8 @@ impl Failure<'_> {
     }
 }
 
-/// The first condition that fails, in the order listener, gRPC, method, headers, query. Allocates nothing.
+/// The first condition that fails, in the order listener, gRPC, method, headers, query. Allocates for expressions alone, where a
+/// field is repeated or a parameter has escapes.
 pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
     let listeners = &candidate.rule.scope.listeners;
     if !listeners.is_empty() && !listeners.iter().any(|name| name == request.listener) {
@@ -48,15 +51,27 @@ pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<
     conditions.query_params.iter().find(|query| !query_holds(query, request.query)).map(Failure::Query)
 }
 
-/// Compares the values joined with commas (RFC 9110 5.3), without joining them.
+/// Compares the values joined with commas (RFC 9110 5.3).
 fn header_holds(expected: &HeaderMatch, headers: &http::HeaderMap) -> bool {
-    let mut rest = expected.value.as_bytes();
-    let mut values = headers.get_all(&expected.name).iter();
+    let mut values = headers.get_all(&expected.name).iter().map(http::HeaderValue::as_bytes);
     let Some(first) = values.next() else { return false };
-    let Some(after) = rest.strip_prefix(first.as_bytes()) else { return false };
-    rest = after;
-    for value in values {
-        let Some(after) = rest.strip_prefix(b",").and_then(|rest| rest.strip_prefix(value.as_bytes())) else { return false };
+    match &expected.value {
+        ValueMatch::Exact(text) => is_joined(text.as_bytes(), first, values),
+        ValueMatch::RegularExpression(pattern) => match values.next() {
+            None => pattern.matches(first),
+            Some(second) => {
+                let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+                pattern.matches(&all.join(b",".as_slice()))
+            }
+        },
+    }
+}
+
+/// Whether `text` is `first` and the others with commas between, without joining them.
+fn is_joined<'v>(text: &[u8], first: &[u8], others: impl Iterator<Item = &'v [u8]>) -> bool {
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    for value in others {
+        let Some(after) = rest.strip_prefix(b",").and_then(|rest| rest.strip_prefix(value)) else { return false };
         rest = after;
     }
     rest.is_empty()
@@ -67,5 +82,8 @@ fn query_holds(expected: &QueryMatch, query: Option<&str>) -> bool {
     let parameters = query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty());
     let mut pairs = parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
     let first = pairs.find(|(name, _)| percent_decode_str(name).eq(expected.name.bytes()));
-    first.is_some_and(|(_, value)| percent_decode_str(value).eq(expected.value.bytes()))
+    first.is_some_and(|(_, value)| match &expected.value {
+        ValueMatch::Exact(text) => percent_decode_str(value).eq(text.bytes()),
+        ValueMatch::RegularExpression(pattern) => pattern.matches(&Cow::from(percent_decode_str(value))),
+    })
 }

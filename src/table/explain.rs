@@ -179,6 +179,7 @@ fn path_text(candidate: &Candidate) -> String {
     let kind = match path.match_type {
         PathMatchType::Exact => "Exact",
         PathMatchType::PathTemplate => "PathTemplate",
+        PathMatchType::RegularExpression => "RegularExpression",
         PathMatchType::PathPrefix => "PathPrefix",
     };
     format!("{kind} {}", path.value)

@@ -7,7 +7,7 @@ use super::depths::DepthCounts;
 use super::key::{HostPattern, KeyMap, TextMap, depth, key, label_count, path_hash, prefix_hash, text_map};
 use super::rule::Candidate;
 use super::shard::{Shard, literal_prefix};
-use crate::model::spec::PathMatchType;
+use crate::model::spec::{PathMatchType, Pattern};
 
 /// What there is under one host pattern, so that a look-up probes nothing else. The candidates stand in maps of the whole table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,11 +15,13 @@ pub(super) struct HostEntry {
     pub(super) exact_count: u32,
     pub(super) prefix_depths: DepthCounts,
     pub(super) template_depths: DepthCounts,
+    pub(super) expression_depths: DepthCounts,
 }
 
 impl HostEntry {
     pub(super) fn is_empty(&self) -> bool {
-        self.exact_count == 0 && self.prefix_depths.is_empty() && self.template_depths.is_empty()
+        let HostEntry { exact_count, prefix_depths, template_depths, expression_depths } = self;
+        *exact_count == 0 && [prefix_depths, template_depths, expression_depths].iter().all(|depths| depths.is_empty())
     }
 
     fn count(&mut self, place: &Place) {
@@ -27,6 +29,7 @@ impl HostEntry {
             PathMatchType::Exact => self.exact_count += 1,
             PathMatchType::PathPrefix => self.prefix_depths.add(place.depth),
             PathMatchType::PathTemplate => self.template_depths.add(place.depth),
+            PathMatchType::RegularExpression => self.expression_depths.add(place.depth),
         }
     }
 
@@ -35,6 +38,7 @@ impl HostEntry {
             PathMatchType::Exact => self.exact_count -= 1,
             PathMatchType::PathPrefix => self.prefix_depths.remove(place.depth),
             PathMatchType::PathTemplate => self.template_depths.remove(place.depth),
+            PathMatchType::RegularExpression => self.expression_depths.remove(place.depth),
         }
     }
 }
@@ -56,8 +60,21 @@ impl Place {
                 let prefix = literal_prefix(path);
                 (prefix_hash(prefix), depth(prefix))
             }
+            PathMatchType::RegularExpression => {
+                let prefix = candidate.route_match().path.pattern.as_deref().map_or("", leading_elements);
+                (prefix_hash(prefix), depth(prefix))
+            }
         };
         Place { kind, key: key(HostPattern::parse(candidate.host()).hash(), hash), depth }
+    }
+}
+
+/// The whole elements that every path which the expression matches begins with.
+fn leading_elements(pattern: &Pattern) -> &str {
+    let literal = std::str::from_utf8(pattern.literal()).unwrap_or_default();
+    match literal.rfind('/') {
+        Some(end) if literal.starts_with('/') => &literal[..end],
+        _ => "",
     }
 }
 
@@ -77,7 +94,9 @@ pub(super) struct Index {
     pub(super) prefixes: KeyMap<Bucket>,
     /// By literal prefix.
     pub(super) templates: KeyMap<Arc<Shard>>,
-    /// Depths of prefixes and of templates' literal prefixes, over all hosts.
+    /// Regular expressions, by the elements that they begin with.
+    pub(super) expressions: KeyMap<Bucket>,
+    /// Depths of prefixes, and of what templates and expressions begin with, over all hosts.
     pub(super) depths: DepthCounts,
 }
 
@@ -91,6 +110,7 @@ impl Default for Index {
             exact: KeyMap::default(),
             prefixes: KeyMap::default(),
             templates: KeyMap::default(),
+            expressions: KeyMap::default(),
             depths: DepthCounts::default(),
         }
     }
@@ -105,6 +125,7 @@ impl Index {
         match place.kind {
             PathMatchType::Exact => insert_into(&mut self.exact, place.key, candidate),
             PathMatchType::PathPrefix => insert_into(&mut self.prefixes, place.key, candidate),
+            PathMatchType::RegularExpression => insert_into(&mut self.expressions, place.key, candidate),
             PathMatchType::PathTemplate => {
                 let path = candidate.pattern().1;
                 let tail = path[literal_prefix(path).len()..].to_owned();
@@ -121,6 +142,7 @@ impl Index {
         match place.kind {
             PathMatchType::Exact => remove_from(&mut self.exact, place.key, candidate),
             PathMatchType::PathPrefix => remove_from(&mut self.prefixes, place.key, candidate),
+            PathMatchType::RegularExpression => remove_from(&mut self.expressions, place.key, candidate),
             PathMatchType::PathTemplate => {
                 let path = candidate.pattern().1;
                 let tail = &path[literal_prefix(path).len()..];
@@ -141,6 +163,7 @@ impl Index {
             && self.exact.is_empty()
             && self.prefixes.is_empty()
             && self.templates.is_empty()
+            && self.expressions.is_empty()
             && self.depths.is_empty()
     }
 

@@ -67,6 +67,11 @@ impl CompiledRoute {
         }
     }
 
+    /// Regular expressions in it.
+    pub(super) fn pattern_count(&self) -> usize {
+        self.rules.iter().flat_map(|rule| &rule.rule.matches).map(RouteMatch::pattern_count).sum()
+    }
+
     /// One candidate for each hostname and match.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate> {
         self.rules.iter().flat_map(|rule| {
@@ -129,9 +134,16 @@ impl Candidate {
         }
     }
 
+    /// Whether its path condition holds, where that is an expression; the index tells for all others.
+    pub(super) fn pattern_holds(&self, path: &str) -> bool {
+        self.route_match().path.pattern.as_ref().is_none_or(|pattern| pattern.matches(path.as_bytes()))
+    }
+
     fn rank(&self) -> impl Ord + '_ {
         let conditions = self.route_match();
         (
+            // Expressions are asked together, the longer first; under every other path there is one pattern only.
+            Reverse(conditions.path.pattern.as_ref().map_or(0, |pattern| pattern.text().len())),
             self.rule.guessed,
             Reverse(conditions.method.is_some()),
             Reverse(conditions.headers.len()),

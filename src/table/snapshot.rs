@@ -35,6 +35,8 @@ pub struct Snapshot {
     not_compiled: OrdMap<ResourceKey, Arc<str>>,
     /// Routes that are bound to a listener, by its name.
     bound: OrdMap<String, OrdSet<ResourceKey>>,
+    /// Regular expressions of all routes.
+    pattern_count: usize,
     published_at: OnceLock<SystemTime>,
 }
 
@@ -61,6 +63,7 @@ impl Snapshot {
             services: text_map(),
             not_compiled: OrdMap::new(),
             bound: OrdMap::new(),
+            pattern_count: 0,
             published_at: OnceLock::new(),
         }
     }
@@ -152,6 +155,16 @@ impl Snapshot {
         }
     }
 
+    /// Regular expressions of all routes.
+    pub fn pattern_count(&self) -> usize {
+        self.pattern_count
+    }
+
+    /// Regular expressions of the route with this key; none where there is no such route.
+    pub fn pattern_count_of(&self, key: &ResourceKey) -> usize {
+        self.routes.get(key).map_or(0, |route| route.pattern_count())
+    }
+
     /// When it went live first; `None` before.
     pub fn published_at(&self) -> Option<SystemTime> {
         self.published_at.get().copied()
@@ -197,6 +210,7 @@ impl Snapshot {
 
     pub(super) fn add_route(&mut self, key: ResourceKey, route: CompiledRoute) {
         let route = Arc::new(route);
+        self.pattern_count += route.pattern_count();
         let verdicts = self.contest.enter(&route, self.routes.values());
         self.routes.insert(key, route);
         self.carry_out(verdicts);
@@ -211,6 +225,7 @@ impl Snapshot {
         {
             self.not_compiled.remove(&resource.key);
             let new = Arc::new(new);
+            self.pattern_count = self.pattern_count - old.pattern_count() + new.pattern_count();
             if self.contest.swap(&old, &new) {
                 self.unlist(&old);
                 self.list(&new);
@@ -248,6 +263,7 @@ impl Snapshot {
         match key.kind {
             Kind::Route | Kind::GrpcRoute => {
                 if let Some(route) = self.routes.remove(key) {
+                    self.pattern_count -= route.pattern_count();
                     let verdicts = self.contest.leave(&route);
                     self.carry_out(verdicts);
                 }

@@ -2,6 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use itertools::Itertools as _;
+
+use super::bucket::Bucket;
 use super::index::{HostEntry, Index};
 use super::key::{HostPattern, Prefixes, key, path_hash, suffixes};
 use super::rule::Candidate;
@@ -97,6 +100,7 @@ impl Index {
                 ControlFlow::Continue(())
             })?;
         }
+        self.walk_expressions(level, hashes, visit)?;
         for depth in level.entry.prefix_depths.deepest_first() {
             let Some(prefix) = hashes.prefixes().get(depth) else { continue };
             let Some(bucket) = self.prefixes.get(&key(host, prefix.hash)) else { continue };
@@ -104,5 +108,24 @@ impl Index {
             bucket.iter().filter(|c| c.pattern().1 == expected && level.holds(c)).try_for_each(&mut *visit)?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Expressions of all depths together: the longest comes first, wherever its literal elements end.
+    fn walk_expressions<'t, B>(
+        &'t self,
+        level: Level<'t, '_>,
+        hashes: &mut Hashes<'_>,
+        visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        if level.entry.expression_depths.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let (host, path) = (level.pattern.hash(), hashes.path);
+        let prefixes = hashes.prefixes();
+        let depths = level.entry.expression_depths.deepest_first();
+        let keys = depths.filter_map(|depth| prefixes.get(depth)).map(|prefix| key(host, prefix.hash));
+        let buckets = keys.filter_map(|key| self.expressions.get(&key)).map(Bucket::iter);
+        let fitting = buckets.kmerge().filter(|candidate| level.holds(candidate) && candidate.pattern_holds(path));
+        fitting.into_iter().try_for_each(&mut *visit)
     }
 }

@@ -15,6 +15,7 @@ use raftgate::observe::{Metrics, SchedulingGap};
 use raftgate::raft::{Node, NodeOptions, RaftSettings, Transport};
 use raftgate::store::{Opened, StoreOptions};
 use raftgate::table::{Live, RequestView, Snapshot};
+use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -332,16 +333,21 @@ fn host_rank(row: &Row, request: &Request) -> Option<usize> {
     }
 }
 
-/// Smaller is better: Exact, then templates element by element (literal, parameter, rest), then the longest prefix.
+/// Smaller is better: Exact, then templates element by element (literal, parameter, rest), then the longest expression, then the longest
+/// prefix.
 fn path_rank(condition: &RouteMatch, path: &str) -> Option<(u8, Vec<u8>, usize)> {
     let value = condition.path.value.as_str();
     match condition.path.match_type {
         PathMatchType::Exact => (value == path).then(|| (0, Vec::new(), 0)),
         PathMatchType::PathTemplate => template_rank(value, path).map(|rank| (1, rank, 0)),
+        PathMatchType::RegularExpression => {
+            let whole = Regex::new(&format!("^(?:{value})$")).expect("a route's expression compiles");
+            whole.is_match(path).then(|| (2, Vec::new(), usize::MAX - value.len()))
+        }
         PathMatchType::PathPrefix => {
             let prefix = value.trim_end_matches('/');
             let matches = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            matches.then(|| (2, Vec::new(), usize::MAX - prefix.len()))
+            matches.then(|| (3, Vec::new(), usize::MAX - prefix.len()))
         }
     }
 }
@@ -374,10 +380,13 @@ fn others_hold(condition: &RouteMatch, request: &Request) -> bool {
     let headers = condition
         .headers
         .iter()
-        .all(|header| request.headers.get(&header.name).is_some_and(|value| value.as_bytes() == header.value.as_bytes()));
+        .all(|header| request.headers.get(&header.name).is_some_and(|value| header.value.matches(value.as_bytes())));
     let first = |name: &str| {
         request.query?.split('&').filter_map(|pair| pair.split_once('=')).find(|pair| pair.0 == name).map(|pair| pair.1)
     };
-    let query = condition.query_params.iter().all(|parameter| first(&parameter.name) == Some(parameter.value.as_str()));
+    let query = condition
+        .query_params
+        .iter()
+        .all(|parameter| first(&parameter.name).is_some_and(|value| parameter.value.matches(value.as_bytes())));
     method && headers && query
 }

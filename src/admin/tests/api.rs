@@ -177,7 +177,12 @@ impl Api {
             live,
             metrics: Metrics::new(),
             tokens,
-            listeners: vec![Listener { name: "public".to_owned(), escaped_slashes: EscapedSlashes::Refuse }],
+            listeners: vec![Listener {
+                name: "public".to_owned(),
+                address: ([127, 0, 0, 1], 1).into(),
+                hostname: None,
+                escaped_slashes: EscapedSlashes::Refuse,
+            }],
             phase: phase_receiver,
         });
         Api { service: TowerToHyperService::new(router.clone()), router, cluster, phase }

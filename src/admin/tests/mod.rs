@@ -425,6 +425,19 @@ async fn a_request_is_explained_by_the_live_table() {
         let told = [&refused.body["outcome"], &refused.body["candidates"], &refused.body["backends"]];
         assert_eq!(told, [&Value::Null, &json!([]), &json!([])], "{refused:?}");
     }
+    // As it was before the route was there; as it will be cannot be told.
+    api.put("/v1/routes/shop", &route("/store", "a")).await;
+    let at = |revision: u64| {
+        let question = json!({"url": "/shop/cart", "revision": revision});
+        api.send("POST /v1/explain", &[], question.to_string())
+    };
+    for (revision, expected) in [(1, Value::Null), (2, json!("shop")), (3, Value::Null)] {
+        let past = at(revision).await;
+        let route = past.body["outcome"].get("route").cloned().unwrap_or_default();
+        assert_eq!((past.status, &past.body["revision"], &route), (200, &json!(revision), &expected), "{past:?}");
+        assert_eq!(past.header("raftgate-revision"), Some(revision.to_string().as_str()));
+    }
+    assert_eq!(at(4).await.status, 404);
     let bad = api.send("POST /v1/explain", &[], "{\"uri\":\"/\"}").await;
     assert_eq!((bad.status, bad.body.get("outcome")), (422, None));
 }

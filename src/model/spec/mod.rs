@@ -7,13 +7,15 @@
 
 mod duration;
 mod parse;
+mod pattern;
 mod route;
 mod service;
 
 pub use duration::*;
-pub use parse::{FieldError, Parsed, canonical, parse_grpc_route, parse_route, parse_service};
+pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_grpc_route, parse_route, parse_service};
+pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
-    RedirectScheme, RequestRedirect, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite,
+    RedirectScheme, RequestRedirect, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};

@@ -4,10 +4,13 @@
 //!
 //! These are the *resolved* types: defaults filled in, names lower-cased where the standard compares them so, paths normalised.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
+use super::pattern::Pattern;
 use crate::model::Name;
 
 /// A route as it is served.
@@ -19,6 +22,13 @@ pub struct RouteSpec {
     pub listeners: Vec<String>,
     /// At least one.
     pub rules: Vec<Rule>,
+}
+
+impl RouteSpec {
+    /// Regular expressions in it.
+    pub fn pattern_count(&self) -> usize {
+        self.rules.iter().flat_map(|rule| &rule.matches).map(RouteMatch::pattern_count).sum()
+    }
 }
 
 /// One rule: matches (any of them), filters in order, and where the request goes.
@@ -49,6 +59,16 @@ pub struct RouteMatch {
     pub query_params: Vec<QueryMatch>,
 }
 
+impl RouteMatch {
+    /// Regular expressions in it.
+    pub fn pattern_count(&self) -> usize {
+        let is_pattern = |value: &ValueMatch| matches!(value, ValueMatch::RegularExpression(_));
+        let headers = self.headers.iter().filter(|header| is_pattern(&header.value)).count();
+        let query = self.query_params.iter().filter(|query| is_pattern(&query.value)).count();
+        usize::from(self.path.pattern.is_some()) + headers + query
+    }
+}
+
 /// How a path is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PathMatchType {
@@ -56,35 +76,67 @@ pub enum PathMatchType {
     Exact,
     /// Element by element, with parameters (this project's addition).
     PathTemplate,
+    /// The whole path, by an expression.
+    RegularExpression,
     /// Whole path elements from the left; a trailing `/` of the value is ignored.
     PathPrefix,
 }
 
-/// A condition on the path. The value is normalised as request paths are.
+/// A condition on the path. The value is normalised as request paths are; an expression is taken as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathMatch {
     /// How it is compared.
     pub match_type: PathMatchType,
-    /// Starts with `/`.
+    /// Starts with `/`, but for an expression, whose text it is.
     pub value: String,
+    /// What `value` compiles to: there for `RegularExpression` and for nothing else.
+    pub pattern: Option<Arc<Pattern>>,
 }
 
-/// An exact condition on a header; repeated fields are joined with a comma.
+/// A condition on a value: all of it must be so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueMatch {
+    /// These bytes, with case.
+    Exact(String),
+    /// What the expression matches.
+    RegularExpression(Arc<Pattern>),
+}
+
+impl ValueMatch {
+    /// Whether it holds for `value`.
+    pub fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            ValueMatch::Exact(expected) => expected.as_bytes() == value,
+            ValueMatch::RegularExpression(pattern) => pattern.matches(value),
+        }
+    }
+}
+
+impl fmt::Display for ValueMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ValueMatch::Exact(text) => f.write_str(text),
+            ValueMatch::RegularExpression(pattern) => write!(f, "~ {}", pattern.text()),
+        }
+    }
+}
+
+/// A condition on a header; repeated fields are joined with a comma.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// Compared without case.
     pub name: HeaderName,
-    /// Compared with case.
-    pub value: String,
+    /// What its value must be.
+    pub value: ValueMatch,
 }
 
-/// An exact condition on a query parameter; of a repeated parameter the first counts.
+/// A condition on a query parameter; of a repeated parameter the first counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryMatch {
     /// Compared with case, after percent-decoding the request's.
     pub name: String,
-    /// Compared with case, after percent-decoding the request's.
-    pub value: String,
+    /// What its value must be, after percent-decoding the request's.
+    pub value: ValueMatch,
 }
 
 /// What is done to a request or its answer.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
 use crate::observe::{AccessLog, Metrics};
-use crate::proxy::{ListenerOptions, Proxy, ProxyHandle, ProxyOptions, bind};
+use crate::proxy::{BoundListener, ListenerOptions, Proxy, ProxyHandle, ProxyOptions, bind};
 use crate::table::{Live, Snapshot};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,8 +65,18 @@ impl Gateway {
         Gateway::logging(options, documents, None)
     }
 
+    /// Several listeners of one address.
+    pub(super) fn shared(first: ListenerOptions, others: Vec<ListenerOptions>, documents: &[(Kind, &str, Value)]) -> Gateway {
+        let mut bound = bind(first, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        others.into_iter().for_each(|options| bound.share(options));
+        Gateway::serving(bound, documents, None)
+    }
+
     pub(super) fn logging(options: ListenerOptions, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
-        let bound = bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        Gateway::serving(bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap(), documents, access_log)
+    }
+
+    fn serving(bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
         let (address, live, metrics) = (bound.address(), Arc::new(Live::new()), Metrics::new());
         let options =
             ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers: 1 };

@@ -185,3 +185,45 @@ fn the_gateways_own_answers_are_called_as_the_log_calls_them() {
         assert_eq!(line.get("traceId"), Some(&serde_json::Value::Null), "{request:?}");
     }
 }
+
+#[test]
+fn listeners_of_one_address_divide_its_hosts() {
+    let listener = |name: &str, hostname: Option<&str>, debug_headers| ListenerOptions {
+        name: name.into(),
+        hostname: hostname.map(str::to_owned),
+        debug_headers,
+        ..ListenerOptions::default()
+    };
+    let backends = [Backend::answering(OK), Backend::answering(OK), Backend::answering(OK)];
+    let route = |listeners: serde_json::Value, hostnames: serde_json::Value, service: &str| json!({"listeners": listeners, "hostnames": hostnames, "rules": [{"backendRefs": [{"name": service}]}]});
+    let others = vec![listener("exact", Some("a.example.com"), true)];
+    let gateway = Gateway::shared(
+        listener("wild", Some("*.example.com"), false),
+        others,
+        &[
+            (Service, "s0", service(&[backends[0].address])),
+            (Service, "s1", service(&[backends[1].address])),
+            (Service, "s2", service(&[backends[2].address])),
+            (Route, "wild", route(json!(["wild"]), json!([]), "s0")),
+            (Route, "exact", route(json!(["exact"]), json!(["*.com"]), "s1")),
+            // Everywhere, but only for hosts that it shares with the listener.
+            (Route, "other", route(json!([]), json!(["x.example.com", "example.org"]), "s2")),
+        ],
+    );
+    let ask = |host: &str| gateway.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    let counts = || [backends[0].seen().len(), backends[1].seen().len(), backends[2].seen().len()];
+    for (host, code, expected) in [
+        ("a.example.com", 200, [0, 1, 0]),
+        ("A.Example.com:8080", 200, [0, 2, 0]),
+        ("b.example.com", 200, [1, 2, 0]),
+        ("x.example.com", 200, [1, 2, 1]),
+        // No listener takes them, whatever routes say.
+        ("example.org", 404, [1, 2, 1]),
+        ("example.com", 404, [1, 2, 1]),
+    ] {
+        let answer = ask(host);
+        assert_eq!((status(&answer), counts()), (code, expected), "{host}: {answer}");
+        let has_revision = field(&answer, "raftgate-revision").is_some();
+        assert_eq!(has_revision, host.eq_ignore_ascii_case("a.example.com") || host.contains(":8080"), "{host}: {answer}");
+    }
+}

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::compile::compile_route;
 use super::request::RequestView;
 use super::snapshot::Snapshot;
-use crate::model::spec::{HeaderMatch, PathMatch, PathMatchType, QueryMatch, RouteMatch, RouteSpec, Rule};
+use crate::model::spec::{HeaderMatch, PathMatch, PathMatchType, Pattern, QueryMatch, RouteMatch, RouteSpec, Rule, ValueMatch};
 use crate::model::{Kind, Name, Resource, ResourceKey, Revision, Timestamp};
 
 /// A route of a test, before it is compiled.
@@ -78,6 +78,14 @@ fn snapshot_of(routes: &[TestRoute]) -> Arc<Snapshot> {
     Arc::new(snapshot)
 }
 
+/// `~` before an expression, the text itself otherwise.
+fn value_match(text: &str) -> ValueMatch {
+    match text.strip_prefix('~') {
+        Some(expression) => ValueMatch::RegularExpression(Arc::new(Pattern::new(expression).unwrap())),
+        None => ValueMatch::Exact(text.to_owned()),
+    }
+}
+
 /// `route/rule/match`, or `404`.
 fn answer(snapshot: &Arc<Snapshot>, request: &TestRequest) -> String {
     match snapshot.find(&request.view()) {
@@ -87,16 +95,17 @@ fn answer(snapshot: &Arc<Snapshot>, request: &TestRequest) -> String {
 }
 
 fn path_match(match_type: PathMatchType, value: &str) -> RouteMatch {
-    let path = PathMatch { match_type, value: value.to_owned() };
+    let pattern = (match_type == PathMatchType::RegularExpression).then(|| Arc::new(Pattern::new(value).unwrap()));
+    let path = PathMatch { match_type, value: value.to_owned(), pattern };
     RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
 }
 
 fn header_match(name: &str, value: &str) -> HeaderMatch {
-    HeaderMatch { name: HeaderName::from_bytes(name.as_bytes()).unwrap(), value: value.to_owned() }
+    HeaderMatch { name: HeaderName::from_bytes(name.as_bytes()).unwrap(), value: value_match(value) }
 }
 
 fn query_match(name: &str, value: &str) -> QueryMatch {
-    QueryMatch { name: name.to_owned(), value: value.to_owned() }
+    QueryMatch { name: name.to_owned(), value: value_match(value) }
 }
 
 fn rule_of(matches: Vec<RouteMatch>) -> Rule {

@@ -1,10 +1,13 @@
 //! Matching written straight from the rules: every match of every route is looked at, and all that fit are sorted.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
+use regex::Regex;
 
-use super::{PathMatchType, RouteMatch, TestRequest, TestRoute};
+use super::{PathMatchType, RouteMatch, TestRequest, TestRoute, ValueMatch};
 
 /// All matches whose host and path fit, best first, each with whether its other conditions hold: (`route/rule/match`, holds).
 pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(String, bool)> {
@@ -83,6 +86,7 @@ fn host_ranks(hostnames: &[String], host: &str) -> Vec<HostRank> {
     ranks.collect()
 }
 
+/// Type, elements of a template, length of an expression or prefix.
 type PathRank = (PathMatchType, Vec<u8>, Reverse<usize>);
 
 fn path_rank(conditions: &RouteMatch, path: &str) -> Option<PathRank> {
@@ -95,6 +99,7 @@ fn path_rank(conditions: &RouteMatch, path: &str) -> Option<PathRank> {
             let template: Vec<&str> = value[1..].split('/').collect();
             Some((kind, template_rank(&template, &path)?, Reverse(0)))
         }
+        PathMatchType::RegularExpression => whole_matches(value, path).then_some((kind, Vec::new(), Reverse(value.len()))),
         PathMatchType::PathPrefix => {
             let value = value.trim_end_matches('/');
             let fits = path == value || value.is_empty() || path.starts_with(&format!("{value}/"));
@@ -128,6 +133,23 @@ fn template_rank(template: &[&str], path: &[&str]) -> Option<Vec<u8>> {
     (template.len() == path.len()).then_some(rank)
 }
 
+fn value_holds(expected: &ValueMatch, found: &str) -> bool {
+    match expected {
+        ValueMatch::Exact(text) => text == found,
+        ValueMatch::RegularExpression(pattern) => whole_matches(pattern.text(), found),
+    }
+}
+
+fn whole_matches(expression: &str, text: &str) -> bool {
+    thread_local! {
+        static COMPILED: RefCell<BTreeMap<String, Regex>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        let compile = || Regex::new(&format!(r"\A(?:{expression})\z")).unwrap();
+        compiled.entry(expression.to_owned()).or_insert_with(compile).is_match(text)
+    })
+}
+
 fn listens(route: &TestRoute, request: &TestRequest) -> bool {
     route.spec.listeners.is_empty() || route.spec.listeners.contains(&request.listener)
 }
@@ -136,13 +158,15 @@ fn holds(conditions: &RouteMatch, request: &TestRequest) -> bool {
     let method = conditions.method.as_ref().is_none_or(|method| *method == request.method);
     let headers = conditions.headers.iter().all(|header| {
         let values: Vec<&str> = request.headers.get_all(&header.name).iter().map(|value| value.to_str().unwrap()).collect();
-        !values.is_empty() && values.join(",") == header.value
+        !values.is_empty() && value_holds(&header.value, &values.join(","))
     });
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let query = conditions.query_params.iter().all(|expected| {
         let pairs = request.query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
         let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        pairs.find(|(name, _)| decode(name) == expected.name).is_some_and(|(_, value)| decode(value) == expected.value)
+        pairs
+            .find(|(name, _)| decode(name) == expected.name)
+            .is_some_and(|(_, value)| value_holds(&expected.value, &decode(value)))
     });
     method && headers && query
 }

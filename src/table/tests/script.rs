@@ -10,8 +10,8 @@
 //! waiting NAME... or: waiting                                             the routes that wait for others, oldest first
 //! ```
 //!
-//! A match is `exact|template|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...`, a call `SERVICE/METHOD [NAME:VALUE]...`, where `*` stands
-//! for any service or method. `grpc` lines are read by the parser of documents.
+//! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...`; a value `~TEXT` is a regular expression. A call is
+//! `SERVICE/METHOD [NAME:VALUE]...`, where `*` stands for any service or method; it is read by the parser of documents.
 
 use http::{HeaderMap, Method};
 use serde_json::json;
@@ -116,7 +116,11 @@ fn parse_call(text: &str) -> RouteMatch {
             names.insert(field.to_owned(), name.into());
         }
     }
-    let headers = words.map(|word| word.split_once(':').map(|(name, value)| json!({"name": name, "value": value})));
+    let headers = words.map(|word| {
+        let (name, value) = word.split_once(':')?;
+        let (kind, value) = value.strip_prefix('~').map_or(("Exact", value), |text| ("RegularExpression", text));
+        Some(json!({"type": kind, "name": name, "value": value}))
+    });
     let mut found = json!({"headers": headers.collect::<Option<Vec<_>>>().expect("NAME:VALUE")});
     if !names.is_empty() {
         found["method"] = names.into();
@@ -131,6 +135,7 @@ fn parse_match(text: &str) -> RouteMatch {
         "exact" => PathMatchType::Exact,
         "template" => PathMatchType::PathTemplate,
         "prefix" => PathMatchType::PathPrefix,
+        "regex" => PathMatchType::RegularExpression,
         other => panic!("{other}?"),
     };
     let mut conditions = path_match(match_type, words.next().unwrap());

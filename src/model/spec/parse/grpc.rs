@@ -75,7 +75,7 @@ fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
             return None;
         }
     };
-    Some(PathMatch { match_type, value })
+    Some(PathMatch { match_type, value, pattern: None })
 }
 
 fn service_name(text: &str) -> Result<String, String> {

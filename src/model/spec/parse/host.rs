@@ -16,8 +16,8 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
     in_lower_case(text)
 }
 
-/// A host name whose first label may be `*`, as Gateway API's `Hostname`.
-pub(super) fn hostname_or_wildcard(text: &str) -> Result<String, String> {
+/// A host name whose first label may be `*`, as Gateway API's `Hostname`. Errors: a sentence that names the fault.
+pub fn hostname_or_wildcard(text: &str) -> Result<String, String> {
     well_formed(text.strip_prefix("*.").unwrap_or(text))?;
     in_lower_case(text)
 }

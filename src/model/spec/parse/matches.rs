@@ -1,11 +1,14 @@
 //! The conditions of a rule.
 
+use std::sync::Arc;
+
 use http::{HeaderName, Method};
 
 use super::cursor::{Cursor, Object};
-use super::report::Report;
+use super::report::{PATTERNS_MAX, Report};
 use crate::model::path::{self, EscapedSlashes};
-use crate::model::spec::route::{HeaderMatch, PathMatch, PathMatchType, QueryMatch, RouteMatch};
+use crate::model::spec::pattern::{PATTERN_BYTES_MAX, Pattern};
+use crate::model::spec::route::{HeaderMatch, PathMatch, PathMatchType, QueryMatch, RouteMatch, ValueMatch};
 use crate::model::template::{Segment, Template};
 
 /// Bytes of a path value at most.
@@ -18,8 +21,12 @@ const NAME_BYTES_MAX: usize = 256;
 const HEADER_VALUE_BYTES_MAX: usize = 4096;
 const QUERY_VALUE_BYTES_MAX: usize = 1024;
 
-const PATH_TYPES: [(&str, PathMatchType); 3] =
-    [("Exact", PathMatchType::Exact), ("PathPrefix", PathMatchType::PathPrefix), ("PathTemplate", PathMatchType::PathTemplate)];
+const PATH_TYPES: [(&str, PathMatchType); 4] = [
+    ("Exact", PathMatchType::Exact),
+    ("PathPrefix", PathMatchType::PathPrefix),
+    ("PathTemplate", PathMatchType::PathTemplate),
+    ("RegularExpression", PathMatchType::RegularExpression),
+];
 
 const METHODS: [(&str, &Method); 9] = [
     ("GET", &Method::GET),
@@ -35,7 +42,7 @@ const METHODS: [(&str, &Method); 9] = [
 
 /// What a rule without matches has, and a match without a path.
 pub(super) fn every_path() -> PathMatch {
-    PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned() }
+    PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned(), pattern: None }
 }
 
 /// One match.
@@ -64,13 +71,21 @@ pub(super) fn identity(route_match: &RouteMatch) -> String {
         PathMatchType::PathTemplate => Template::parse(&route_match.path.value)
             .map(|template| template.segments().iter().map(pattern_of).collect())
             .unwrap_or_else(|_| route_match.path.value.clone()),
-        PathMatchType::Exact | PathMatchType::PathPrefix => route_match.path.value.clone(),
+        PathMatchType::Exact | PathMatchType::PathPrefix | PathMatchType::RegularExpression => route_match.path.value.clone(),
     };
-    let mut headers: Vec<_> = route_match.headers.iter().map(|header| (header.name.as_str(), &header.value)).collect();
-    let mut query: Vec<_> = route_match.query_params.iter().map(|query| (&query.name, &query.value)).collect();
+    let mut headers: Vec<_> =
+        route_match.headers.iter().map(|header| (header.name.as_str(), value_identity(&header.value))).collect();
+    let mut query: Vec<_> = route_match.query_params.iter().map(|query| (&query.name, value_identity(&query.value))).collect();
     headers.sort_unstable();
     query.sort_unstable();
     format!("{:?}", (route_match.path.match_type, path, &route_match.method, headers, query))
+}
+
+fn value_identity(value: &ValueMatch) -> (bool, &str) {
+    match value {
+        ValueMatch::Exact(text) => (false, text),
+        ValueMatch::RegularExpression(pattern) => (true, pattern.text()),
+    }
 }
 
 fn pattern_of(segment: &Segment) -> String {
@@ -83,12 +98,31 @@ fn pattern_of(segment: &Segment) -> String {
 
 fn path_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
     let object = cursor.object(&["type", "value"], &[], report)?;
-    let match_type = object
-        .get("type")
-        .map_or(Some(PathMatchType::PathPrefix), |field| field.choice(&PATH_TYPES, &["RegularExpression"], report))?;
-    let Some(field) = object.get("value") else { return Some(PathMatch { match_type, value: "/".to_owned() }) };
+    let match_type =
+        object.get("type").map_or(Some(PathMatchType::PathPrefix), |field| field.choice(&PATH_TYPES, &[], report))?;
+    if match_type == PathMatchType::RegularExpression {
+        let pattern = path_pattern(&object.require("value", report)?, report)?;
+        return Some(PathMatch { match_type, value: pattern.text().to_owned(), pattern: Some(pattern) });
+    }
+    let Some(field) = object.get("value") else { return Some(PathMatch { match_type, ..every_path() }) };
     let value = field.read(1..=PATH_BYTES_MAX, |text| path_value(match_type, text), report)?;
-    Some(PathMatch { match_type, value })
+    Some(PathMatch { match_type, value, pattern: None })
+}
+
+fn path_pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
+    let pattern = pattern(field, report)?;
+    if pattern.literal().first().is_some_and(|first| *first != b'/') {
+        report.warn(field.path(), "matches nothing: it must match the whole path, which starts with `/`");
+    }
+    Some(pattern)
+}
+
+fn pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
+    if !report.count_pattern() {
+        field.fail(report, format!("a route has at most {PATTERNS_MAX} regular expressions in all"));
+        return None;
+    }
+    field.read(1..=PATTERN_BYTES_MAX, Pattern::new, report).map(Arc::new)
 }
 
 fn path_value(match_type: PathMatchType, text: &str) -> Result<String, String> {
@@ -145,16 +179,17 @@ fn query_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<QueryMatch> {
 }
 
 /// The name's cursor and the value of a header or query condition.
-fn condition<'a>(cursor: &Cursor<'a>, value_bytes_max: usize, report: &mut Report) -> Option<(Cursor<'a>, String)> {
+fn condition<'a>(cursor: &Cursor<'a>, value_bytes_max: usize, report: &mut Report) -> Option<(Cursor<'a>, ValueMatch)> {
     let object = cursor.object(&["type", "name", "value"], &[], report)?;
-    let is_exact =
-        object.get("type").map_or(Some(()), |field| field.choice(&[("Exact", ())], &["RegularExpression"], report)).is_some();
+    let types = [("Exact", false), ("RegularExpression", true)];
+    let is_pattern = object.get("type").map_or(Some(false), |field| field.choice(&types, &[], report));
     let name = object.require("name", report);
-    let value = object.require("value", report).and_then(|field| field.string(1..=value_bytes_max, report));
-    if !is_exact {
-        return None;
-    }
-    Some((name?, value?.to_owned()))
+    let field = object.require("value", report);
+    let value = match is_pattern? {
+        false => field?.string(1..=value_bytes_max, report).map(|text| ValueMatch::Exact(text.to_owned())),
+        true => pattern(&field?, report).map(ValueMatch::RegularExpression),
+    };
+    Some((name?, value?))
 }
 
 /// A header's name in lower case (RFC 9110 5.1).

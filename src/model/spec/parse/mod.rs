@@ -20,6 +20,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use self::cursor::Cursor;
+pub use self::host::hostname_or_wildcard;
 use self::report::Report;
 use super::route::RouteSpec;
 use super::service::ServiceSpec;

@@ -13,11 +13,15 @@ const WARNINGS_MAX: usize = 64;
 /// Characters of a document's own text that a message repeats.
 const SHOWN_CHARS_MAX: usize = 64;
 
+/// Regular expressions of one document at most.
+pub(super) const PATTERNS_MAX: usize = 64;
+
 /// What was found so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     errors: Vec<FieldError>,
     warnings: Vec<String>,
+    patterns: usize,
 }
 
 impl Report {
@@ -33,6 +37,12 @@ impl Report {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(format!("{path}: {message}"));
         }
+    }
+
+    /// Counts one more regular expression. False: the document has more than [`PATTERNS_MAX`], and this one is not to be compiled.
+    pub(super) fn count_pattern(&mut self) -> bool {
+        self.patterns += 1;
+        self.patterns <= PATTERNS_MAX
     }
 
     /// Whether further faults would be dropped, so that they need not be looked for.

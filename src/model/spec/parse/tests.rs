@@ -147,7 +147,11 @@ fn faults_of_matches_are_named() {
     let header = |name: &str, value: &str| with_match(json!({"headers": [{"name": name, "value": value}]}));
     let seventeen = vec![json!({"name": "a", "value": "b"}); 17];
     let table: Vec<(Value, Vec<(&str, &str)>)> = vec![
-        (with_path("RegularExpression", "/a.*"), vec![("/rules/0/matches/0/path/type", "not supported yet")]),
+        (with_path("RegularExpression", "/a(.*"), vec![("/rules/0/matches/0/path/value", "unclosed group at byte 2")]),
+        (with_path("RegularExpression", ""), vec![("/rules/0/matches/0/path/value", "must not be empty")]),
+        (with_path("RegularExpression", &"a".repeat(1025)), vec![("/rules/0/matches/0/path/value", "at most 1024 bytes")]),
+        (with_path("RegularExpression", r"[\w]{1000}{100}"), vec![("/rules/0/matches/0/path/value", "compiles to more than")]),
+        (with_match(json!({"path": {"type": "RegularExpression"}})), vec![("/rules/0/matches/0/path/value", "is required")]),
         (with_path("Prefix", "/a"), vec![("/rules/0/matches/0/path/type", "known are Exact, PathPrefix, PathTemplate")]),
         (with_match(json!({"path": "/a"})), vec![("/rules/0/matches/0/path", "expected an object")]),
         (with_match(json!({"path": {"val": "/a"}})), vec![("/rules/0/matches/0/path/val", "did you mean \"value\"?")]),
@@ -164,12 +168,12 @@ fn faults_of_matches_are_named() {
         (header("a", ""), vec![("/rules/0/matches/0/headers/0/value", "must not be empty")]),
         (header("a", &"v".repeat(4097)), vec![("/rules/0/matches/0/headers/0/value", "at most 4096 bytes, found 4097")]),
         (
-            with_match(json!({"headers": [{"type": "RegularExpression", "name": "a", "value": "b"}]})),
-            vec![("/rules/0/matches/0/headers/0/type", "not supported yet")],
+            with_match(json!({"headers": [{"type": "RegularExpression", "name": "a", "value": "[b"}]})),
+            vec![("/rules/0/matches/0/headers/0/value", "unclosed character class")],
         ),
         (
-            with_match(json!({"queryParams": [{"type": "RegularExpression", "name": "a", "value": "b"}]})),
-            vec![("/rules/0/matches/0/queryParams/0/type", "not supported yet")],
+            with_match(json!({"queryParams": [{"type": "RegularExpression", "name": "a", "value": "(?=b)"}]})),
+            vec![("/rules/0/matches/0/queryParams/0/value", "look-around")],
         ),
         (
             with_match(json!({"queryParams": [{"type": "Regex", "name": "a", "value": "b"}]})),
@@ -491,8 +495,11 @@ fn a_good_route_is_resolved() {
     assert_eq!(rule.name.as_deref(), Some("checkout"));
     let found = &rule.matches[0];
     assert_eq!(found.method, Some(Method::GET));
-    assert_eq!(found.headers, [HeaderMatch { name: http::HeaderName::from_static("x-env"), value: "canary".into() }]);
-    assert_eq!(found.query_params, [QueryMatch { name: "debug".into(), value: "1".into() }]);
+    assert_eq!(
+        found.headers,
+        [HeaderMatch { name: http::HeaderName::from_static("x-env"), value: ValueMatch::Exact("canary".into()) }]
+    );
+    assert_eq!(found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
     let Filter::UrlRewrite(rewrite) = &rule.filters[2] else { panic!("{:?}", rule.filters) };
     assert_eq!(rewrite.hostname.as_deref(), Some("in.ternal"));
     assert_eq!(rewrite.path, Some(PathModifier::ReplaceFullPath("/v2/{id}.x/{rest}".into())));
@@ -522,8 +529,26 @@ fn redirects_are_resolved_and_vain_rules_warned_of() {
     for (document, part) in table {
         let parsed = good_route(&document);
         assert!(parsed.warnings.len() == 1 && parsed.warnings[0].contains(part), "{document} {:?}", parsed.warnings);
-        assert_eq!(parsed.spec.rules[0].matches[0].path, PathMatch { match_type: PathMatchType::PathPrefix, value: "/".into() });
+        let expected = PathMatch { match_type: PathMatchType::PathPrefix, value: "/".into(), pattern: None };
+        assert_eq!(parsed.spec.rules[0].matches[0].path, expected);
     }
+}
+
+#[test]
+fn expressions_are_counted_and_compiled() {
+    let header = |index: usize| json!({"headers": [{"type": "RegularExpression", "name": "x", "value": format!("v{index}.*")}]});
+    let matches: Vec<Value> = (0..64).map(header).collect();
+    let mut document = with_rule(json!({"matches": matches}));
+    let found = good_route(&document).spec.rules.remove(0).matches.remove(7);
+    assert!(found.headers[0].value.matches(b"v7-beta") && !found.headers[0].value.matches(b"v6"));
+    document["rules"][0]["matches"][63]["path"] = json!({"type": "RegularExpression", "value": "/a"});
+    assert_bad_route(&document, &[("/rules/0/matches/63/headers/0/value", "at most 64 regular expressions")]);
+
+    let parsed = good_route(&with_path("RegularExpression", "orders/.*"));
+    assert!(parsed.warnings.iter().any(|warning| warning.contains("matches nothing")), "{:?}", parsed.warnings);
+    let path = path_of(&with_path("RegularExpression", "/a//b%2f[^/]+"));
+    assert_eq!(path.value, "/a//b%2f[^/]+");
+    assert!(path.pattern.is_some_and(|pattern| pattern.matches(b"/a//b%2fc")));
 }
 
 #[test]
