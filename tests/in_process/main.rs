@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "in a test an unexpected answer is a failure")]
 
 mod agreement;
+mod fuzz;
