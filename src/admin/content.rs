@@ -179,6 +179,28 @@ impl Content {
     }
 }
 
+/// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
+/// write, so that writes at several nodes at once may pass it by what they bring.
+const PATTERNS_MAX: usize = 10_000;
+
+impl Content {
+    /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` that neither this nor `operations` replace.
+    pub(crate) fn check_patterns(&self, table: &Snapshot, operations: &[Operation]) -> Result<(), Problem> {
+        if self.pattern_count == 0 {
+            return Ok(());
+        }
+        let replaced: BTreeSet<&ResourceKey> = self.operations.iter().chain(operations).map(Operation::key).collect();
+        let replaced: usize = replaced.into_iter().map(|key| table.pattern_count_of(key)).sum();
+        let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
+        if count <= PATTERNS_MAX {
+            return Ok(());
+        }
+        Err(Problem::too_large(format!(
+            "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
+        )))
+    }
+}
+
 impl Reference {
     /// What its author should know, where the service has this spec, or none.
     fn warning(&self, spec: Option<&Bytes>) -> Option<String> {
@@ -208,29 +230,6 @@ fn service_made(operation: &Operation) -> Option<(&Name, &Bytes)> {
 fn protocol_of(spec: &Bytes) -> Option<Protocol> {
     let document = serde_json::from_slice(spec).ok()?;
     parse_service(&document).ok().map(|parsed| parsed.spec.protocol)
-}
-
-/// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
-/// write, so that writes at several nodes at once may pass it by what they bring.
-const PATTERNS_MAX: usize = 10_000;
-
-impl Content {
-    /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` that neither this nor `operations` replace.
-    pub(crate) fn check_patterns(&self, table: &Snapshot, operations: &[Operation]) -> Result<(), Problem> {
-        if self.pattern_count == 0 {
-            return Ok(());
-        }
-        let keys = self.operations.iter().chain(operations).map(Operation::key);
-        let replaced: BTreeSet<&ResourceKey> = keys.collect();
-        let replaced: usize = replaced.into_iter().map(|key| table.pattern_count_of(key)).sum();
-        let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
-        if count <= PATTERNS_MAX {
-            return Ok(());
-        }
-        Err(Problem::too_large(format!(
-            "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
-        )))
-    }
 }
 
 /// Warnings that one answer lists at most.

@@ -209,8 +209,8 @@ impl Snapshot {
     }
 
     pub(super) fn add_route(&mut self, key: ResourceKey, route: CompiledRoute) {
-        let route = Arc::new(route);
         self.pattern_count += route.pattern_count();
+        let route = Arc::new(route);
         let verdicts = self.contest.enter(&route, self.routes.values());
         self.routes.insert(key, route);
         self.carry_out(verdicts);
@@ -224,8 +224,8 @@ impl Snapshot {
             && new.claims_same(&old)
         {
             self.not_compiled.remove(&resource.key);
-            let new = Arc::new(new);
             self.pattern_count = self.pattern_count - old.pattern_count() + new.pattern_count();
+            let new = Arc::new(new);
             if self.contest.swap(&old, &new) {
                 self.unlist(&old);
                 self.list(&new);

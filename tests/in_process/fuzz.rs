@@ -230,8 +230,9 @@ fn likely_match(choices: &mut Choices<'_>) -> Value {
 
 fn likely_call(choices: &mut Choices<'_>) -> Value {
     let (service, method) = (choices.text(&["a", "b", "a.b", ".a", "_1"]), choices.text(&["a", "b", "B", "_"]));
-    let mut found = match choices.number(4) {
+    let mut found = match choices.number(5) {
         0 => json!({"method": {"service": service, "method": method}}),
+        4 => json!({"method": {"type": "RegularExpression", "service": choices.text(&["a", "b", ".*", "[ab]", "|", "(", "/"])}}),
         1 => json!({"method": {"service": service}}),
         2 => json!({"method": {"method": method}}),
         _ => json!({}),

@@ -10,8 +10,9 @@
 //! waiting NAME... or: waiting                                             the routes that wait for others, oldest first
 //! ```
 //!
-//! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...`; a value `~TEXT` is a regular expression. A call is
-//! `SERVICE/METHOD [NAME:VALUE]...`, where `*` stands for any service or method; it is read by the parser of documents.
+//! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...` (a value `~TEXT` is a regular
+//! expression), a call `SERVICE/METHOD [NAME:VALUE]...`, where `*` stands
+//! for any service or method; `~` before it makes both regular expressions. `grpc` lines are read by the parser of documents.
 
 use http::{HeaderMap, Method};
 use serde_json::json;
@@ -109,7 +110,9 @@ fn parse_route(text: &str, is_grpc: bool) -> TestRoute {
 
 fn parse_call(text: &str) -> RouteMatch {
     let mut words = text.split_whitespace();
-    let (service, method) = words.next().unwrap().split_once('/').expect("a call has a slash");
+    let call = words.next().unwrap();
+    let (kind, call) = call.strip_prefix('~').map_or(("Exact", call), |call| ("RegularExpression", call));
+    let (service, method) = call.split_once('/').expect("a call has a slash");
     let mut names = serde_json::Map::new();
     for (field, name) in [("service", service), ("method", method)] {
         if name != "*" {
@@ -123,6 +126,7 @@ fn parse_call(text: &str) -> RouteMatch {
     });
     let mut found = json!({"headers": headers.collect::<Option<Vec<_>>>().expect("NAME:VALUE")});
     if !names.is_empty() {
+        names.insert("type".to_owned(), kind.into());
         found["method"] = names.into();
     }
     let parsed = parse_grpc_route(&json!({"rules": [{"matches": [found]}]})).expect("a good gRPC match");

@@ -2,12 +2,15 @@
 //!
 //! A gRPC call is a request for `/service/method` (gRPC over HTTP/2, "Path"), so a match becomes one on the path. The order of the paths is
 //! that of the standard: a request has one service and one method, so of the matches that hold those that name both come first (`Exact`),
-//! then those of the service (a template), then those of the method, then those of neither.
+//! then those of the service (a template), then those of the method, then regular expressions, then those of neither.
+
+use std::sync::Arc;
 
 use super::cursor::{Cursor, Object};
 use super::report::Report;
 use super::route::{BACKEND_REFS_MAX, Seen, backend_refs, rule_matches, rule_name, spec_of};
 use super::{filters, matches};
+use crate::model::spec::pattern::Pattern;
 use crate::model::spec::route::{Filter, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, Timeouts};
 
 /// Bytes of a service's or method's name at most.
@@ -57,15 +60,14 @@ fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {
 
 fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
     let object = cursor.object(&["type", "service", "method"], &[], report)?;
-    let is_exact =
-        object.get("type").map_or(Some(()), |field| field.choice(&[("Exact", ())], &["RegularExpression"], report)).is_some();
+    let types = [("Exact", false), ("RegularExpression", true)];
+    let is_pattern = object.get("type").map_or(Some(false), |field| field.choice(&types, &[], report))?;
+    if is_pattern {
+        return method_pattern(cursor, &object, report);
+    }
     let name = |field: &'static str, read: fn(&str) -> Result<String, String>, report: &mut Report| {
         object.get(field).map(|field| field.read(1..=NAME_BYTES_MAX, read, report))
     };
-    // Under a type that is not served the names would be told as faults that they are not.
-    if !is_exact {
-        return None;
-    }
     let (match_type, value) = match (name("service", service_name, report), name("method", method_name, report)) {
         (Some(service), Some(method)) => (PathMatchType::Exact, format!("/{}/{}", service?, method?)),
         (Some(service), None) => (PathMatchType::PathTemplate, format!("/{}/{{method}}", service?)),
@@ -76,6 +78,22 @@ fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
         }
     };
     Some(PathMatch { match_type, value, pattern: None })
+}
+
+/// Expressions of the service and of the method become one of the path; what is not given matches every name.
+fn method_pattern(cursor: &Cursor<'_>, object: &Object<'_>, report: &mut Report) -> Option<PathMatch> {
+    let mut part = |field: &'static str| {
+        let Some(field) = object.get(field) else { return Some("[^/]+".to_owned()) };
+        matches::pattern(&field, report).map(|pattern| format!("(?:{})", pattern.text()))
+    };
+    let (service, method) = (part("service"), part("method"));
+    if object.get("service").is_none() && object.get("method").is_none() {
+        cursor.fail(report, "names a service, a method or both");
+        return None;
+    }
+    let value = format!("/{}/{}", service?, method?);
+    let pattern = Arc::new(cursor.check(report, Pattern::new(&value))?);
+    Some(PathMatch { match_type: PathMatchType::RegularExpression, value, pattern: Some(pattern) })
 }
 
 fn service_name(text: &str) -> Result<String, String> {
@@ -122,6 +140,16 @@ mod tests {
             (json!({"method": {"service": "a.B", "method": "C"}}), PathMatchType::Exact, "/a.B/C"),
             (json!({"method": {"type": "Exact", "service": ".a.B_1"}}), PathMatchType::PathTemplate, "/.a.B_1/{method}"),
             (json!({"method": {"method": "C"}}), PathMatchType::PathTemplate, "/{service}/C"),
+            (
+                json!({"method": {"type": "RegularExpression", "service": "a|b", "method": "Get.*"}}),
+                PathMatchType::RegularExpression,
+                "/(?:a|b)/(?:Get.*)",
+            ),
+            (
+                json!({"method": {"type": "RegularExpression", "method": "Get.*"}}),
+                PathMatchType::RegularExpression,
+                "/[^/]+/(?:Get.*)",
+            ),
             (json!({"headers": [{"name": "X", "value": "1"}]}), PathMatchType::PathPrefix, "/"),
             (json!({}), PathMatchType::PathPrefix, "/"),
         ];
@@ -163,10 +191,11 @@ mod tests {
             (json!({"rules": [{}, {}]}), "/rules/1", "never answer"),
             (of_match(json!({})), "/rules/0/matches/0/method", "names a service, a method or both"),
             (
-                of_match(json!({"type": "RegularExpression", "service": ".*"})),
-                "/rules/0/matches/0/method/type",
-                "not supported yet",
+                of_match(json!({"type": "RegularExpression", "service": "a("})),
+                "/rules/0/matches/0/method/service",
+                "unclosed group",
             ),
+            (of_match(json!({"type": "RegularExpression"})), "/rules/0/matches/0/method", "names a service, a method or both"),
             (of_match(json!({"type": "Prefix", "service": "a"})), "/rules/0/matches/0/method/type", "unknown value"),
             (of_match(json!({"service": "a/b"})), "/rules/0/matches/0/method/service", "joined by `.`"),
             (of_match(json!({"service": "a..b"})), "/rules/0/matches/0/method/service", "joined by `.`"),

@@ -117,7 +117,8 @@ fn path_pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>>
     Some(pattern)
 }
 
-fn pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
+/// A regular expression, compiled.
+pub(super) fn pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
     if !report.count_pattern() {
         field.fail(report, format!("a route has at most {PATTERNS_MAX} regular expressions in all"));
         return None;
