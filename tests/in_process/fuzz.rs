@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bolero::{ValueGenerator, check, produce};
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use raftgate::model::path::{EscapedSlashes, normalize};
-use raftgate::model::spec::{canonical, parse_route};
+use raftgate::model::spec::{FieldError, Parsed, RouteSpec, canonical, parse_grpc_route, parse_route};
 use raftgate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
 use raftgate::table::{RequestView, Snapshot};
 use serde_json::{Map, Value, json};
@@ -77,7 +78,7 @@ fn paths() {
     );
 }
 
-const FIELDS: [&str; 36] = [
+const FIELDS: [&str; 37] = [
     "hostnames",
     "listeners",
     "rules",
@@ -89,6 +90,7 @@ const FIELDS: [&str; 36] = [
     "retry",
     "path",
     "method",
+    "service",
     "headers",
     "queryParams",
     "type",
@@ -115,7 +117,7 @@ const FIELDS: [&str; 36] = [
     "attempts",
     "unknown~/field",
 ];
-const TEXTS: [&str; 26] = [
+const TEXTS: [&str; 28] = [
     "",
     "/",
     "/a",
@@ -131,6 +133,8 @@ const TEXTS: [&str; 26] = [
     "10.0.0.1",
     "GET",
     "get",
+    "shop.Orders",
+    "shop..Orders",
     "Exact",
     "PathPrefix",
     "PathTemplate",
@@ -158,8 +162,13 @@ fn any_value(choices: &mut Choices<'_>, depth: usize) -> Value {
     }
 }
 
+/// A kind of route, and what reads its documents.
+type RouteKind = (Kind, fn(&Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>>);
+
+const KINDS: [RouteKind; 2] = [(Kind::Route, parse_route), (Kind::GrpcRoute, parse_grpc_route)];
+
 /// A route that is mostly good.
-fn likely_route(choices: &mut Choices<'_>) -> Value {
+fn likely_route(kind: Kind, choices: &mut Choices<'_>) -> Value {
     let mut route = Map::new();
     if choices.number(2) == 1 {
         route.insert("hostnames".into(), json!([choices.one(&["a.com", "b.a.com", "*.a.com", "*.com"])]));
@@ -167,7 +176,7 @@ fn likely_route(choices: &mut Choices<'_>) -> Value {
     if choices.number(4) == 1 {
         route.insert("listeners".into(), json!([choices.one(&["public", "inner"])]));
     }
-    let rules: Vec<Value> = (0..=choices.number(2)).map(|_| likely_rule(choices)).collect();
+    let rules: Vec<Value> = (0..=choices.number(2)).map(|_| likely_rule(kind, choices)).collect();
     route.insert("rules".into(), json!(rules));
     if choices.seldom() {
         route.insert(choices.one(&FIELDS).into(), any_value(choices, 4));
@@ -175,19 +184,20 @@ fn likely_route(choices: &mut Choices<'_>) -> Value {
     Value::Object(route)
 }
 
-fn likely_rule(choices: &mut Choices<'_>) -> Value {
-    let matches: Vec<Value> = (0..choices.number(3)).map(|_| likely_match(choices)).collect();
+fn likely_rule(kind: Kind, choices: &mut Choices<'_>) -> Value {
+    let of_kind = if kind == Kind::GrpcRoute { likely_call } else { likely_match };
+    let matches: Vec<Value> = (0..choices.number(3)).map(|_| of_kind(choices)).collect();
     let mut rule = json!({"matches": matches, "backendRefs": [{"name": "s", "weight": choices.number(3)}]});
     match choices.number(8) {
         0 => {
             rule["filters"] =
                 json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "x", "value": "1"}]}}])
         }
-        1 => {
+        1 if kind == Kind::Route => {
             let path = json!({"type": "ReplaceFullPath", "replaceFullPath": choices.text(&["/", "a", "{id}", "{", "%2e"])});
             rule["filters"] = json!([{"type": "URLRewrite", "urlRewrite": {"path": path}}]);
         }
-        2 => rule["timeouts"] = json!({"request": choices.one(&["1s", "0s", "1h30m", "s"])}),
+        2 if kind == Kind::Route => rule["timeouts"] = json!({"request": choices.one(&["1s", "0s", "1h30m", "s"])}),
         _ => {}
     }
     if choices.seldom() {
@@ -218,13 +228,29 @@ fn likely_match(choices: &mut Choices<'_>) -> Value {
     found
 }
 
+fn likely_call(choices: &mut Choices<'_>) -> Value {
+    let (service, method) = (choices.text(&["a", "b", "a.b", ".a", "_1"]), choices.text(&["a", "b", "B", "_"]));
+    let mut found = match choices.number(5) {
+        0 => json!({"method": {"service": service, "method": method}}),
+        4 => json!({"method": {"type": "RegularExpression", "service": choices.text(&["a", "b", ".*", "[ab]", "|", "(", "/"])}}),
+        1 => json!({"method": {"service": service}}),
+        2 => json!({"method": {"method": method}}),
+        _ => json!({}),
+    };
+    if choices.number(3) == 1 {
+        found["headers"] = json!([{"name": "x", "value": choices.one(&["1", "1,2"])}]);
+    }
+    found
+}
+
 #[test]
 fn specs() {
     check!().with_test_time(time()).with_max_len(1024).with_generator((produce::<bool>(), bytes(512))).for_each(
         |(is_wild, bytes)| {
             let mut choices = Choices(bytes);
-            let document = if *is_wild { any_value(&mut choices, 7) } else { likely_route(&mut choices) };
-            match parse_route(&document) {
+            let (kind, parse) = choices.one(&KINDS);
+            let document = if *is_wild { any_value(&mut choices, 7) } else { likely_route(kind, &mut choices) };
+            match parse(&document) {
                 Err(errors) => {
                     assert!((1..=64).contains(&errors.len()), "{document}");
                     assert!(
@@ -238,7 +264,7 @@ fn specs() {
                 Ok(parsed) => {
                     let bytes = canonical(&document).unwrap();
                     let again: Value = serde_json::from_slice(&bytes).unwrap();
-                    assert_eq!(parse_route(&again).unwrap(), parsed, "{document}");
+                    assert_eq!(parse(&again).unwrap(), parsed, "{document}");
                     assert_eq!(canonical(&again).unwrap(), bytes);
                 }
             }
@@ -246,10 +272,10 @@ fn specs() {
     );
 }
 
-fn state_of(documents: &[Value]) -> State {
+fn state_of(documents: &[(Kind, Value)]) -> State {
     let mut state = State::default();
-    let puts = documents.iter().enumerate().map(|(index, document)| Operation::Put {
-        key: ResourceKey::new(Kind::Route, Name::new(&format!("r{index}")).unwrap()),
+    let puts = documents.iter().enumerate().map(|(index, (kind, document))| Operation::Put {
+        key: ResourceKey::new(*kind, Name::new(&format!("r{index}")).unwrap()),
         spec: canonical(document).unwrap_or_else(|_| Bytes::from_static(b"{}")),
     });
     let transaction = Transaction { operations: puts.collect(), ..Transaction::default() };
@@ -262,7 +288,11 @@ fn state_of(documents: &[Value]) -> State {
 fn matching() {
     check!().with_test_time(time()).with_max_len(1024).with_generator(bytes(512)).for_each(|bytes| {
         let mut choices = Choices(bytes);
-        let documents: Vec<Value> = (0..=choices.number(5)).map(|_| likely_route(&mut choices)).collect();
+        let mut documents = Vec::new();
+        for _ in 0..=choices.number(5) {
+            let kind = choices.one(&[Kind::Route, Kind::Route, Kind::GrpcRoute]);
+            documents.push((kind, likely_route(kind, &mut choices)));
+        }
         let snapshot = Arc::new(Snapshot::build(&state_of(&documents)));
         for _ in 0..4 {
             let sent = format!("/{}", choices.text(&PATH_PARTS));
@@ -270,6 +300,9 @@ fn matching() {
             let mut headers = HeaderMap::new();
             for _ in 0..choices.number(3) {
                 headers.append(HeaderName::from_static("x"), HeaderValue::from_static(choices.one(&["1", "2", "12"])));
+            }
+            if choices.number(3) == 1 {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(choices.one(&["application/grpc", "application/grpc+x"])));
             }
             let view = RequestView {
                 listener: choices.one(&["public", "inner", "other"]),
@@ -281,8 +314,8 @@ fn matching() {
             };
             let found = snapshot.find(&view);
             let told = snapshot.explain(&view).outcome;
-            let place = found.as_ref().map(|m| (m.rule.route.as_str(), m.rule.rule_index, m.match_index));
-            let told = told.as_ref().map(|c| (c.route.as_str(), c.rule, c.match_index));
+            let place = found.as_ref().map(|m| (m.rule.kind().as_str(), m.rule.route.as_str(), m.rule.rule_index, m.match_index));
+            let told = told.as_ref().map(|c| (c.kind, c.route.as_str(), c.rule, c.match_index));
             assert_eq!(place, told, "{documents:#?} {path}");
         }
     });

@@ -12,7 +12,7 @@
 //!
 //! A match is `exact|template|regex|prefix PATH [METHOD] [NAME:VALUE]... [?NAME=VALUE]...` (a value `~TEXT` is a regular
 //! expression), a call `SERVICE/METHOD [NAME:VALUE]...`, where `*` stands
-//! for any service or method. `grpc` lines are read by the parser of documents.
+//! for any service or method; `~` before it makes both regular expressions. `grpc` lines are read by the parser of documents.
 
 use http::{HeaderMap, Method};
 use serde_json::json;
@@ -110,16 +110,23 @@ fn parse_route(text: &str, is_grpc: bool) -> TestRoute {
 
 fn parse_call(text: &str) -> RouteMatch {
     let mut words = text.split_whitespace();
-    let (service, method) = words.next().unwrap().split_once('/').expect("a call has a slash");
+    let call = words.next().unwrap();
+    let (kind, call) = call.strip_prefix('~').map_or(("Exact", call), |call| ("RegularExpression", call));
+    let (service, method) = call.split_once('/').expect("a call has a slash");
     let mut names = serde_json::Map::new();
     for (field, name) in [("service", service), ("method", method)] {
         if name != "*" {
             names.insert(field.to_owned(), name.into());
         }
     }
-    let headers = words.map(|word| word.split_once(':').map(|(name, value)| json!({"name": name, "value": value})));
+    let headers = words.map(|word| {
+        let (name, value) = word.split_once(':')?;
+        let (kind, value) = value.strip_prefix('~').map_or(("Exact", value), |text| ("RegularExpression", text));
+        Some(json!({"type": kind, "name": name, "value": value}))
+    });
     let mut found = json!({"headers": headers.collect::<Option<Vec<_>>>().expect("NAME:VALUE")});
     if !names.is_empty() {
+        names.insert("type".to_owned(), kind.into());
         found["method"] = names.into();
     }
     let parsed = parse_grpc_route(&json!({"rules": [{"matches": [found]}]})).expect("a good gRPC match");
