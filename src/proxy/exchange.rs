@@ -4,42 +4,36 @@
 //! 2. *park*: wait for the revision that the request asks for;
 //! 3. *match*: load the table once; revision, rule and service all come from this load;
 //! 4. *prepare*: what the backend will see: fields, path, host;
-//! 5. *forward*: choose service and endpoint, send, and send again once where that is safe;
+//! 5. *forward*: choose service and endpoint, send, and send again where that is safe (`forward`);
 //! 6. *answer*: what the client will see.
 //!
 //! Bodies stream on beside this, in both directions, one frame at a time; [`ResponseBody`] ends the exchange.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
 use super::connection::ClientConnection;
 use super::fault::Fault;
+use super::forward::{choose_service, forward};
 use super::tally::Tally;
 use super::{filter, headers, rewrite};
 use crate::model::spec::RequestRedirect;
-use crate::model::{MethodRefusal, Name, path};
-use crate::table::{Matched, RequestView, Service};
-use crate::upstream::balance::choose;
-use crate::upstream::{BodyProgress, BodyState, Endpoint, Lease, RequestBody, SendError, SendFailure};
+use crate::model::{MethodRefusal, path};
+use crate::table::{Matched, RequestView};
+use crate::upstream::{Lease, RequestBody};
 
 /// Bytes of a request's target at most.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// Tries at most, where no retry stanza says otherwise.
-const TRIES_MAX: u32 = 2;
 
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(
@@ -105,8 +99,9 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
     let takes_trailers = headers::takes_trailers(&head);
     prepare(connection, &mut head, &admitted, &matched)?;
 
+    let service = choose_service(connection, &matched)?;
     let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
-    let (response, lease, deadline) = forward(connection, &matched, request, tally).await?;
+    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &service, request, tally).await?;
 
     Ok(answer(&matched, response, lease, deadline, takes_trailers))
 }
@@ -261,155 +256,6 @@ fn target(uri: &Uri, new_path: Option<Cow<'_, str>>) -> Result<Uri, Fault> {
         (Some(path), Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")).map_err(invalid)?,
     };
     Ok(Uri::from(path_and_query))
-}
-
-// ---- forward
-
-type Forwarded = (Response<Incoming>, Lease, Option<Instant>);
-
-async fn forward(
-    connection: &Rc<ClientConnection>,
-    matched: &Matched,
-    request: Request<RequestBody>,
-    tally: &mut Tally,
-) -> Result<Forwarded, Fault> {
-    let service = choose_service(connection, matched)?;
-    tally.note_service(&service);
-    let name = &service.id.name;
-    let timeouts = matched.rule.rule.timeouts;
-    let total = timeouts.request.map(|timeout| tally.started() + timeout);
-    let progress = request.body().progress();
-    let mut request = request;
-    let mut failed: Option<Rc<Endpoint>> = None;
-    for attempt in 1..=TRIES_MAX {
-        let endpoint = connection.worker().upstreams.endpoint(&service, failed.as_ref());
-        let endpoint = endpoint.ok_or_else(|| Fault::no_endpoint(name))?;
-        tally.note_try(endpoint.address());
-        let asked = Instant::now();
-        let deadline = earlier(total, timeouts.backend_request.map(|timeout| asked + timeout));
-        let tried = within(connection, deadline, send(connection, &service, &endpoint, request, attempt > 1)).await;
-        let failure = match tried {
-            Some(Ok((response, lease))) => {
-                tally.note_upstream(asked);
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    return Err(Fault::unexpected_upgrade(name));
-                }
-                return Ok((response, lease, deadline));
-            }
-            Some(Err(failure)) => failure,
-            None => return Err(late_fault(progress.as_deref(), total, name)),
-        };
-        if let Some(fault) = body_fault(progress.as_deref()) {
-            return Err(fault);
-        }
-        tracing::debug!(service = %name, error = &failure.failure as &dyn std::error::Error, attempt, "try failed");
-        match failure.unsent {
-            Some(unsent) if attempt < TRIES_MAX => request = *unsent,
-            _ => return Err(Fault::upstream(name, &failure.failure)),
-        }
-        failed = Some(endpoint);
-    }
-    Err(Fault::no_endpoint(name))
-}
-
-/// The service whose share this request falls into, by the services of the snapshot that it was matched by.
-fn choose_service(connection: &ClientConnection, matched: &Matched) -> Result<Arc<Service>, Fault> {
-    let references = &matched.rule.rule.backend_refs;
-    let index = match references.as_slice() {
-        [only] if only.weight > 0 => Some(0),
-        _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
-    };
-    let Some(index) = index else {
-        let reason = if references.is_empty() { "the rule has no backends" } else { "no backend has a weight" };
-        return Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route)));
-    };
-    let name = &references[index].name;
-    matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))
-}
-
-/// One try. An error gives the request back where sending it again is safe: no byte of it went out, or the other side closed a reused
-/// connection before a byte of an answer, and the method is idempotent (RFC 9110 9.2.2) and there is no body.
-async fn send(
-    connection: &ClientConnection,
-    service: &Service,
-    endpoint: &Rc<Endpoint>,
-    request: Request<RequestBody>,
-    fresh: bool,
-) -> Result<(Response<Incoming>, Lease), SendError> {
-    let upstream = match endpoint.connection(service.spec.connect_timeout, fresh).await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            count_connect(connection, service, "failed");
-            return Err(SendError { unsent: Some(Box::new(request)), ..error });
-        }
-    };
-    if !upstream.is_reused() {
-        count_connect(connection, service, "opened");
-    }
-    let copy = (upstream.is_reused() && request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty))
-        .then(|| copy_of(&request));
-    let sent = upstream.send(endpoint, request).await;
-    sent.map_err(|error| match (error.unsent, *error.failure) {
-        (None, failure @ SendFailure::Terminated { .. }) => SendError { failure: Box::new(failure), unsent: copy.map(Box::new) },
-        (unsent, failure) => SendError { failure: Box::new(failure), unsent },
-    })
-}
-
-fn count_connect(connection: &ClientConnection, service: &Service, result: &str) {
-    let family = &connection.worker().metrics.upstream_connects;
-    family.with_label_values(&[service.id.name.as_str(), result]).inc();
-}
-
-fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// What the client did to its own request, if that is why a try failed.
-fn body_fault(progress: Option<&BodyProgress>) -> Option<Fault> {
-    match progress?.state() {
-        BodyState::TooLarge => Some(Fault::body_too_large()),
-        BodyState::Broken => Some(Fault::body_broken()),
-        BodyState::Unstarted | BodyState::Started | BodyState::Awaited | BodyState::Complete => None,
-    }
-}
-
-/// Whose fault it is that there is no answer in time: not the service's where the client still owes part of its request.
-fn late_fault(progress: Option<&BodyProgress>, total: Option<Instant>, name: &Name) -> Fault {
-    if let Some(fault) = body_fault(progress) {
-        return fault;
-    }
-    let is_awaited = progress.is_some_and(|progress| progress.state() == BodyState::Awaited);
-    match total.is_some_and(|total| Instant::now() >= total) {
-        _ if !is_awaited => Fault::no_answer_in_time(name),
-        true => Fault::request_incomplete("the request did not complete within timeouts.request"),
-        false => Fault::request_incomplete("the request's body did not come in time"),
-    }
-}
-
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
-/// `future`'s output, or `None` once the deadline passed or the connection stood still for too long. A timer is armed only for a
-/// deadline of the rule's own.
-async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let unless_stalled = poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if connection.is_stalled() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    match deadline {
-        None => unless_stalled.await,
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), unless_stalled).await.unwrap_or(None),
-    }
 }
 
 // ---- answer

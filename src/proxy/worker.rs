@@ -211,6 +211,11 @@ impl Worker {
         self.random.borrow_mut().u128(..)
     }
 
+    /// 64 random bits, for a wait.
+    pub(super) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
     /// Puts a connection under the worker's clock; gives what [`Worker::remove`] takes.
     pub(super) fn add(&self, connection: Rc<ClientConnection>) -> u64 {
         let id = self.next_id.get();

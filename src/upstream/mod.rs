@@ -15,9 +15,11 @@ pub mod balance;
 mod body;
 mod error;
 mod pool;
+mod replay;
 mod service;
 
-pub use body::{BodyError, BodyProgress, BodyState, RequestBody};
+pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
 pub use pool::{Connection, Endpoint, Lease};
+pub use replay::Replay;
 pub use service::Upstreams;

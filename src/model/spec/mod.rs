@@ -14,6 +14,6 @@ pub use duration::*;
 pub use parse::{FieldError, Parsed, canonical, parse_route, parse_service};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
-    RedirectScheme, RequestRedirect, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite,
+    RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};

@@ -32,6 +32,8 @@ pub struct Rule {
     pub backend_refs: Vec<BackendRef>,
     /// Deadlines of this rule.
     pub timeouts: Timeouts,
+    /// When a request is sent again. Boxed: few rules have one.
+    pub retry: Option<Box<Retry>>,
 }
 
 /// All conditions must hold.
@@ -176,4 +178,15 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One try; at most `request`, where that is set.
     pub backend_request: Option<Duration>,
+}
+
+/// When a request is sent again (Gateway API `HTTPRouteRetry`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses of a backend's answer, 400 to 599, for which the request is sent again whatever its method.
+    pub codes: Vec<StatusCode>,
+    /// Re-tries at most, beside the first try; at least 1, which is the default.
+    pub attempts: u32,
+    /// The least wait before a re-try; default 25 ms.
+    pub backoff: Duration,
 }

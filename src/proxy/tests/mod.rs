@@ -6,4 +6,5 @@ mod faults;
 mod gateway;
 mod inputs;
 mod publishing;
+mod retries;
 mod routing;

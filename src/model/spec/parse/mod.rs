@@ -9,6 +9,7 @@ mod filters;
 mod host;
 mod matches;
 mod report;
+mod retry;
 mod rewrite;
 mod route;
 mod service;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, Object, Pointer};
 use super::report::Report;
-use super::{filters, host, matches};
+use super::{filters, host, matches, retry};
 use crate::model::Name;
 use crate::model::spec::duration::parse_duration;
 use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, Timeouts};
@@ -63,8 +63,8 @@ fn distinct(fields: Vec<Cursor<'_>>, report: &mut Report, read: impl Fn(&str) ->
 }
 
 fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rule> {
-    let served = ["name", "matches", "filters", "backendRefs", "timeouts"];
-    let object = cursor.object(&served, &["retry", "sessionPersistence"], report)?;
+    let served = ["name", "matches", "filters", "backendRefs", "timeouts", "retry"];
+    let object = cursor.object(&served, &["sessionPersistence"], report)?;
     let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
     let matches = rule_matches(&object, seen, report);
     let filters = filters::filters(&object, matches.as_deref(), report);
@@ -81,7 +81,11 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         report.warn(cursor.path(), "every backendRef has weight 0: the rule answers 500");
     }
     let timeouts = object.get("timeouts").map_or_else(|| Some(Timeouts::default()), |field| timeouts(&field, report));
-    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts? })
+    let retry = match object.get("retry") {
+        Some(field) => Some(Box::new(retry::retry(&field, report)?)),
+        None => None,
+    };
+    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts?, retry })
 }
 
 fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Tables: documents, and the faults or the specs that they give.
 
+mod retry;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -83,7 +85,6 @@ fn faults_of_the_frame_are_named() {
         (json!({"rules": [{}], "hostname": "a"}), vec![("/hostname", "did you mean \"hostnames\"?")]),
         (json!({"rules": [{"matchs": [], "backendRefs": backend}]}), vec![("/rules/0/matchs", "did you mean \"matches\"?")]),
         (json!({"rules": [{"a/b~c": 1}]}), vec![("/rules/0/a~1b~0c", "unknown field \"a/b~c\"")]),
-        (with_rule(json!({"retry": {}})), vec![("/rules/0/retry", "not supported yet")]),
         (with_rule(json!({"sessionPersistence": {}})), vec![("/rules/0/sessionPersistence", "not supported yet")]),
         (with_rule(json!({"name": "A"})), vec![("/rules/0/name", "a-z 0-9")]),
         (with_rule(json!({"name": ""})), vec![("/rules/0/name", "empty")]),
