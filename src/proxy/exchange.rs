@@ -3,8 +3,8 @@
 //! 1. *admit*: refuse what cannot be understood in one way only;
 //! 2. *park*: wait for the revision that the request asks for;
 //! 3. *match*: load the table once; revision, rule and service all come from this load;
-//! 4. *prepare*: what the backend will see: fields, path, host;
-//! 5. *forward*: choose service and endpoint, send, and send again where that is safe (`forward`);
+//! 4. *prepare*: choose the backend, and make what it will see: fields, path, host;
+//! 5. *forward*: choose an endpoint, send, and send again where that is safe (`forward`);
 //! 6. *answer*: what the client will see.
 //!
 //! Bodies stream on beside this, in both directions, one frame at a time; [`ResponseBody`] ends the exchange.
@@ -24,10 +24,10 @@ use super::authority::{Authority, authority};
 use super::body::ResponseBody;
 use super::connection::ClientConnection;
 use super::fault::Fault;
-use super::forward::{choose_service, forward};
+use super::forward::{Backend, choose_backend, forward};
 use super::tally::Tally;
 use super::{filter, headers, rewrite};
-use crate::model::spec::RequestRedirect;
+use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView};
 use crate::upstream::{Lease, RequestBody};
@@ -91,19 +91,20 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
     }
 
     let matched = find_rule(connection, &head, &admitted, tally)?;
-    if let Some(redirect) = filter::redirect(&matched.rule.rule) {
+    if let Some(redirect) = filter::redirect(&matched.rule.rule.filters) {
         return redirected(connection, &head, &admitted, &matched, redirect);
     }
 
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
     let takes_trailers = headers::takes_trailers(&head);
-    prepare(connection, &mut head, &admitted, &matched)?;
+    let backend = choose_backend(connection, &matched)?;
+    prepare(connection, &mut head, &admitted, &matched, &backend)?;
 
-    let service = choose_service(connection, &matched)?;
     let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
-    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &service, request, tally).await?;
+    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, tally).await?;
 
-    Ok(answer(&matched, response, lease, deadline, takes_trailers))
+    let filters = [&matched.rule.rule.filters, backend.filters];
+    Ok(answer(filters, response, lease, deadline, takes_trailers))
 }
 
 // ---- admit
@@ -209,42 +210,48 @@ fn redirected(
     let mut response = Response::new(());
     *response.status_mut() = redirect.status_code;
     response.headers_mut().insert(LOCATION, location);
-    filter::modify_response(&matched.rule.rule, response.headers_mut());
+    filter::modify_response(&matched.rule.rule.filters, response.headers_mut());
     Ok(Answer { head: response, content: Content::Whole(Bytes::new()) })
 }
 
 // ---- prepare
 
 /// Turns the client's head into the backend's. What the gateway sets comes after what a client's `Connection` may remove; the
-/// rule's filters come last, for they are the operator's word.
+/// filters of the rule and of the backend come last, for they are the operator's word.
 fn prepare(
     connection: &ClientConnection,
     head: &mut request::Parts,
     admitted: &Admitted,
     matched: &Matched,
+    backend: &Backend<'_>,
 ) -> Result<(), Fault> {
-    let rule = &matched.rule.rule;
     headers::remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
     let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
-    let rewrite = filter::url_rewrite(rule);
-    if let Some(hostname) = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()) {
-        let value = HeaderValue::from_str(hostname).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
-        head.headers.insert(HOST, value);
-    }
-    filter::modify_request(rule, &mut head.headers);
-    let modifier = rewrite.and_then(|rewrite| rewrite.path.as_ref());
-    let new_path = match modifier {
-        Some(modifier) => {
-            let prefix = &matched.route_match().path.value;
-            Some(rewrite::modified_path(modifier, admitted.path(&head.uri), prefix, &matched.captures))
-        }
-        None => admitted.path.as_deref().map(Cow::Borrowed),
-    };
-    head.uri = target(&head.uri, new_path)?;
+    let path = admitted.path(&head.uri);
+    let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;
+    let by_backend = apply(backend.filters, &mut head.headers, path, matched)?;
+    head.uri = target(&head.uri, by_backend.or(by_rule).or(admitted.path.as_deref().map(Cow::Borrowed)))?;
     head.version = Version::HTTP_11;
     Ok(())
+}
+
+/// Applies filters to the fields of a request; gives the new path where there is one.
+fn apply<'a>(
+    filters: &'a [Filter],
+    headers: &mut HeaderMap,
+    path: &str,
+    matched: &Matched,
+) -> Result<Option<Cow<'a, str>>, Fault> {
+    let rewrite = filter::url_rewrite(filters);
+    if let Some(hostname) = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()) {
+        let value = HeaderValue::from_str(hostname).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
+        headers.insert(HOST, value);
+    }
+    filter::modify_request(filters, headers);
+    let modifier = rewrite.and_then(|rewrite| rewrite.path.as_ref());
+    Ok(modifier.map(|modifier| rewrite::modified_path(modifier, path, &matched.route_match().path.value, &matched.captures)))
 }
 
 /// The origin form that is sent on. The query stays as it came.
@@ -262,7 +269,7 @@ fn target(uri: &Uri, new_path: Option<Cow<'_, str>>) -> Result<Uri, Fault> {
 
 /// Turns the backend's head into the client's; its fields are moved, not copied.
 fn answer(
-    matched: &Matched,
+    filters: [&[Filter]; 2],
     response: Response<Incoming>,
     lease: Lease,
     deadline: Option<Instant>,
@@ -275,7 +282,7 @@ fn answer(
     }
     headers::remove_hop_by_hop(&mut head.headers);
     headers::extend_via(&mut head.headers);
-    filter::modify_response(&matched.rule.rule, &mut head.headers);
+    filters.into_iter().for_each(|filters| filter::modify_response(filters, &mut head.headers));
     head.version = Version::HTTP_11;
     // What hyper's client noted of this message (a reason phrase) is not the client's concern.
     head.extensions.clear();

@@ -1,4 +1,4 @@
-//! The fifth phase of an exchange: which service, which endpoint, and one try after another until there is an answer.
+//! Which backend a request goes to, and the fifth phase of an exchange: which endpoint, one try after another until there is an answer.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -16,24 +16,32 @@ use super::retry::{Next, Remains, Retries};
 use super::tally::Tally;
 use super::worker::Worker;
 use crate::model::Name;
-use crate::model::spec::Rule;
+use crate::model::spec::{BackendRef, Filter, Rule};
 use crate::table::{Matched, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, RequestBody, SendFailure};
 
-/// The service whose share this request falls into, by the services of the snapshot that it was matched by.
-pub(super) fn choose_service(connection: &ClientConnection, matched: &Matched) -> Result<Arc<Service>, Fault> {
+/// Where a request goes.
+pub(super) struct Backend<'a> {
+    /// By the services of the snapshot that the request was matched by.
+    pub(super) service: Arc<Service>,
+    /// The filters of this share alone.
+    pub(super) filters: &'a [Filter],
+}
+
+/// The backend whose share this request falls into.
+pub(super) fn choose_backend<'a>(connection: &ClientConnection, matched: &'a Matched) -> Result<Backend<'a>, Fault> {
     let references = &matched.rule.rule.backend_refs;
     let index = match references.as_slice() {
         [only] if only.weight > 0 => Some(0),
         _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
     };
-    let Some(index) = index else {
+    let Some(BackendRef { name, filters, .. }) = index.map(|index| &references[index]) else {
         let reason = if references.is_empty() { "the rule has no backends" } else { "no backend has a weight" };
         return Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route)));
     };
-    let name = &references[index].name;
-    matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))
+    let service = matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))?;
+    Ok(Backend { service, filters })
 }
 
 /// The head of an answer, the connection that its body comes over, and until when it may come.

@@ -169,6 +169,9 @@ pub struct BackendRef {
     pub name: Name,
     /// 0 to 1,000,000, default 1; the share is weight by sum, 0 gets nothing.
     pub weight: u32,
+    /// Run after the rule's, for the requests of this share alone. Header modifiers and rewrites; what a rewrite sets here counts
+    /// instead of what the rule's sets.
+    pub filters: Vec<Filter>,
 }
 
 /// Deadlines; `None` is disabled.

@@ -1,4 +1,4 @@
-//! The filters of a rule.
+//! The filters of a rule and of its backends.
 
 use http::{HeaderName, HeaderValue as FieldValue, StatusCode};
 
@@ -10,7 +10,7 @@ use crate::model::spec::route::{
     Filter, HeaderModifier, HeaderValue, PathModifier, RedirectScheme, RequestRedirect, RouteMatch, UrlRewrite,
 };
 
-/// Filters of one rule, and names of one list of a header modifier, at most.
+/// Filters of one list, and names of one list of a header modifier, at most.
 const ENTRIES_MAX: usize = 16;
 
 const NAME_BYTES_MAX: usize = 256;
@@ -45,16 +45,39 @@ const TYPES: [(&str, FilterType, &str); 4] = [
     ("URLRewrite", FilterType::UrlRewrite, "urlRewrite"),
 ];
 
+/// Types that change the request or the answer of one backend. All others concern the rule as a whole.
+const OF_BACKENDS: [FilterType; 3] =
+    [FilterType::RequestHeaderModifier, FilterType::ResponseHeaderModifier, FilterType::UrlRewrite];
+
 /// A rule's filters in list order. `matches` are the rule's, or nothing where one could not be read.
-pub(super) fn filters(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
+pub(super) fn of_rule(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
+    filters(rule, matches, None, report)
+}
+
+/// The filters of a `backendRef` (Gateway API `HTTPBackendRef.filters`) in list order.
+pub(super) fn of_backend(backend: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
+    filters(backend, matches, Some(&OF_BACKENDS), report)
+}
+
+/// The filters of `owner`; where `allowed` lists types, only of those.
+fn filters(
+    owner: &Object<'_>,
+    matches: Option<&[RouteMatch]>,
+    allowed: Option<&[FilterType]>,
+    report: &mut Report,
+) -> Vec<Filter> {
     let mut seen: Vec<(FilterType, Pointer)> = Vec::new();
     let mut filters = Vec::new();
-    for cursor in rule.list("filters", ENTRIES_MAX, report) {
+    for cursor in owner.list("filters", ENTRIES_MAX, report) {
         let Some((filter_type, settings)) = settings_of(&cursor, report) else { continue };
+        if allowed.is_some_and(|allowed| !allowed.contains(&filter_type)) {
+            cursor.fail(report, "this type concerns the whole rule: move it to the filters of the rule");
+            continue;
+        }
         for (other, path) in &seen {
             let pair = [*other, filter_type];
             if *other == filter_type {
-                cursor.fail(report, format!("a rule has each filter type once; {path} is of this type"));
+                cursor.fail(report, format!("a list of filters has each type once; {path} is of this type"));
             } else if pair.contains(&FilterType::RequestRedirect) && pair.contains(&FilterType::UrlRewrite) {
                 cursor.fail(report, format!("RequestRedirect and URLRewrite exclude each other; {path} is the other"));
             }

@@ -67,7 +67,7 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     let object = cursor.object(&served, &["sessionPersistence"], report)?;
     let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
     let matches = rule_matches(&object, seen, report);
-    let filters = filters::filters(&object, matches.as_deref(), report);
+    let filters = filters::of_rule(&object, matches.as_deref(), report);
     let backends = object.list("backendRefs", BACKEND_REFS_MAX, report);
     let is_redirect = filters.iter().any(|filter| matches!(filter, Filter::RequestRedirect(_)));
     if let (true, Some(_), Some(field)) = (is_redirect, backends.first(), object.get("backendRefs")) {
@@ -76,7 +76,8 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     if backends.is_empty() && !is_redirect {
         report.warn(cursor.path(), "the rule has neither backendRefs nor a redirect: it answers 500");
     }
-    let backend_refs: Vec<BackendRef> = backends.iter().filter_map(|field| backend_ref(field, report)).collect();
+    let backend_refs: Vec<BackendRef> =
+        backends.iter().filter_map(|field| backend_ref(field, matches.as_deref(), report)).collect();
     if !backend_refs.is_empty() && backend_refs.iter().all(|backend| backend.weight == 0) {
         report.warn(cursor.path(), "every backendRef has weight 0: the rule answers 500");
     }
@@ -131,12 +132,13 @@ fn refuse_duplicate(found: &RouteMatch, path: Pointer, seen: &mut Seen, report: 
     }
 }
 
-fn backend_ref(cursor: &Cursor<'_>, report: &mut Report) -> Option<BackendRef> {
-    let object = cursor.object(&["name", "weight"], &["filters"], report)?;
+fn backend_ref(cursor: &Cursor<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Option<BackendRef> {
+    let object = cursor.object(&["name", "weight", "filters"], &[], report)?;
+    let filters = filters::of_backend(&object, matches, report);
     let weight = object.get("weight").map_or(Some(1), |field| field.integer(0..=WEIGHT_MAX, report));
     let field = object.require("name", report)?;
     let name = field.read(0..=usize::MAX, Name::new, report)?;
-    Some(BackendRef { name, weight: weight? })
+    Some(BackendRef { name, weight: weight?, filters })
 }
 
 fn timeouts(cursor: &Cursor<'_>, report: &mut Report) -> Option<Timeouts> {

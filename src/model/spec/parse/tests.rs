@@ -1,5 +1,6 @@
 //! Tables: documents, and the faults or the specs that they give.
 
+mod backends;
 mod retry;
 
 use std::time::Duration;
@@ -378,7 +379,6 @@ fn faults_of_backends_and_timeouts_are_named() {
         (json!({"name": "a", "weight": -1}), format!("{at}/weight"), "found -1"),
         (json!({"name": "a", "weight": 1.5}), format!("{at}/weight"), "found 1.5"),
         (json!({"name": "a", "wieght": 1}), format!("{at}/wieght"), "did you mean \"weight\"?"),
-        (json!({"name": "a", "filters": []}), format!("{at}/filters"), "not supported yet"),
     ];
     for (backend, path, part) in table {
         assert_bad_route(&json!({"rules": [{"backendRefs": [backend]}]}), &[(&path, part)]);
