@@ -2,7 +2,7 @@
 //!
 //! 1. *admit*: refuse what cannot be understood in one way only;
 //! 2. *park*: wait for the revision that the request asks for;
-//! 3. *match*: load the table once; revision, rule and service all come from this load;
+//! 3. *match*: load the table once; revision, rule and service all come from this load. Preflights and redirects are answered here;
 //! 4. *prepare*: choose the backend, and make what it will see: fields, path, host;
 //! 5. *forward*: choose an endpoint, send, and send again where that is safe (`forward`);
 //! 6. *answer*: what the client will see.
@@ -17,12 +17,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
 use super::connection::ClientConnection;
+use super::cors::Sharing;
 use super::fault::Fault;
 use super::forward::{Backend, choose_backend, forward};
 use super::tally::Tally;
@@ -41,7 +42,8 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut tally = Tally::begin(&connection, &request);
-    let (mut head, content) = match run(&connection, request, &mut tally).await {
+    let mut sharing = None;
+    let (mut head, content) = match run(&connection, request, &mut tally, &mut sharing).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
             tally.note_error(fault.error());
@@ -52,6 +54,10 @@ pub(super) async fn serve(
             (response, Content::Whole(body))
         }
     };
+    if let Some(sharing) = sharing {
+        // Of all answers of the rule, the gateway's own too: a page can tell its author what failed only if it may read it.
+        sharing.write(head.headers_mut());
+    }
     if connection.listener().options.debug_headers {
         head.headers_mut().insert(headers::RAFTGATE_REVISION, HeaderValue::from(tally.revision().0));
     }
@@ -75,12 +81,25 @@ struct Answer {
     content: Content,
 }
 
+impl Answer {
+    fn without_body(status: StatusCode) -> Answer {
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        Answer { head, content: Content::Whole(Bytes::new()) }
+    }
+}
+
 enum Content {
     Whole(Bytes),
     Backend { incoming: Incoming, lease: Lease, deadline: Option<Instant> },
 }
 
-async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tally: &mut Tally) -> Result<Answer, Fault> {
+async fn run(
+    connection: &Rc<ClientConnection>,
+    request: Request<Incoming>,
+    tally: &mut Tally,
+    sharing: &mut Option<Box<Sharing>>,
+) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
 
     let admitted = admit(connection, &head)?;
@@ -91,6 +110,12 @@ async fn run(connection: &Rc<ClientConnection>, request: Request<Incoming>, tall
     }
 
     let matched = find_rule(connection, &head, &admitted, tally)?;
+    if let Some(cors) = filter::cors(&matched.rule.rule.filters) {
+        let sharing = sharing.insert(Box::new(Sharing::of(cors, &head)));
+        if sharing.is_preflight() {
+            return Ok(Answer::without_body(StatusCode::NO_CONTENT));
+        }
+    }
     if let Some(redirect) = filter::redirect(&matched.rule.rule.filters) {
         return redirected(connection, &head, &admitted, &matched, redirect);
     }
@@ -207,11 +232,10 @@ fn redirected(
     let port = connection.listener().address.port();
     let location = rewrite::location(redirect, &admitted.authority.host(), port, &path, head.uri.query());
     let location = HeaderValue::try_from(location).map_err(|_| Fault::configuration("the redirect's location is not valid"))?;
-    let mut response = Response::new(());
-    *response.status_mut() = redirect.status_code;
-    response.headers_mut().insert(LOCATION, location);
-    filter::modify_response(&matched.rule.rule.filters, response.headers_mut());
-    Ok(Answer { head: response, content: Content::Whole(Bytes::new()) })
+    let mut answer = Answer::without_body(redirect.status_code);
+    answer.head.headers_mut().insert(LOCATION, location);
+    filter::modify_response(&matched.rule.rule.filters, answer.head.headers_mut());
+    Ok(answer)
 }
 
 // ---- prepare

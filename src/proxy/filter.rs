@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use crate::model::spec::{Filter, HeaderModifier, RequestRedirect, UrlRewrite};
+use crate::model::spec::{Cors, Filter, HeaderModifier, RequestRedirect, UrlRewrite};
 
 /// Applies every `RequestHeaderModifier`, in list order.
 pub(super) fn modify_request(filters: &[Filter], headers: &mut HeaderMap) {
@@ -26,6 +26,14 @@ pub(super) fn modify_response(filters: &[Filter], headers: &mut HeaderMap) {
 pub(super) fn redirect(filters: &[Filter]) -> Option<&RequestRedirect> {
     filters.iter().find_map(|filter| match filter {
         Filter::RequestRedirect(redirect) => Some(redirect),
+        _ => None,
+    })
+}
+
+/// Who may share the answers, if the rule says so.
+pub(super) fn cors(filters: &[Filter]) -> Option<&Cors> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::Cors(cors) => Some(&**cors),
         _ => None,
     })
 }

@@ -5,11 +5,13 @@
 //! serve ("not supported yet"). [`canonical`] makes the document that is logged. A node reads documents from the log with the same
 //! functions; what it cannot read it keeps and reports.
 
+mod cors;
 mod duration;
 mod parse;
 mod route;
 mod service;
 
+pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use duration::*;
 pub use parse::{FieldError, Parsed, canonical, parse_route, parse_service};
 pub use route::{

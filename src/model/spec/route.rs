@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
+use super::cors::Cors;
 use crate::model::Name;
 
 /// A route as it is served.
@@ -98,6 +99,8 @@ pub enum Filter {
     RequestRedirect(RequestRedirect),
     /// Changes what the backend sees.
     UrlRewrite(UrlRewrite),
+    /// Says which pages of other origins may read the answers. Boxed: it is large, and few rules have one.
+    Cors(Box<Cors>),
 }
 
 /// Header changes, in the order set, add, remove; a name occurs in one of them at most.

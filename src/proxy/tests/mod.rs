@@ -8,3 +8,4 @@ mod inputs;
 mod publishing;
 mod retries;
 mod routing;
+mod sharing;

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue as FieldValue, StatusCode};
 use super::cursor::{Cursor, Object, Pointer};
 use super::matches::{PATH_BYTES_MAX, header_name};
 use super::report::Report;
-use super::{host, rewrite};
+use super::{cors, host, rewrite};
 use crate::model::spec::route::{
     Filter, HeaderModifier, HeaderValue, PathModifier, RedirectScheme, RequestRedirect, RouteMatch, UrlRewrite,
 };
@@ -35,14 +35,16 @@ enum FilterType {
     ResponseHeaderModifier,
     RequestRedirect,
     UrlRewrite,
+    Cors,
 }
 
 /// Names in documents: of the type, and of the field that holds its settings.
-const TYPES: [(&str, FilterType, &str); 4] = [
+const TYPES: [(&str, FilterType, &str); 5] = [
     ("RequestHeaderModifier", FilterType::RequestHeaderModifier, "requestHeaderModifier"),
     ("ResponseHeaderModifier", FilterType::ResponseHeaderModifier, "responseHeaderModifier"),
     ("RequestRedirect", FilterType::RequestRedirect, "requestRedirect"),
     ("URLRewrite", FilterType::UrlRewrite, "urlRewrite"),
+    ("CORS", FilterType::Cors, "cors"),
 ];
 
 /// Types that change the request or the answer of one backend. All others concern the rule as a whole.
@@ -88,6 +90,7 @@ fn filters(
             FilterType::ResponseHeaderModifier => modifier(&settings, false, report).map(Filter::ResponseHeaderModifier),
             FilterType::RequestRedirect => redirect(&settings, matches, report).map(Filter::RequestRedirect),
             FilterType::UrlRewrite => url_rewrite(&settings, matches, report).map(Filter::UrlRewrite),
+            FilterType::Cors => cors::cors(&settings, report).map(Box::new).map(Filter::Cors),
         });
     }
     filters
@@ -96,12 +99,12 @@ fn filters(
 /// The filter's type and the field that belongs to it; every other field is a fault.
 fn settings_of<'a>(cursor: &Cursor<'a>, report: &mut Report) -> Option<(FilterType, Cursor<'a>)> {
     let object = cursor.object(
-        &["type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite"],
-        &["requestMirror", "cors", "policy", "externalAuth", "extensionRef"],
+        &["type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite", "cors"],
+        &["requestMirror", "policy", "externalAuth", "extensionRef"],
         report,
     )?;
     let served = TYPES.map(|(name, filter_type, field)| (name, (name, filter_type, field)));
-    let not_yet = ["RequestMirror", "CORS", "Policy", "ExternalAuth", "ExtensionRef"];
+    let not_yet = ["RequestMirror", "Policy", "ExternalAuth", "ExtensionRef"];
     let (name, filter_type, field) = object.require("type", report)?.choice(&served, &not_yet, report)?;
     for (_, _, other) in TYPES.iter().filter(|(_, _, other)| *other != field) {
         if let Some(stray) = object.get(other) {

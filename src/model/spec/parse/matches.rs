@@ -21,7 +21,8 @@ const QUERY_VALUE_BYTES_MAX: usize = 1024;
 const PATH_TYPES: [(&str, PathMatchType); 3] =
     [("Exact", PathMatchType::Exact), ("PathPrefix", PathMatchType::PathPrefix), ("PathTemplate", PathMatchType::PathTemplate)];
 
-const METHODS: [(&str, &Method); 9] = [
+/// Methods that a document can name.
+pub(super) const METHODS: [(&str, &Method); 9] = [
     ("GET", &Method::GET),
     ("HEAD", &Method::HEAD),
     ("POST", &Method::POST),

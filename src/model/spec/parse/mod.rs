@@ -4,6 +4,7 @@
 //! first fault: somebody who writes a table by hand wants all faults at once. Each reader answers `None` for what it could not read
 //! after it told the [`report`], and its caller goes on with the rest. Rules between fields are checked where all sides were read.
 
+mod cors;
 mod cursor;
 mod filters;
 mod host;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, Object, Pointer};
 use super::report::Report;
-use super::{filters, host, matches, retry};
+use super::{cors, filters, host, matches, retry};
 use crate::model::Name;
 use crate::model::spec::duration::parse_duration;
 use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, Timeouts};
@@ -86,7 +86,9 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         Some(field) => Some(Box::new(retry::retry(&field, report)?)),
         None => None,
     };
-    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts?, retry })
+    let rule = Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts?, retry };
+    cors::check_rule(&rule, cursor.path(), report);
+    Some(rule)
 }
 
 fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Tables: documents, and the faults or the specs that they give.
 
 mod backends;
+mod cors;
 mod retry;
 
 use std::time::Duration;
@@ -278,7 +279,6 @@ fn faults_of_filters_are_named() {
     ];
     for (filter_type, field) in [
         ("RequestMirror", "requestMirror"),
-        ("CORS", "cors"),
         ("Policy", "policy"),
         ("ExternalAuth", "externalAuth"),
         ("ExtensionRef", "extensionRef"),
