@@ -20,6 +20,16 @@ pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 5] = [
     ("Discovery", "discoveries"),
 ];
 
+/// A service that a document names.
+#[derive(Debug)]
+struct Named {
+    /// From where.
+    place: String,
+    service: Name,
+    /// What becomes of the requests while it does not exist.
+    meanwhile: &'static str,
+}
+
 /// A spec that may be proposed.
 #[derive(Debug)]
 pub(crate) struct Document {
@@ -27,8 +37,8 @@ pub(crate) struct Document {
     pub(crate) bytes: Bytes,
     /// What its author should know all the same.
     warnings: Vec<String>,
-    /// The services that it refers to, and from where.
-    references: Vec<(String, Name)>,
+    /// The services that it refers to.
+    references: Vec<Named>,
     /// The listeners that it is bound to.
     listeners: Vec<String>,
 }
@@ -38,11 +48,16 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
     let (warnings, references, listeners) = match kind {
         Kind::Route => {
             let parsed = parse_route(spec).map_err(|errors| under(pointer, errors))?;
-            let references = parsed.spec.rules.iter().enumerate().flat_map(|(rule, content)| {
-                let places = content.backend_refs.iter().enumerate();
-                places.map(move |(place, backend)| (format!("{pointer}/rules/{rule}/backendRefs/{place}"), backend.name.clone()))
+            let references = parsed.spec.references().map(|reference| Named {
+                place: format!("{pointer}{}", reference.pointer),
+                service: reference.service.clone(),
+                meanwhile: match reference.is_mirror {
+                    true => "nothing is mirrored to it until it does",
+                    false => "its share is answered with 500 until it does",
+                },
             });
-            (parsed.warnings, references.collect(), parsed.spec.listeners)
+            let references = references.collect();
+            (parsed.warnings, references, parsed.spec.listeners)
         }
         Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new(), Vec::new()),
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
@@ -66,7 +81,7 @@ pub(crate) struct Draft {
     operations: Vec<Operation>,
     errors: Vec<FieldError>,
     warnings: Vec<String>,
-    references: Vec<(String, Name)>,
+    references: Vec<Named>,
     bindings: Vec<(String, String)>,
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
@@ -80,7 +95,7 @@ pub(crate) struct Content {
     pub(crate) operations: Vec<Operation>,
     /// Of the documents themselves.
     warnings: Vec<String>,
-    references: Vec<(String, Name)>,
+    references: Vec<Named>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
 }
@@ -106,7 +121,7 @@ impl Draft {
                 }
                 self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
                 let references = document.references.into_iter();
-                self.references.extend(references.map(|(path, service)| (format!("{key}: {path}"), service)));
+                self.references.extend(references.map(|named| Named { place: format!("{key}: {}", named.place), ..named }));
                 let listeners = document.listeners.into_iter();
                 self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
                 self.operations.push(Operation::Put { key, spec: document.bytes });
@@ -154,9 +169,9 @@ impl Content {
             let key = ResourceKey::new(Kind::Service, name.clone());
             made.contains(name) || (state.get(&key).is_some() && !gone.contains(name))
         };
-        let dangling = self.references.iter().filter(|(_, name)| !exists(name));
-        let dangling = dangling.map(|(place, name)| {
-            format!("{place}: service {:?} does not exist; its share is answered with 500 until it does", name.as_str())
+        let dangling = self.references.iter().filter(|named| !exists(&named.service));
+        let dangling = dangling.map(|Named { place, service, meanwhile }| {
+            format!("{place}: service {:?} does not exist; {meanwhile}", service.as_str())
         });
         let is_here = |name: &str| listeners.iter().any(|listener| listener.name == name);
         let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name)).map(|(place, name)| {

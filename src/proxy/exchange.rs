@@ -3,7 +3,7 @@
 //! 1. *admit*: refuse what cannot be understood in one way only;
 //! 2. *park*: wait for the revision that the request asks for;
 //! 3. *match*: load the table once; revision, rule and service all come from this load. Preflights and redirects are answered here;
-//! 4. *prepare*: choose the backend, and make what it will see: fields, path, host;
+//! 4. *prepare*: choose the backend, and make what it and the mirrors will see: fields, path, host;
 //! 5. *forward*: choose an endpoint, send, and send again where that is safe (`forward`);
 //! 6. *answer*: what the client will see.
 //!
@@ -27,7 +27,7 @@ use super::cors::Sharing;
 use super::fault::Fault;
 use super::forward::{Backend, choose_backend, forward};
 use super::tally::Tally;
-use super::{filter, headers, rewrite};
+use super::{filter, headers, mirror, rewrite};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView};
@@ -123,9 +123,12 @@ async fn run(
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
     let takes_trailers = headers::takes_trailers(&head);
     let backend = choose_backend(connection, &matched)?;
-    prepare(connection, &mut head, &admitted, &matched, &backend)?;
+    let target = prepare(connection, &mut head, &admitted, &matched)?;
+    let mut body = RequestBody::new(body, connection.listener().options.body_bytes_max);
+    mirror::send_copies(connection.worker(), &matched, &head, &mut body);
+    prepare_for(&backend, &mut head, &admitted, &matched, &target)?;
 
-    let request = Request::from_parts(head, RequestBody::new(body, connection.listener().options.body_bytes_max));
+    let request = Request::from_parts(head, body);
     let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, tally).await?;
 
     let filters = [&matched.rule.rule.filters, backend.filters];
@@ -241,23 +244,35 @@ fn redirected(
 // ---- prepare
 
 /// Turns the client's head into the backend's. What the gateway sets comes after what a client's `Connection` may remove; the
-/// filters of the rule and of the backend come last, for they are the operator's word.
+/// rule's filters come last, for they are the operator's word. Gives the client's target.
 fn prepare(
     connection: &ClientConnection,
     head: &mut request::Parts,
     admitted: &Admitted,
     matched: &Matched,
-    backend: &Backend<'_>,
-) -> Result<(), Fault> {
+) -> Result<Uri, Fault> {
     headers::remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
     let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
     let path = admitted.path(&head.uri);
     let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;
-    let by_backend = apply(backend.filters, &mut head.headers, path, matched)?;
-    head.uri = target(&head.uri, by_backend.or(by_rule).or(admitted.path.as_deref().map(Cow::Borrowed)))?;
+    let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;
     head.version = Version::HTTP_11;
+    Ok(std::mem::replace(&mut head.uri, sent_on))
+}
+
+/// Runs the filters of the backend alone, after the rule's. `client_target` is what the client asked for.
+fn prepare_for(
+    backend: &Backend<'_>,
+    head: &mut request::Parts,
+    admitted: &Admitted,
+    matched: &Matched,
+    client_target: &Uri,
+) -> Result<(), Fault> {
+    if let Some(path) = apply(backend.filters, &mut head.headers, admitted.path(client_target), matched)? {
+        head.uri = target(client_target, Some(path))?;
+    }
     Ok(())
 }
 

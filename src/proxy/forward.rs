@@ -14,9 +14,9 @@ use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::retry::{Next, Remains, Retries};
 use super::tally::Tally;
-use super::worker::Worker;
 use crate::model::Name;
 use crate::model::spec::{BackendRef, Filter, Rule};
+use crate::observe::CounterVec;
 use crate::table::{Matched, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, RequestBody, SendFailure};
@@ -108,7 +108,8 @@ impl Tries<'_> {
         let progress = request.body().progress();
         let asked = Instant::now();
         let deadline = earlier(self.total, self.rule.timeouts.backend_request.map(|timeout| asked + timeout));
-        let opening = open(self.connection.worker(), self.service, endpoint, is_fresh);
+        let connects = &self.connection.worker().metrics.upstream_connects;
+        let opening = open(connects, self.service, endpoint, is_fresh);
         let upstream = match within(self.connection, deadline, opening).await {
             Some(Ok(upstream)) => upstream,
             Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::unsent(request)),
@@ -178,12 +179,12 @@ impl Tries<'_> {
 
 /// A connection to `endpoint`, counted if it is a new one.
 pub(super) async fn open(
-    worker: &Worker,
+    connects: &CounterVec,
     service: &Service,
     endpoint: &Endpoint,
     is_fresh: bool,
 ) -> Result<Connection, SendFailure> {
-    let count = |result| worker.metrics.upstream_connects.with_label_values(&[service.id.name.as_str(), result]).inc();
+    let count = |result| connects.with_label_values(&[service.id.name.as_str(), result]).inc();
     let opened = endpoint.connection(service.spec.connect_timeout, is_fresh).await;
     match &opened {
         Ok(upstream) if upstream.is_reused() => {}
@@ -198,7 +199,7 @@ fn body_fault(progress: Option<&BodyProgress>) -> Option<Fault> {
     match progress?.state() {
         BodyState::TooLarge => Some(Fault::body_too_large()),
         BodyState::Broken => Some(Fault::body_broken()),
-        BodyState::Unstarted | BodyState::Started | BodyState::Awaited | BodyState::Complete => None,
+        BodyState::Unstarted | BodyState::Started | BodyState::Awaited | BodyState::Complete | BodyState::Lagged => None,
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::connection::ClientConnection;
 use super::counters::Counters;
 use super::listener::{BoundListener, Listener, accept_all};
+use super::mirror::Mirrors;
 use super::park::Parking;
 use crate::observe::{AccessLog, Metrics};
 use crate::table::Live;
@@ -158,6 +159,7 @@ pub(super) struct Worker {
     pub(super) counters: Counters,
     pub(super) access_log: Option<AccessLog>,
     pub(super) parking: Parking,
+    pub(super) mirrors: Mirrors,
     points: RefCell<Points>,
     random: RefCell<fastrand::Rng>,
     now: Cell<Instant>,
@@ -171,6 +173,7 @@ impl Worker {
         Worker {
             counters: Counters::new(&metrics),
             parking: Parking::new(&live),
+            mirrors: Mirrors::default(),
             live,
             upstreams: Upstreams::new(),
             metrics,

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::replay::{KEPT_BYTES_MAX, Replay};
+use super::tap::{BodyCopy, CopyWatch, Tap, tap};
 
 /// How far a request's body came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum BodyState {
     Broken,
     /// It went over the limit.
     TooLarge,
+    /// A copy that could not keep up.
+    Lagged,
 }
 
 /// Shared by the body and by whoever must know how far it came.
@@ -57,6 +60,12 @@ pub enum BodyError {
     /// Over the listener's `body_bytes_max`.
     #[error("the request's body is over {0} bytes")]
     TooLarge(u64),
+    /// A copy whose original broke off.
+    #[error("the original of the copied body broke off")]
+    CutOff,
+    /// A copy that could not keep up with its original.
+    #[error("the copied body lagged behind")]
+    Lagged,
 }
 
 /// A request's body. An enum and not a box: no allocation where there is none.
@@ -68,6 +77,8 @@ pub enum RequestBody {
     Stream(Stream),
     /// The same, with its beginning kept, so that it can be sent again.
     Replay(Replay),
+    /// A copy of what passes elsewhere.
+    Copy(BodyCopy),
 }
 
 /// What a client sends, counted and bounded.
@@ -77,6 +88,8 @@ pub struct Stream {
     progress: Rc<BodyProgress>,
     /// Bytes that may still come, and the limit.
     allowed: Option<(u64, u64)>,
+    /// Copies that are filled beside.
+    taps: Vec<Tap>,
 }
 
 impl RequestBody {
@@ -86,7 +99,7 @@ impl RequestBody {
             return RequestBody::Empty;
         }
         let allowed = bytes_max.map(|limit| (limit, limit));
-        RequestBody::Stream(Stream { incoming, progress: BodyProgress::new(), allowed })
+        RequestBody::Stream(Stream { incoming, progress: BodyProgress::new(), allowed, taps: Vec::new() })
     }
 
     /// Keeps the beginning from now on, so that [`again`](RequestBody::again) has an answer. Not where the length says at once that it
@@ -105,7 +118,7 @@ impl RequestBody {
     pub fn again(&self) -> Option<RequestBody> {
         match self {
             RequestBody::Empty => Some(RequestBody::Empty),
-            RequestBody::Stream(_) => None,
+            RequestBody::Stream(_) | RequestBody::Copy(_) => None,
             RequestBody::Replay(replay) => replay.again().map(RequestBody::Replay),
         }
     }
@@ -116,6 +129,17 @@ impl RequestBody {
             RequestBody::Empty => true,
             RequestBody::Stream(stream) => stream.state() == BodyState::Unstarted,
             RequestBody::Replay(replay) => replay.is_whole(),
+            RequestBody::Copy(copy) => copy.progress().state() == BodyState::Unstarted,
+        }
+    }
+
+    /// A copy that is filled while this one is read, from now on, and what tells whether it keeps up. `None` of a body that is a copy
+    /// itself, or that is sent again: its beginning may have passed.
+    pub fn tap(&mut self) -> Option<(RequestBody, CopyWatch)> {
+        match self {
+            RequestBody::Empty => Some((RequestBody::Empty, CopyWatch::idle())),
+            RequestBody::Stream(stream) => Some(stream.tap()),
+            RequestBody::Replay(_) | RequestBody::Copy(_) => None,
         }
     }
 
@@ -125,11 +149,18 @@ impl RequestBody {
             RequestBody::Empty => None,
             RequestBody::Stream(stream) => Some(Rc::clone(&stream.progress)),
             RequestBody::Replay(replay) => Some(replay.progress()),
+            RequestBody::Copy(copy) => Some(copy.progress()),
         }
     }
 }
 
 impl Stream {
+    fn tap(&mut self) -> (RequestBody, CopyWatch) {
+        let (tap, copy, watch) = tap(self.size_hint());
+        self.taps.push(tap);
+        (RequestBody::Copy(copy), watch)
+    }
+
     pub(super) fn state(&self) -> BodyState {
         self.progress.state()
     }
@@ -142,7 +173,7 @@ impl Stream {
         self.progress.set(BodyState::Awaited);
         let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
             None => {
-                self.progress.set(BodyState::Complete);
+                self.complete();
                 return Poll::Ready(None);
             }
             Some(Err(error)) => {
@@ -159,11 +190,17 @@ impl Stream {
             };
             *left = rest;
         }
+        self.taps.iter().for_each(|tap| tap.fill(&frame));
         // A body of known length is not asked again after its last byte, and none after its trailers.
         if frame.is_trailers() || self.incoming.is_end_stream() {
-            self.progress.set(BodyState::Complete);
+            self.complete();
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn complete(&self) {
+        self.progress.set(BodyState::Complete);
+        self.taps.iter().for_each(Tap::complete);
     }
 }
 
@@ -176,6 +213,7 @@ impl Body for RequestBody {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Stream(stream) => stream.poll_frame(cx),
             RequestBody::Replay(replay) => replay.poll_frame(cx),
+            RequestBody::Copy(copy) => copy.poll_frame(cx),
         }
     }
 
@@ -184,6 +222,7 @@ impl Body for RequestBody {
             RequestBody::Empty => true,
             RequestBody::Stream(stream) => stream.incoming.is_end_stream(),
             RequestBody::Replay(replay) => replay.is_end_stream(),
+            RequestBody::Copy(copy) => copy.is_end_stream(),
         }
     }
 
@@ -192,6 +231,7 @@ impl Body for RequestBody {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Stream(stream) => stream.size_hint(),
             RequestBody::Replay(replay) => replay.size_hint(),
+            RequestBody::Copy(copy) => copy.size_hint(),
         }
     }
 }

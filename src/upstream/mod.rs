@@ -17,9 +17,11 @@ mod error;
 mod pool;
 mod replay;
 mod service;
+mod tap;
 
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
 pub use pool::{Connection, Endpoint, Lease};
 pub use replay::Replay;
 pub use service::Upstreams;
+pub use tap::{BodyCopy, CopyWatch};

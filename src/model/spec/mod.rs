@@ -7,12 +7,14 @@
 
 mod cors;
 mod duration;
+mod mirror;
 mod parse;
 mod route;
 mod service;
 
 pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use duration::*;
+pub use mirror::{Reference, RequestMirror, Share};
 pub use parse::{FieldError, Parsed, canonical, parse_route, parse_service};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,

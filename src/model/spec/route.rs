@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode};
 
 use super::cors::Cors;
+use super::mirror::RequestMirror;
 use crate::model::Name;
 
 /// A route as it is served.
@@ -101,6 +102,8 @@ pub enum Filter {
     UrlRewrite(UrlRewrite),
     /// Says which pages of other origins may read the answers. Boxed: it is large, and few rules have one.
     Cors(Box<Cors>),
+    /// Sends a copy elsewhere and drops its answer. May repeat.
+    RequestMirror(RequestMirror),
 }
 
 /// Header changes, in the order set, add, remove; a name occurs in one of them at most.

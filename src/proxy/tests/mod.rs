@@ -5,6 +5,7 @@ mod connections;
 mod faults;
 mod gateway;
 mod inputs;
+mod mirrors;
 mod publishing;
 mod retries;
 mod routing;

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue as FieldValue, StatusCode};
 use super::cursor::{Cursor, Object, Pointer};
 use super::matches::{PATH_BYTES_MAX, header_name};
 use super::report::Report;
-use super::{cors, host, rewrite};
+use super::{cors, host, mirror, rewrite};
 use crate::model::spec::route::{
     Filter, HeaderModifier, HeaderValue, PathModifier, RedirectScheme, RequestRedirect, RouteMatch, UrlRewrite,
 };
@@ -36,15 +36,17 @@ enum FilterType {
     RequestRedirect,
     UrlRewrite,
     Cors,
+    RequestMirror,
 }
 
 /// Names in documents: of the type, and of the field that holds its settings.
-const TYPES: [(&str, FilterType, &str); 5] = [
+const TYPES: [(&str, FilterType, &str); 6] = [
     ("RequestHeaderModifier", FilterType::RequestHeaderModifier, "requestHeaderModifier"),
     ("ResponseHeaderModifier", FilterType::ResponseHeaderModifier, "responseHeaderModifier"),
     ("RequestRedirect", FilterType::RequestRedirect, "requestRedirect"),
     ("URLRewrite", FilterType::UrlRewrite, "urlRewrite"),
     ("CORS", FilterType::Cors, "cors"),
+    ("RequestMirror", FilterType::RequestMirror, "requestMirror"),
 ];
 
 /// Types that change the request or the answer of one backend. All others concern the rule as a whole.
@@ -77,11 +79,8 @@ fn filters(
             continue;
         }
         for (other, path) in &seen {
-            let pair = [*other, filter_type];
-            if *other == filter_type {
-                cursor.fail(report, format!("a list of filters has each type once; {path} is of this type"));
-            } else if pair.contains(&FilterType::RequestRedirect) && pair.contains(&FilterType::UrlRewrite) {
-                cursor.fail(report, format!("RequestRedirect and URLRewrite exclude each other; {path} is the other"));
+            if let Some(conflict) = conflict(*other, filter_type) {
+                cursor.fail(report, format!("{conflict}; {path} is the other"));
             }
         }
         seen.push((filter_type, cursor.path()));
@@ -91,20 +90,33 @@ fn filters(
             FilterType::RequestRedirect => redirect(&settings, matches, report).map(Filter::RequestRedirect),
             FilterType::UrlRewrite => url_rewrite(&settings, matches, report).map(Filter::UrlRewrite),
             FilterType::Cors => cors::cors(&settings, report).map(Box::new).map(Filter::Cors),
+            FilterType::RequestMirror => mirror::request_mirror(&settings, report).map(Filter::RequestMirror),
         });
     }
     filters
 }
 
+/// Why two filters cannot stand in one list, if they cannot.
+fn conflict(one: FilterType, other: FilterType) -> Option<&'static str> {
+    use FilterType::{RequestMirror, RequestRedirect, UrlRewrite};
+    match (one, other) {
+        (RequestMirror, RequestMirror) => None,
+        (RequestRedirect, UrlRewrite) | (UrlRewrite, RequestRedirect) => {
+            Some("RequestRedirect and URLRewrite exclude each other")
+        }
+        (RequestRedirect, RequestMirror) | (RequestMirror, RequestRedirect) => {
+            Some("a request that is answered with a RequestRedirect goes to no RequestMirror: remove one")
+        }
+        (one, other) => (one == other).then_some("a list of filters has this type once"),
+    }
+}
+
 /// The filter's type and the field that belongs to it; every other field is a fault.
 fn settings_of<'a>(cursor: &Cursor<'a>, report: &mut Report) -> Option<(FilterType, Cursor<'a>)> {
-    let object = cursor.object(
-        &["type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite", "cors"],
-        &["requestMirror", "policy", "externalAuth", "extensionRef"],
-        report,
-    )?;
+    let fields = ["type"].into_iter().chain(TYPES.map(|(_, _, field)| field)).collect::<Vec<_>>();
+    let object = cursor.object(&fields, &["policy", "externalAuth", "extensionRef"], report)?;
     let served = TYPES.map(|(name, filter_type, field)| (name, (name, filter_type, field)));
-    let not_yet = ["RequestMirror", "Policy", "ExternalAuth", "ExtensionRef"];
+    let not_yet = ["Policy", "ExternalAuth", "ExtensionRef"];
     let (name, filter_type, field) = object.require("type", report)?.choice(&served, &not_yet, report)?;
     for (_, _, other) in TYPES.iter().filter(|(_, _, other)| *other != field) {
         if let Some(stray) = object.get(other) {

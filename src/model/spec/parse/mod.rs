@@ -9,6 +9,7 @@ mod cursor;
 mod filters;
 mod host;
 mod matches;
+mod mirror;
 mod report;
 mod retry;
 mod rewrite;

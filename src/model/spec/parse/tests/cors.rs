@@ -119,7 +119,7 @@ fn faults_of_the_filter_are_named() {
     }
     let cors = json!({"type": "CORS", "cors": {"allowOrigins": ["*"]}});
     let twice = with_rule(json!({"filters": [cors, cors]}));
-    assert_bad_route(&twice, &[("/rules/0/filters/1", "once; /rules/0/filters/0 is of this type")]);
+    assert_bad_route(&twice, &[("/rules/0/filters/1", "once; /rules/0/filters/0 is the other")]);
     let on_backend = json!({"rules": [{"backendRefs": [{"name": "a", "filters": [cors]}]}]});
     assert_bad_route(&on_backend, &[("/rules/0/backendRefs/0/filters/0", "move it to the filters of the rule")]);
     let modifier =
