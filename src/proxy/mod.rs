@@ -6,13 +6,14 @@
 //! the cluster gone, the proxy serves the last table.
 //!
 //! To read a request from top to bottom: `listener` accepts, `connection` runs hyper's HTTP/1.1 server over it and keeps its
-//! deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. What the phases use is pure
-//! and beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header
-//! modifiers), `retry` (whether to send again, and when), `cors` (who may share an answer). `mirror` sends copies. `fault` is the one place that makes error responses.
+//! deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. `forward` makes
+//! the tries, `mirror` sends copies beside. What the phases use is pure and beside them: `authority` (which host is meant), `headers`
+//! (what passes), `rewrite` (paths and redirects), `filter` (header modifiers), `retry` (whether to send again, and when), `cors` (who
+//! may share an answer). `fault` is the one place that makes error responses.
 //!
-//! Absent so far: TLS, HTTP/2, upgrades; the specs refuse those. Also absent: reading the raw bytes
-//! before hyper does, so that bare LF in a head and `Content-Length` beside `Transfer-Encoding` are handled as hyper does it: the
-//! former is accepted, the latter's length is dropped and its connection closed after the answer. What is sent on is always framed anew.
+//! Absent so far: TLS, HTTP/2, upgrades; the specs refuse those. Also absent: reading the raw bytes before hyper does, so that bare LF
+//! in a head and `Content-Length` beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length
+//! is dropped and its connection closed after the answer. What is sent on is always framed anew.
 
 mod authority;
 mod body;
