@@ -23,6 +23,8 @@ pub(crate) struct Reference {
     service: Name,
     /// Whether gRPC calls go there.
     is_grpc: bool,
+    /// Whether it gets copies alone.
+    is_mirror: bool,
 }
 
 /// A spec that may be proposed.
@@ -48,15 +50,15 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
             let is_grpc = kind == Kind::GrpcRoute;
             let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
             let parsed = parsed.map_err(|errors| under(pointer, errors))?;
-            let references = parsed.spec.rules.iter().enumerate().flat_map(|(rule, content)| {
-                let backends = content.backend_refs.iter().enumerate();
-                backends.map(move |(index, backend)| {
-                    let place = format!("{pointer}/rules/{rule}/backendRefs/{index}");
-                    Reference { place, service: backend.name.clone(), is_grpc }
-                })
+            let references = parsed.spec.references().map(|reference| Reference {
+                place: format!("{pointer}{}", reference.pointer),
+                service: reference.service.clone(),
+                is_grpc,
+                is_mirror: reference.is_mirror,
             });
+            let references = references.collect();
             pattern_count = parsed.spec.pattern_count();
-            (parsed.warnings, references.collect(), parsed.spec.listeners)
+            (parsed.warnings, references, parsed.spec.listeners)
         }
         Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new(), Vec::new()),
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
@@ -204,11 +206,15 @@ impl Content {
 impl Reference {
     /// What its author should know, where the service has this spec, or none.
     fn warning(&self, spec: Option<&Bytes>) -> Option<String> {
-        let Reference { place, service, is_grpc } = self;
+        let Reference { place, service, is_grpc, is_mirror } = self;
         let name = service.as_str();
         let answer = if *is_grpc { "UNAVAILABLE" } else { "500" };
         let Some(spec) = spec else {
-            return Some(format!("{place}: service {name:?} does not exist; its share is answered with {answer} until it does"));
+            let meanwhile = match is_mirror {
+                true => "nothing is mirrored to it".to_owned(),
+                false => format!("its share is answered with {answer}"),
+            };
+            return Some(format!("{place}: service {name:?} does not exist; {meanwhile} until it does"));
         };
         let carries = |spec: &Bytes| protocol_of(spec).is_none_or(Protocol::carries_grpc);
         let refused = *is_grpc && !carries(spec);

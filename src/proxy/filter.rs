@@ -1,12 +1,12 @@
-//! The filters of a rule that change fields.
+//! The filters of a rule and of its backends, by what they do.
 
 use http::HeaderMap;
 
-use crate::model::spec::{Filter, HeaderModifier, RequestRedirect, Rule, UrlRewrite};
+use crate::model::spec::{Cors, Filter, HeaderModifier, RequestRedirect, UrlRewrite};
 
 /// Applies every `RequestHeaderModifier`, in list order.
-pub(super) fn modify_request(rule: &Rule, headers: &mut HeaderMap) {
-    for filter in &rule.filters {
+pub(super) fn modify_request(filters: &[Filter], headers: &mut HeaderMap) {
+    for filter in filters {
         if let Filter::RequestHeaderModifier(modifier) = filter {
             modify(modifier, headers);
         }
@@ -14,25 +14,33 @@ pub(super) fn modify_request(rule: &Rule, headers: &mut HeaderMap) {
 }
 
 /// Applies every `ResponseHeaderModifier`, in list order.
-pub(super) fn modify_response(rule: &Rule, headers: &mut HeaderMap) {
-    for filter in &rule.filters {
+pub(super) fn modify_response(filters: &[Filter], headers: &mut HeaderMap) {
+    for filter in filters {
         if let Filter::ResponseHeaderModifier(modifier) = filter {
             modify(modifier, headers);
         }
     }
 }
 
-/// The rule's redirect, if it has one.
-pub(super) fn redirect(rule: &Rule) -> Option<&RequestRedirect> {
-    rule.filters.iter().find_map(|filter| match filter {
+/// The redirect, if there is one.
+pub(super) fn redirect(filters: &[Filter]) -> Option<&RequestRedirect> {
+    filters.iter().find_map(|filter| match filter {
         Filter::RequestRedirect(redirect) => Some(redirect),
         _ => None,
     })
 }
 
-/// The rule's rewrite, if it has one.
-pub(super) fn url_rewrite(rule: &Rule) -> Option<&UrlRewrite> {
-    rule.filters.iter().find_map(|filter| match filter {
+/// Who may share the answers, if the rule says so.
+pub(super) fn cors(filters: &[Filter]) -> Option<&Cors> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::Cors(cors) => Some(&**cors),
+        _ => None,
+    })
+}
+
+/// The rewrite, if there is one.
+pub(super) fn url_rewrite(filters: &[Filter]) -> Option<&UrlRewrite> {
+    filters.iter().find_map(|filter| match filter {
         Filter::UrlRewrite(rewrite) => Some(rewrite),
         _ => None,
     })
@@ -63,14 +71,14 @@ mod tests {
         let field =
             |name: &'static str, value| Field { name: HeaderName::from_static(name), value: HeaderValue::from_static(value) };
         let modifier = HeaderModifier { set: vec![field("x-a", "new")], add: vec![field("x-b", "second")], remove: vec![ACCEPT] };
-        let rule = Rule { filters: vec![Filter::RequestHeaderModifier(modifier)], ..Rule::default() };
+        let filters = [Filter::RequestHeaderModifier(modifier)];
         let mut headers = HeaderMap::new();
         for (name, value) in [("x-a", "1"), ("x-a", "2"), ("x-b", "first"), ("accept", "x")] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        modify_response(&rule, &mut headers);
+        modify_response(&filters, &mut headers);
         assert_eq!(headers.len(), 4, "a filter of requests leaves answers alone");
-        modify_request(&rule, &mut headers);
+        modify_request(&filters, &mut headers);
         assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["new"]);
         assert_eq!(headers.get_all("x-b").iter().collect::<Vec<_>>(), ["first", "second"]);
         assert!(!headers.contains_key(ACCEPT));

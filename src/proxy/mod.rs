@@ -6,27 +6,32 @@
 //! the cluster gone, the proxy serves the last table.
 //!
 //! To read a request from top to bottom: `listener` accepts, `connection` runs hyper's HTTP/1.1 server over it and keeps its
-//! deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. What the phases use is pure
-//! and beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header
-//! modifiers). `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
+//! deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. `forward` makes
+//! the tries, `mirror` sends copies beside. What the phases use is pure and beside them: `authority` (which host is meant), `headers`
+//! (what passes), `rewrite` (paths and redirects), `filter` (header modifiers), `retry` (whether to send again, and when), `cors` (who
+//! may share an answer). `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
-//! Absent so far: TLS, HTTP/2 (and with it gRPC to backends: calls of a `GRPCRoute` are answered with UNAVAILABLE), upgrades, a retry stanza,
-//! mirrors, CORS; the specs refuse what asks for those. Also absent: reading the raw bytes before hyper does, so that bare LF in a head and
-//! `Content-Length` beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length is dropped and its
-//! connection closed after the answer. What is sent on is always framed anew.
+//! Absent so far: TLS, HTTP/2 (and with it gRPC to backends: calls of a `GRPCRoute` are answered with UNAVAILABLE), upgrades; the specs
+//! refuse those. Also absent: reading the raw bytes before hyper does, so that bare LF
+//! in a head and `Content-Length` beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length
+//! is dropped and its connection closed after the answer. What is sent on is always framed anew.
 
 mod authority;
 mod body;
 mod connection;
+mod cors;
 mod counters;
 mod exchange;
 mod fault;
 mod filter;
+mod forward;
 mod grpc;
 mod headers;
 mod listener;
+mod mirror;
 mod park;
 mod publisher;
+mod retry;
 mod rewrite;
 mod tally;
 mod worker;

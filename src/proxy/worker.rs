@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::connection::ClientConnection;
 use super::counters::Counters;
 use super::listener::{BoundListener, Listener, accept_all};
+use super::mirror::Mirrors;
 use super::park::Parking;
 use crate::observe::{AccessLog, Metrics};
 use crate::table::Live;
@@ -162,6 +163,7 @@ pub(super) struct Worker {
     pub(super) counters: Counters,
     pub(super) access_log: Option<AccessLog>,
     pub(super) parking: Parking,
+    pub(super) mirrors: Mirrors,
     points: RefCell<Points>,
     random: RefCell<fastrand::Rng>,
     now: Cell<Instant>,
@@ -175,6 +177,7 @@ impl Worker {
         Worker {
             counters: Counters::new(&metrics),
             parking: Parking::new(&live),
+            mirrors: Mirrors::default(),
             live,
             upstreams: Upstreams::new(),
             metrics,
@@ -213,6 +216,11 @@ impl Worker {
     /// 128 random bits, for an identifier.
     pub(super) fn random_id(&self) -> u128 {
         self.random.borrow_mut().u128(..)
+    }
+
+    /// 64 random bits, for a wait.
+    pub(super) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
     }
 
     /// Puts a connection under the worker's clock; gives what [`Worker::remove`] takes.

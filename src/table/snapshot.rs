@@ -112,8 +112,7 @@ impl Snapshot {
 
     /// Services that `spec` names and that do not exist, each once, by name.
     pub fn dangling(&self, spec: &RouteSpec) -> Vec<Name> {
-        let references = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-        let missing = references.map(|reference| &reference.name).filter(|name| !self.services.contains_key(*name));
+        let missing = spec.references().map(|reference| reference.service).filter(|name| !self.services.contains_key(*name));
         missing.collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect()
     }
 

@@ -10,6 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::replay::{KEPT_BYTES_MAX, Replay};
+use super::tap::{BodyCopy, CopyWatch, Tap, tap};
+
 /// How far a request's body came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyState {
@@ -25,6 +28,8 @@ pub enum BodyState {
     Broken,
     /// It went over the limit.
     TooLarge,
+    /// A copy that could not keep up.
+    Lagged,
 }
 
 /// Shared by the body and by whoever must know how far it came.
@@ -32,6 +37,14 @@ pub enum BodyState {
 pub struct BodyProgress(Cell<BodyState>);
 
 impl BodyProgress {
+    pub(super) fn new() -> Rc<BodyProgress> {
+        Rc::new(BodyProgress(Cell::new(BodyState::Unstarted)))
+    }
+
+    pub(super) fn set(&self, state: BodyState) {
+        self.0.set(state);
+    }
+
     /// How far it came.
     pub fn state(&self) -> BodyState {
         self.0.get()
@@ -47,6 +60,12 @@ pub enum BodyError {
     /// Over the listener's `body_bytes_max`.
     #[error("the request's body is over {0} bytes")]
     TooLarge(u64),
+    /// A copy whose original broke off.
+    #[error("the original of the copied body broke off")]
+    CutOff,
+    /// A copy that could not keep up with its original.
+    #[error("the copied body lagged behind")]
+    Lagged,
 }
 
 /// A request's body. An enum and not a box: no allocation where there is none.
@@ -55,14 +74,22 @@ pub enum RequestBody {
     /// No body.
     Empty,
     /// What the client sends, passed on as it comes.
-    Stream {
-        /// Where it comes from.
-        incoming: Incoming,
-        /// How far it came.
-        progress: Rc<BodyProgress>,
-        /// Bytes that may still come, and the limit.
-        allowed: Option<(u64, u64)>,
-    },
+    Stream(Stream),
+    /// The same, with its beginning kept, so that it can be sent again.
+    Replay(Replay),
+    /// A copy of what passes elsewhere.
+    Copy(BodyCopy),
+}
+
+/// What a client sends, counted and bounded.
+#[derive(Debug)]
+pub struct Stream {
+    incoming: Incoming,
+    progress: Rc<BodyProgress>,
+    /// Bytes that may still come, and the limit.
+    allowed: Option<(u64, u64)>,
+    /// Copies that are filled beside.
+    taps: Vec<Tap>,
 }
 
 impl RequestBody {
@@ -71,16 +98,109 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
-        let progress = Rc::new(BodyProgress(Cell::new(BodyState::Unstarted)));
-        RequestBody::Stream { incoming, progress, allowed: bytes_max.map(|limit| (limit, limit)) }
+        let allowed = bytes_max.map(|limit| (limit, limit));
+        RequestBody::Stream(Stream { incoming, progress: BodyProgress::new(), allowed, taps: Vec::new() })
+    }
+
+    /// Keeps the beginning from now on, so that [`again`](RequestBody::again) has an answer. Not where the length says at once that it
+    /// is too long.
+    pub fn keep(self) -> RequestBody {
+        match self {
+            RequestBody::Stream(stream) if stream.size_hint().lower() <= KEPT_BYTES_MAX as u64 => {
+                RequestBody::Replay(Replay::new(stream))
+            }
+            other => other,
+        }
+    }
+
+    /// The same body from its first byte, for another try. `None` where that is gone. Of two bodies of one request only the later may
+    /// still be read.
+    pub fn again(&self) -> Option<RequestBody> {
+        match self {
+            RequestBody::Empty => Some(RequestBody::Empty),
+            RequestBody::Stream(_) | RequestBody::Copy(_) => None,
+            RequestBody::Replay(replay) => replay.again().map(RequestBody::Replay),
+        }
+    }
+
+    /// Whether it is still there from its first byte.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Stream(stream) => stream.state() == BodyState::Unstarted,
+            RequestBody::Replay(replay) => replay.is_whole(),
+            RequestBody::Copy(copy) => copy.progress().state() == BodyState::Unstarted,
+        }
+    }
+
+    /// A copy that is filled while this one is read, from now on, and what tells whether it keeps up. `None` of a body that is a copy
+    /// itself, or that is sent again: its beginning may have passed.
+    pub fn tap(&mut self) -> Option<(RequestBody, CopyWatch)> {
+        match self {
+            RequestBody::Empty => Some((RequestBody::Empty, CopyWatch::idle())),
+            RequestBody::Stream(stream) => Some(stream.tap()),
+            RequestBody::Replay(_) | RequestBody::Copy(_) => None,
+        }
     }
 
     /// Follows how far it comes; `None` where there is no body.
     pub fn progress(&self) -> Option<Rc<BodyProgress>> {
         match self {
             RequestBody::Empty => None,
-            RequestBody::Stream { progress, .. } => Some(Rc::clone(progress)),
+            RequestBody::Stream(stream) => Some(Rc::clone(&stream.progress)),
+            RequestBody::Replay(replay) => Some(replay.progress()),
+            RequestBody::Copy(copy) => Some(copy.progress()),
         }
+    }
+}
+
+impl Stream {
+    fn tap(&mut self) -> (RequestBody, CopyWatch) {
+        let (tap, copy, watch) = tap(self.size_hint());
+        self.taps.push(tap);
+        (RequestBody::Copy(copy), watch)
+    }
+
+    pub(super) fn state(&self) -> BodyState {
+        self.progress.state()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.progress.set(BodyState::Awaited);
+        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            None => {
+                self.complete();
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => {
+                self.progress.set(BodyState::Broken);
+                return Poll::Ready(Some(Err(BodyError::Broken(error))));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        self.progress.set(BodyState::Started);
+        if let (Some((left, limit)), Some(data)) = (self.allowed.as_mut(), frame.data_ref()) {
+            let Some(rest) = left.checked_sub(data.remaining() as u64) else {
+                self.progress.set(BodyState::TooLarge);
+                return Poll::Ready(Some(Err(BodyError::TooLarge(*limit))));
+            };
+            *left = rest;
+        }
+        self.taps.iter().for_each(|tap| tap.fill(&frame));
+        // A body of known length is not asked again after its last byte, and none after its trailers.
+        if frame.is_trailers() || self.incoming.is_end_stream() {
+            self.complete();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn complete(&self) {
+        self.progress.set(BodyState::Complete);
+        self.taps.iter().for_each(Tap::complete);
     }
 }
 
@@ -89,45 +209,29 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let RequestBody::Stream { incoming, progress, allowed } = self.get_mut() else { return Poll::Ready(None) };
-        progress.0.set(BodyState::Awaited);
-        let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-            None => {
-                progress.0.set(BodyState::Complete);
-                return Poll::Ready(None);
-            }
-            Some(Err(error)) => {
-                progress.0.set(BodyState::Broken);
-                return Poll::Ready(Some(Err(BodyError::Broken(error))));
-            }
-            Some(Ok(frame)) => frame,
-        };
-        progress.0.set(BodyState::Started);
-        if let (Some((left, limit)), Some(data)) = (allowed.as_mut(), frame.data_ref()) {
-            let Some(rest) = left.checked_sub(data.remaining() as u64) else {
-                progress.0.set(BodyState::TooLarge);
-                return Poll::Ready(Some(Err(BodyError::TooLarge(*limit))));
-            };
-            *left = rest;
+        match self.get_mut() {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Stream(stream) => stream.poll_frame(cx),
+            RequestBody::Replay(replay) => replay.poll_frame(cx),
+            RequestBody::Copy(copy) => copy.poll_frame(cx),
         }
-        // A body of known length is not asked again after its last byte.
-        if incoming.is_end_stream() {
-            progress.0.set(BodyState::Complete);
-        }
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Stream { incoming, .. } => incoming.is_end_stream(),
+            RequestBody::Stream(stream) => stream.incoming.is_end_stream(),
+            RequestBody::Replay(replay) => replay.is_end_stream(),
+            RequestBody::Copy(copy) => copy.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Stream { incoming, .. } => incoming.size_hint(),
+            RequestBody::Stream(stream) => stream.size_hint(),
+            RequestBody::Replay(replay) => replay.size_hint(),
+            RequestBody::Copy(copy) => copy.size_hint(),
         }
     }
 }

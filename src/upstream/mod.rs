@@ -6,6 +6,9 @@
 //! connection back once both bodies are through, and dropping it closes the connection, so that an answer that was broken off, or that
 //! came before the request's body was through, never leaves a dirty connection in a pool (CVE-2025-4366).
 //!
+//! A request's body streams on as it comes ([`RequestBody`]). Where a rule asks for it, its beginning is kept so that it can be sent again
+//! ([`Replay`]), or a bounded copy is filled beside it ([`BodyCopy`]).
+//!
 //! Everything belongs to one worker thread: `Rc`, `Cell` and `RefCell`, no locks. Runtime state belongs to a service by identity
 //! (name and the revision that made it) and to an endpoint by its address within it, and lives on when the table changes around it.
 //!
@@ -15,9 +18,13 @@ pub mod balance;
 mod body;
 mod error;
 mod pool;
+mod replay;
 mod service;
+mod tap;
 
-pub use body::{BodyError, BodyProgress, BodyState, RequestBody};
+pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
 pub use pool::{Connection, Endpoint, Lease};
+pub use replay::Replay;
 pub use service::Upstreams;
+pub use tap::{BodyCopy, CopyWatch};

@@ -85,15 +85,14 @@ impl Endpoint {
     }
 
     /// The youngest idle connection, or a new one, opened within `connect_timeout`. `fresh` asks for a new one in any case.
-    pub async fn connection(&self, connect_timeout: Duration, fresh: bool) -> Result<Connection, SendError> {
+    pub async fn connection(&self, connect_timeout: Duration, fresh: bool) -> Result<Connection, SendFailure> {
         if !fresh && let Some(connection) = self.take_idle() {
             return Ok(connection);
         }
-        let opened = match timeout(connect_timeout, self.open()).await {
+        match timeout(connect_timeout, self.open()).await {
             Ok(opened) => opened,
             Err(_) => Err(SendFailure::ConnectTimeout { address: self.address.clone() }),
-        };
-        opened.map_err(|failure| SendError { failure: Box::new(failure), unsent: None })
+        }
     }
 
     /// Closes what was idle for too long or was closed by the other side.

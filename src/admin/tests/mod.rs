@@ -69,6 +69,11 @@ async fn a_dangling_reference_is_a_warning() {
     let made = api.put("/v1/routes/shop", &route("/", "missing")).await;
     assert_eq!(made.status, 201, "{made:?}");
     assert!(made.body["warnings"][0].as_str().is_some_and(|warning| warning.contains("missing")), "{made:?}");
+    let mut mirrored = route("/m", "missing");
+    mirrored["rules"][0]["filters"] = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "shadow"}}}]);
+    let made = api.put("/v1/routes/mirrored", &mirrored).await;
+    let place = "/rules/0/filters/0/requestMirror/backendRef: service \"shadow\" does not exist; nothing is mirrored";
+    assert!(made.body["warnings"][1].as_str().is_some_and(|warning| warning.contains(place)), "{made:?}");
     let operations = json!([put_operation("Route", "a", &route("/a", "new")), put_operation("Service", "new", &service(1))]);
     let both = api.send("POST /v1/transactions", &[], json!({"operations": operations}).to_string()).await;
     assert_eq!((both.status, &both.body["warnings"]), (200, &json!([])), "{both:?}");

@@ -5,17 +5,21 @@
 //! serve ("not supported yet"). [`canonical`] makes the document that is logged. A node reads documents from the log with the same
 //! functions; what it cannot read it keeps and reports.
 
+mod cors;
 mod duration;
+mod mirror;
 mod parse;
 mod pattern;
 mod route;
 mod service;
 
+pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use duration::*;
+pub use mirror::{Reference, RequestMirror, Share};
 pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_grpc_route, parse_route, parse_service};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
-    RedirectScheme, RequestRedirect, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
+    RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};

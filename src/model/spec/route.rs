@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
+use super::cors::Cors;
+use super::mirror::RequestMirror;
 use super::pattern::Pattern;
 use crate::model::Name;
 
@@ -44,6 +46,8 @@ pub struct Rule {
     pub backend_refs: Vec<BackendRef>,
     /// Deadlines of this rule.
     pub timeouts: Timeouts,
+    /// When a request is sent again. Boxed: few rules have one.
+    pub retry: Option<Box<Retry>>,
 }
 
 /// All conditions must hold.
@@ -150,6 +154,10 @@ pub enum Filter {
     RequestRedirect(RequestRedirect),
     /// Changes what the backend sees.
     UrlRewrite(UrlRewrite),
+    /// Says which pages of other origins may read the answers. Boxed: it is large, and few rules have one.
+    Cors(Box<Cors>),
+    /// Sends a copy elsewhere and drops its answer. May repeat.
+    RequestMirror(RequestMirror),
 }
 
 /// Header changes, in the order set, add, remove; a name occurs in one of them at most.
@@ -221,6 +229,9 @@ pub struct BackendRef {
     pub name: Name,
     /// 0 to 1,000,000, default 1; the share is weight by sum, 0 gets nothing.
     pub weight: u32,
+    /// Run after the rule's, for the requests of this share alone. Header modifiers and rewrites; what a rewrite sets here counts
+    /// instead of what the rule's sets.
+    pub filters: Vec<Filter>,
 }
 
 /// Deadlines; `None` is disabled.
@@ -230,4 +241,15 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One try; at most `request`, where that is set.
     pub backend_request: Option<Duration>,
+}
+
+/// When a request is sent again (Gateway API `HTTPRouteRetry`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses of a backend's answer, 400 to 599, for which the request is sent again whatever its method.
+    pub codes: Vec<StatusCode>,
+    /// Re-tries at most, beside the first try; at least 1, which is the default.
+    pub attempts: u32,
+    /// The least wait before a re-try; default 25 ms.
+    pub backoff: Duration,
 }

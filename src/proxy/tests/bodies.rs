@@ -159,6 +159,24 @@ fn trailers_pass_where_they_are_announced() {
 }
 
 #[test]
+fn a_connection_is_kept_after_trailers() {
+    let backend = Backend::raw(|mut stream| {
+        let mut buffer = Vec::new();
+        while read_until(&mut stream, &mut buffer, "x-sum: 7\r\n\r\n").ends_with("7\r\n\r\n") {
+            stream.write_all(OK.as_bytes()).unwrap();
+        }
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    for _ in 0..3 {
+        client.send(CHUNKED.trim_end());
+        client.send("\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\n\r\n");
+        assert_eq!(status(&client.answer()), 200);
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
 fn a_client_that_expects_100_gets_it() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);

@@ -6,5 +6,8 @@ mod faults;
 mod gateway;
 mod grpc;
 mod inputs;
+mod mirrors;
 mod publishing;
+mod retries;
 mod routing;
+mod sharing;

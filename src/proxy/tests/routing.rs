@@ -84,6 +84,40 @@ fn filters_change_requests_and_answers() {
 }
 
 #[test]
+fn a_backends_filters_run_after_the_rules_and_for_its_share_alone() {
+    let (plain, changed) = (Backend::answering(OK), Backend::answering(OK));
+    let set = |value: &str| json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Env", "value": value}]}});
+    let add = |value: &str| json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": [{"name": "X-By", "value": value}]}});
+    let rewrite = |hostname: &str, prefix: &str| {
+        let path = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": prefix});
+        json!({"type": "URLRewrite", "urlRewrite": {"hostname": hostname, "path": path}})
+    };
+    let path_alone =
+        json!({"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/own"}}});
+    let rule = json!({
+        "matches": [{"path": {"type": "PathPrefix", "value": "/a"}}],
+        "filters": [set("rule"), add("rule"), rewrite("rule.example", "/rule")],
+        "backendRefs": [{"name": "plain"}, {"name": "changed", "filters": [set("share"), add("share"), path_alone]}]
+    });
+    let documents = [
+        (Service, "plain", service(&[plain.address])),
+        (Service, "changed", service(&[changed.address])),
+        (Route, "r", json!({"rules": [rule]})),
+    ];
+    let gateway = Gateway::start(ListenerOptions::default(), &documents);
+    let answers: Vec<String> = (0..20).map(|_| gateway.get("/a/%7Ex?q=1")).collect();
+    let by = |text: &str| answers.iter().filter(|answer| answer.contains(text)).count();
+    assert_eq!((by("x-by: rule\r\nx-by: share\r\n"), by("x-by: rule\r\n")), (changed.seen().len(), 20), "{answers:?}");
+    for (backend, line, env) in [(&plain, "GET /rule/~x?q=1 ", "rule"), (&changed, "GET /own/~x?q=1 ", "share")] {
+        let seen = backend.seen();
+        assert!((8..=12).contains(&seen.len()), "{}", seen.len());
+        let bytes = &seen[0].bytes;
+        assert!(bytes.starts_with(line), "{bytes}");
+        assert_eq!((field(bytes, "x-env"), field(bytes, "host")), (Some(env), Some("rule.example")), "{bytes}");
+    }
+}
+
+#[test]
 fn redirects_answer_at_once() {
     let redirect =
         json!({"scheme": "https", "statusCode": 301, "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}});

@@ -164,11 +164,13 @@ fn what_cannot_be_read_at_all_is_only_reported() {
 fn dangling_references_are_named_once() {
     let state = state_of(vec![put(Kind::Service, "here", &service("127.0.0.1:1"))]);
     let document = json!({"rules": [
-        {"backendRefs": [{"name": "z"}, {"name": "here"}]},
+        {"backendRefs": [{"name": "z"}, {"name": "here"}],
+         "filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "shadow"}}},
+                     {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "here"}}}]},
         {"matches": [{"path": {"value": "/x"}}], "backendRefs": [{"name": "a"}, {"name": "z"}]},
     ]});
     let spec = crate::model::spec::parse_route(&document).unwrap().spec;
-    assert_eq!(Snapshot::build(&state).dangling(&spec), [name("a"), name("z")]);
+    assert_eq!(Snapshot::build(&state).dangling(&spec), [name("a"), name("shadow"), name("z")]);
 }
 
 #[test]

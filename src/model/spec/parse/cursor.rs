@@ -158,6 +158,12 @@ impl<'a> Cursor<'a> {
         number
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
+        let Value::Bool(value) = self.value else { return self.wrong_type("a boolean", report) };
+        Some(*value)
+    }
+
     /// One of the `served` names. Names of `not_yet` are known, but refused.
     pub(super) fn choice<T: Copy>(&self, served: &[(&str, T)], not_yet: &[&str], report: &mut Report) -> Option<T> {
         let text = self.string(0..=usize::MAX, report)?;

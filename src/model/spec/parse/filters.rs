@@ -1,16 +1,16 @@
-//! The filters of a rule.
+//! The filters of a rule and of its backends.
 
 use http::{HeaderName, HeaderValue as FieldValue, StatusCode};
 
 use super::cursor::{Cursor, Object, Pointer};
 use super::matches::{PATH_BYTES_MAX, header_name};
 use super::report::Report;
-use super::{host, rewrite};
+use super::{cors, host, mirror, rewrite};
 use crate::model::spec::route::{
     Filter, HeaderModifier, HeaderValue, PathModifier, RedirectScheme, RequestRedirect, RouteMatch, UrlRewrite,
 };
 
-/// Filters of one rule, and names of one list of a header modifier, at most.
+/// Filters of one list, and names of one list of a header modifier, at most.
 const ENTRIES_MAX: usize = 16;
 
 const NAME_BYTES_MAX: usize = 256;
@@ -35,28 +35,52 @@ enum FilterType {
     ResponseHeaderModifier,
     RequestRedirect,
     UrlRewrite,
+    Cors,
+    RequestMirror,
 }
 
 /// Names in documents: of the type, and of the field that holds its settings.
-const TYPES: [(&str, FilterType, &str); 4] = [
+const TYPES: [(&str, FilterType, &str); 6] = [
     ("RequestHeaderModifier", FilterType::RequestHeaderModifier, "requestHeaderModifier"),
     ("ResponseHeaderModifier", FilterType::ResponseHeaderModifier, "responseHeaderModifier"),
     ("RequestRedirect", FilterType::RequestRedirect, "requestRedirect"),
     ("URLRewrite", FilterType::UrlRewrite, "urlRewrite"),
+    ("CORS", FilterType::Cors, "cors"),
+    ("RequestMirror", FilterType::RequestMirror, "requestMirror"),
 ];
 
+/// Types that change the request or the answer of one backend. All others concern the rule as a whole.
+const OF_BACKENDS: [FilterType; 3] =
+    [FilterType::RequestHeaderModifier, FilterType::ResponseHeaderModifier, FilterType::UrlRewrite];
+
 /// A rule's filters in list order. `matches` are the rule's, or nothing where one could not be read.
-pub(super) fn filters(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
+pub(super) fn of_rule(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
+    filters(rule, matches, None, report)
+}
+
+/// The filters of a `backendRef` (Gateway API `HTTPBackendRef.filters`) in list order.
+pub(super) fn of_backend(backend: &Object<'_>, matches: Option<&[RouteMatch]>, report: &mut Report) -> Vec<Filter> {
+    filters(backend, matches, Some(&OF_BACKENDS), report)
+}
+
+/// The filters of `owner`; where `allowed` lists types, only of those.
+fn filters(
+    owner: &Object<'_>,
+    matches: Option<&[RouteMatch]>,
+    allowed: Option<&[FilterType]>,
+    report: &mut Report,
+) -> Vec<Filter> {
     let mut seen: Vec<(FilterType, Pointer)> = Vec::new();
     let mut filters = Vec::new();
-    for cursor in rule.list("filters", ENTRIES_MAX, report) {
+    for cursor in owner.list("filters", ENTRIES_MAX, report) {
         let Some((filter_type, settings)) = settings_of(&cursor, report) else { continue };
+        if allowed.is_some_and(|allowed| !allowed.contains(&filter_type)) {
+            cursor.fail(report, "this type concerns the whole rule: move it to the filters of the rule");
+            continue;
+        }
         for (other, path) in &seen {
-            let pair = [*other, filter_type];
-            if *other == filter_type {
-                cursor.fail(report, format!("a rule has each filter type once; {path} is of this type"));
-            } else if pair.contains(&FilterType::RequestRedirect) && pair.contains(&FilterType::UrlRewrite) {
-                cursor.fail(report, format!("RequestRedirect and URLRewrite exclude each other; {path} is the other"));
+            if let Some(conflict) = conflict(*other, filter_type) {
+                cursor.fail(report, format!("{conflict}; {path} is the other"));
             }
         }
         seen.push((filter_type, cursor.path()));
@@ -65,20 +89,34 @@ pub(super) fn filters(rule: &Object<'_>, matches: Option<&[RouteMatch]>, report:
             FilterType::ResponseHeaderModifier => modifier(&settings, false, report).map(Filter::ResponseHeaderModifier),
             FilterType::RequestRedirect => redirect(&settings, matches, report).map(Filter::RequestRedirect),
             FilterType::UrlRewrite => url_rewrite(&settings, matches, report).map(Filter::UrlRewrite),
+            FilterType::Cors => cors::cors(&settings, report).map(Box::new).map(Filter::Cors),
+            FilterType::RequestMirror => mirror::request_mirror(&settings, report).map(Filter::RequestMirror),
         });
     }
     filters
 }
 
+/// Why two filters cannot stand in one list, if they cannot.
+fn conflict(one: FilterType, other: FilterType) -> Option<&'static str> {
+    use FilterType::{RequestMirror, RequestRedirect, UrlRewrite};
+    match (one, other) {
+        (RequestMirror, RequestMirror) => None,
+        (RequestRedirect, UrlRewrite) | (UrlRewrite, RequestRedirect) => {
+            Some("RequestRedirect and URLRewrite exclude each other")
+        }
+        (RequestRedirect, RequestMirror) | (RequestMirror, RequestRedirect) => {
+            Some("a request that is answered with a RequestRedirect goes to no RequestMirror: remove one")
+        }
+        (one, other) => (one == other).then_some("a list of filters has this type once"),
+    }
+}
+
 /// The filter's type and the field that belongs to it; every other field is a fault.
 fn settings_of<'a>(cursor: &Cursor<'a>, report: &mut Report) -> Option<(FilterType, Cursor<'a>)> {
-    let object = cursor.object(
-        &["type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite"],
-        &["requestMirror", "cors", "policy", "externalAuth", "extensionRef"],
-        report,
-    )?;
+    let fields = ["type"].into_iter().chain(TYPES.map(|(_, _, field)| field)).collect::<Vec<_>>();
+    let object = cursor.object(&fields, &["policy", "externalAuth", "extensionRef"], report)?;
     let served = TYPES.map(|(name, filter_type, field)| (name, (name, filter_type, field)));
-    let not_yet = ["RequestMirror", "CORS", "Policy", "ExternalAuth", "ExtensionRef"];
+    let not_yet = ["Policy", "ExternalAuth", "ExtensionRef"];
     let (name, filter_type, field) = object.require("type", report)?.choice(&served, &not_yet, report)?;
     for (_, _, other) in TYPES.iter().filter(|(_, _, other)| *other != field) {
         if let Some(stray) = object.get(other) {

@@ -34,11 +34,11 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     if backends.is_empty() {
         report.warn(cursor.path(), "the rule has no backendRefs: it answers UNAVAILABLE");
     }
-    let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", report);
-    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: Timeouts::default() })
+    let backend_refs = backend_refs(cursor, &backends, filters_of, "UNAVAILABLE", report);
+    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: Timeouts::default(), retry: None })
 }
 
-/// The filters, where all are of a type that a `GRPCRoute` can have.
+/// The filters of a rule or of a backend, where all are of a type that a `GRPCRoute` can have.
 fn filters_of(rule: &Object<'_>, report: &mut Report) -> Vec<Filter> {
     let fields = rule.get("filters").and_then(|field| field.list(usize::MAX, &mut Report::default())).unwrap_or_default();
     let mut all_known = true;
@@ -48,7 +48,7 @@ fn filters_of(rule: &Object<'_>, report: &mut Report) -> Vec<Filter> {
             all_known &= name.choice(&FILTERS, &FILTERS_NOT_YET, report).is_some();
         }
     }
-    if all_known { filters::filters(rule, None, report) } else { Vec::new() }
+    if all_known { filters::of_rule(rule, None, report) } else { Vec::new() }
 }
 
 fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {

@@ -28,7 +28,8 @@ const PATH_TYPES: [(&str, PathMatchType); 4] = [
     ("RegularExpression", PathMatchType::RegularExpression),
 ];
 
-const METHODS: [(&str, &Method); 9] = [
+/// Methods that a document can name.
+pub(super) const METHODS: [(&str, &Method); 9] = [
     ("GET", &Method::GET),
     ("HEAD", &Method::HEAD),
     ("POST", &Method::POST),

@@ -4,12 +4,15 @@
 //! first fault: somebody who writes a table by hand wants all faults at once. Each reader answers `None` for what it could not read
 //! after it told the [`report`], and its caller goes on with the rest. Rules between fields are checked where all sides were read.
 
+mod cors;
 mod cursor;
 mod filters;
 mod grpc;
 mod host;
 mod matches;
+mod mirror;
 mod report;
+mod retry;
 mod rewrite;
 mod route;
 mod service;

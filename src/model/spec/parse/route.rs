@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cursor::{Cursor, Object, Pointer};
 use super::report::Report;
-use super::{filters, host, matches};
+use super::{cors, filters, host, matches, retry};
 use crate::model::Name;
 use crate::model::spec::duration::parse_duration;
 use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, Timeouts};
@@ -72,11 +72,11 @@ fn distinct(fields: Vec<Cursor<'_>>, report: &mut Report, read: impl Fn(&str) ->
 }
 
 fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rule> {
-    let served = ["name", "matches", "filters", "backendRefs", "timeouts"];
-    let object = cursor.object(&served, &["retry", "sessionPersistence"], report)?;
+    let served = ["name", "matches", "filters", "backendRefs", "timeouts", "retry"];
+    let object = cursor.object(&served, &["sessionPersistence"], report)?;
     let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
     let matches = rule_matches(&object, matches::route_match, seen, report);
-    let filters = filters::filters(&object, matches.as_deref(), report);
+    let filters = filters::of_rule(&object, matches.as_deref(), report);
     let backends = object.list("backendRefs", BACKEND_REFS_MAX, report);
     let is_redirect = filters.iter().any(|filter| matches!(filter, Filter::RequestRedirect(_)));
     if let (true, Some(_), Some(field)) = (is_redirect, backends.first(), object.get("backendRefs")) {
@@ -85,14 +85,27 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     if backends.is_empty() && !is_redirect {
         report.warn(cursor.path(), "the rule has neither backendRefs nor a redirect: it answers 500");
     }
-    let backend_refs = backend_refs(cursor, &backends, "500", report);
+    let of_backend = |backend: &Object<'_>, report: &mut Report| filters::of_backend(backend, matches.as_deref(), report);
+    let backend_refs = backend_refs(cursor, &backends, of_backend, "500", report);
     let timeouts = object.get("timeouts").map_or_else(|| Some(Timeouts::default()), |field| timeouts(&field, report));
-    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts? })
+    let retry = match object.get("retry") {
+        Some(field) => Some(Box::new(retry::retry(&field, report)?)),
+        None => None,
+    };
+    let rule = Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts?, retry };
+    cors::check_rule(&rule, cursor.path(), report);
+    Some(rule)
 }
 
-/// The backends of the rule at `cursor`; with no weight at all it gives `answer`.
-pub(super) fn backend_refs(cursor: &Cursor<'_>, fields: &[Cursor<'_>], answer: &str, report: &mut Report) -> Vec<BackendRef> {
-    let backends: Vec<BackendRef> = fields.iter().filter_map(|field| backend_ref(field, report)).collect();
+/// The backends of the rule at `cursor`, whose filters `filters` reads; with no weight at all the rule gives `answer`.
+pub(super) fn backend_refs(
+    cursor: &Cursor<'_>,
+    fields: &[Cursor<'_>],
+    filters: impl Fn(&Object<'_>, &mut Report) -> Vec<Filter>,
+    answer: &str,
+    report: &mut Report,
+) -> Vec<BackendRef> {
+    let backends: Vec<BackendRef> = fields.iter().filter_map(|field| backend_ref(field, &filters, report)).collect();
     if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
         report.warn(cursor.path(), &format!("every backendRef has weight 0: the rule answers {answer}"));
     }
@@ -147,12 +160,17 @@ fn refuse_duplicate(found: &RouteMatch, path: Pointer, seen: &mut Seen, report: 
     }
 }
 
-fn backend_ref(cursor: &Cursor<'_>, report: &mut Report) -> Option<BackendRef> {
-    let object = cursor.object(&["name", "weight"], &["filters"], report)?;
+fn backend_ref(
+    cursor: &Cursor<'_>,
+    filters: impl Fn(&Object<'_>, &mut Report) -> Vec<Filter>,
+    report: &mut Report,
+) -> Option<BackendRef> {
+    let object = cursor.object(&["name", "weight", "filters"], &[], report)?;
+    let filters = filters(&object, report);
     let weight = object.get("weight").map_or(Some(1), |field| field.integer(0..=WEIGHT_MAX, report));
     let field = object.require("name", report)?;
     let name = field.read(0..=usize::MAX, Name::new, report)?;
-    Some(BackendRef { name, weight: weight? })
+    Some(BackendRef { name, weight: weight?, filters })
 }
 
 fn timeouts(cursor: &Cursor<'_>, report: &mut Report) -> Option<Timeouts> {

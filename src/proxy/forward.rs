@@ -1,0 +1,242 @@
+//! Which backend a request goes to, and the fifth phase of an exchange: which endpoint, one try after another until there is an answer.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+
+use super::connection::ClientConnection;
+use super::fault::Fault;
+use super::retry::{Next, Remains, Retries};
+use super::tally::Tally;
+use crate::model::spec::{BackendRef, Filter, Rule};
+use crate::model::{Kind, Name};
+use crate::observe::CounterVec;
+use crate::table::{Matched, Service};
+use crate::upstream::balance::choose;
+use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, RequestBody, SendFailure};
+
+/// Where a request goes.
+pub(super) struct Backend<'a> {
+    /// By the services of the snapshot that the request was matched by.
+    pub(super) service: Arc<Service>,
+    /// The filters of this share alone.
+    pub(super) filters: &'a [Filter],
+}
+
+/// The backend whose share this request falls into.
+pub(super) fn choose_backend<'a>(connection: &ClientConnection, matched: &'a Matched) -> Result<Backend<'a>, Fault> {
+    let references = &matched.rule.rule.backend_refs;
+    let index = match references.as_slice() {
+        [only] if only.weight > 0 => Some(0),
+        _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
+    };
+    let Some(BackendRef { name, filters, .. }) = index.map(|index| &references[index]) else {
+        let reason = if references.is_empty() { "the rule has no backends" } else { "no backend has a weight" };
+        return Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route)));
+    };
+    let service = matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))?;
+    if matched.rule.kind() == Kind::GrpcRoute && !service.spec.protocol.carries_grpc() {
+        return Err(Fault::no_grpc(name));
+    }
+    Ok(Backend { service, filters })
+}
+
+/// The head of an answer, the connection that its body comes over, and until when it may come.
+pub(super) type Forwarded = (Response<Incoming>, Lease, Option<Instant>);
+
+/// Sends `request` to endpoints of `service` until one answers, or until there is no further try.
+pub(super) async fn forward(
+    connection: &Rc<ClientConnection>,
+    rule: &Rule,
+    service: &Arc<Service>,
+    request: Request<RequestBody>,
+    tally: &mut Tally,
+) -> Result<Forwarded, Fault> {
+    tally.note_service(service);
+    let total = rule.timeouts.request.map(|timeout| tally.started() + timeout);
+    let retries = Retries::new(rule.retry.as_deref(), total);
+    let mut request = retries.keep(request);
+    let mut tries = Tries { connection, rule, service, total, retries };
+    let mut last: Option<(Rc<Endpoint>, bool)> = None;
+    loop {
+        let avoided = last.as_ref().map(|(endpoint, _)| endpoint);
+        let endpoint = connection.worker().upstreams.endpoint(service, avoided);
+        let endpoint = endpoint.ok_or_else(|| Fault::no_endpoint(&service.id.name))?;
+        tally.note_try(endpoint.address());
+        // After a failure a connection that was kept is no longer trusted.
+        let is_fresh = last.is_some_and(|(_, has_answered)| !has_answered);
+        let next = match tries.once(&endpoint, request, is_fresh, tally).await? {
+            Step::Answered(forwarded) => return Ok(forwarded),
+            Step::Again(next) => next,
+        };
+        if !next.wait.is_zero() {
+            let waited = within(connection, None, tokio::time::sleep(next.wait)).await;
+            waited.ok_or_else(|| Fault::no_answer_in_time(&service.id.name))?;
+        }
+        request = next.request;
+        last = Some((endpoint, next.has_answered));
+    }
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    connection: &'a Rc<ClientConnection>,
+    rule: &'a Rule,
+    service: &'a Arc<Service>,
+    /// The request's deadline.
+    total: Option<Instant>,
+    retries: Retries<'a>,
+}
+
+/// What follows a try.
+enum Step {
+    Answered(Forwarded),
+    Again(Next),
+}
+
+impl Tries<'_> {
+    async fn once(
+        &mut self,
+        endpoint: &Rc<Endpoint>,
+        request: Request<RequestBody>,
+        is_fresh: bool,
+        tally: &mut Tally,
+    ) -> Result<Step, Fault> {
+        let progress = request.body().progress();
+        let asked = Instant::now();
+        let deadline = earlier(self.total, self.rule.timeouts.backend_request.map(|timeout| asked + timeout));
+        let connects = &self.connection.worker().metrics.upstream_connects;
+        let opening = open(connects, self.service, endpoint, is_fresh);
+        let upstream = match within(self.connection, deadline, opening).await {
+            Some(Ok(upstream)) => upstream,
+            Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::unsent(request)),
+            None => return self.late(progress.as_deref(), Remains::unsent(request)),
+        };
+        let remains = Remains::exposed(self.retries.copy(&request, upstream.is_reused()));
+        match within(self.connection, deadline, upstream.send(endpoint, request)).await {
+            Some(Ok((response, lease))) => {
+                tally.note_upstream(asked);
+                self.answered(response, lease, deadline, remains)
+            }
+            Some(Err(error)) => {
+                let remains = error.unsent.map_or(remains, |unsent| Remains::unsent(*unsent));
+                self.failed(&error.failure, progress.as_deref(), remains)
+            }
+            None => self.late(progress.as_deref(), remains),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        response: Response<Incoming>,
+        lease: Lease,
+        deadline: Option<Instant>,
+        remains: Remains,
+    ) -> Result<Step, Fault> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Fault::unexpected_upgrade(&self.service.id.name));
+        }
+        let random = || self.connection.worker().random();
+        match self.retries.after_answer(response.status(), remains, Instant::now(), random) {
+            None => Ok(Step::Answered((response, lease, deadline))),
+            Some(next) => {
+                // What is left of the answer is not waited for: without it the connection is closed.
+                if response.body().is_end_stream() {
+                    lease.finish();
+                }
+                Ok(Step::Again(next))
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: &SendFailure, progress: Option<&BodyProgress>, remains: Remains) -> Result<Step, Fault> {
+        if let Some(fault) = body_fault(progress) {
+            return Err(fault);
+        }
+        let name = &self.service.id.name;
+        tracing::debug!(service = %name, error = failure as &dyn std::error::Error, "try failed");
+        let was_closed = matches!(failure, SendFailure::Terminated { .. });
+        let random = || self.connection.worker().random();
+        let next = self.retries.after_failure(was_closed, remains, Instant::now(), random);
+        next.map(Step::Again).ok_or_else(|| Fault::upstream(name, failure))
+    }
+
+    /// No answer in time. It is another endpoint's turn only where a stanza says so, and where this one is to blame.
+    fn late(&mut self, progress: Option<&BodyProgress>, remains: Remains) -> Result<Step, Fault> {
+        let fault = late_fault(progress, self.total, &self.service.id.name);
+        let is_awaited = progress.is_some_and(|progress| progress.state() == BodyState::Awaited);
+        if self.rule.retry.is_none() || is_awaited || self.connection.is_stalled() || body_fault(progress).is_some() {
+            return Err(fault);
+        }
+        let random = || self.connection.worker().random();
+        let next = self.retries.after_failure(false, remains, Instant::now(), random);
+        next.map(Step::Again).ok_or(fault)
+    }
+}
+
+/// A connection to `endpoint`, counted if it is a new one.
+pub(super) async fn open(
+    connects: &CounterVec,
+    service: &Service,
+    endpoint: &Endpoint,
+    is_fresh: bool,
+) -> Result<Connection, SendFailure> {
+    let count = |result| connects.with_label_values(&[service.id.name.as_str(), result]).inc();
+    let opened = endpoint.connection(service.spec.connect_timeout, is_fresh).await;
+    match &opened {
+        Ok(upstream) if upstream.is_reused() => {}
+        Ok(_) => count("opened"),
+        Err(_) => count("failed"),
+    }
+    opened
+}
+
+/// What the client did to its own request, if that is why a try failed.
+fn body_fault(progress: Option<&BodyProgress>) -> Option<Fault> {
+    match progress?.state() {
+        BodyState::TooLarge => Some(Fault::body_too_large()),
+        BodyState::Broken => Some(Fault::body_broken()),
+        BodyState::Unstarted | BodyState::Started | BodyState::Awaited | BodyState::Complete | BodyState::Lagged => None,
+    }
+}
+
+/// Whose fault it is that there is no answer in time: not the service's where the client still owes part of its request.
+fn late_fault(progress: Option<&BodyProgress>, total: Option<Instant>, name: &Name) -> Fault {
+    if let Some(fault) = body_fault(progress) {
+        return fault;
+    }
+    let is_awaited = progress.is_some_and(|progress| progress.state() == BodyState::Awaited);
+    match total.is_some_and(|total| Instant::now() >= total) {
+        _ if !is_awaited => Fault::no_answer_in_time(name),
+        true => Fault::request_incomplete("the request did not complete within timeouts.request"),
+        false => Fault::request_incomplete("the request's body did not come in time"),
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// `future`'s output, or `None` once the deadline passed or the connection stood still for too long. A timer is armed only for a
+/// deadline of the rule's own.
+async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let unless_stalled = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if connection.is_stalled() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    match deadline {
+        None => unless_stalled.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), unless_stalled).await.unwrap_or(None),
+    }
+}

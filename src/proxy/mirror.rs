@@ -1,0 +1,132 @@
+//! Copies of requests to other services (Gateway API `HTTPRequestMirrorFilter`).
+//!
+//! A copy is made once a request, not a try, of what the rule's filters made of it; the filters of the chosen backend are not for it.
+//! It goes its own way in a task of the worker's: the request never waits for it, and its answer is read and dropped. Everything that it
+//! can take is bounded: how many are under way, how long one may take, how far its body may lag behind the request's, how much of the
+//! answer is read. What does not fit is dropped and counted.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, request};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::task::JoinSet;
+
+use super::forward::open;
+use super::worker::Worker;
+use crate::model::spec::{Filter, RequestMirror, Timeouts};
+use crate::observe::CounterVec;
+use crate::table::{Matched, Service};
+use crate::upstream::{Endpoint, Lease, RequestBody};
+
+/// Copies under way in one worker.
+pub(super) const MIRRORS_MAX: usize = 128;
+/// How long one may take, if the rule's timeouts are not shorter.
+const TIME_MAX: Duration = Duration::from_secs(30);
+/// Bytes of an answer that are read, so that its connection can be kept.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The copies under way in one worker. Dropping it ends them.
+#[derive(Debug, Default)]
+pub(super) struct Mirrors(RefCell<JoinSet<()>>);
+
+/// Begins a copy for each of the rule's mirrors that draws this request. `head` and `body` are as the rule's filters made them.
+pub(super) fn send_copies(worker: &Worker, matched: &Matched, head: &request::Parts, body: &mut RequestBody) {
+    let rule = &matched.rule.rule;
+    for filter in &rule.filters {
+        let Filter::RequestMirror(mirror) = filter else { continue };
+        if !mirror.share.holds(worker.random()) {
+            continue;
+        }
+        if let Err(result) = begin(worker, matched, mirror, head, body) {
+            worker.metrics.mirrors.with_label_values(&[mirror.service.as_str(), result]).inc();
+        }
+    }
+}
+
+/// One copy. Error: why there is none, as its label in the metrics.
+fn begin(
+    worker: &Worker,
+    matched: &Matched,
+    mirror: &RequestMirror,
+    head: &request::Parts,
+    body: &mut RequestBody,
+) -> Result<(), &'static str> {
+    let mut tasks = worker.mirrors.0.borrow_mut();
+    while tasks.try_join_next().is_some() {}
+    if tasks.len() >= MIRRORS_MAX {
+        return Err("busy");
+    }
+    let service = matched.snapshot.service(&mirror.service).ok_or("no_service")?;
+    let endpoint = worker.upstreams.endpoint(service, None).ok_or("no_endpoint")?;
+    let (body, watch) = body.tap().ok_or("failed")?;
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.headers_mut() = head.headers.clone();
+    let copy = Copy { service: Arc::clone(service), endpoint, connects: worker.metrics.upstream_connects.clone() };
+    let limit = limit(matched.rule.rule.timeouts);
+    let results = worker.metrics.mirrors.clone();
+    tasks.spawn_local(async move {
+        let name = copy.service.id.name.clone();
+        // A body that lags makes the sending fail too: what came first counts.
+        let result = tokio::select! {
+            biased;
+            () = watch.lagged() => "lagged",
+            sent = tokio::time::timeout(limit, copy.send(request)) => sent.unwrap_or("late"),
+        };
+        results.with_label_values(&[name.as_str(), result]).inc();
+    });
+    Ok(())
+}
+
+fn limit(timeouts: Timeouts) -> Duration {
+    [timeouts.request, timeouts.backend_request].into_iter().flatten().fold(TIME_MAX, Duration::min)
+}
+
+/// Where a copy goes.
+struct Copy {
+    service: Arc<Service>,
+    endpoint: Rc<Endpoint>,
+    connects: CounterVec,
+}
+
+impl Copy {
+    /// Sends it and drops the answer; gives the result's label.
+    async fn send(self, request: Request<RequestBody>) -> &'static str {
+        let Ok(upstream) = open(&self.connects, &self.service, &self.endpoint, false).await else { return "failed" };
+        match upstream.send(&self.endpoint, request).await {
+            Ok((response, lease)) => {
+                let_go(response, lease).await;
+                "sent"
+            }
+            Err(error) => {
+                tracing::debug!(service = %self.service.id.name, error = &error.failure as &dyn std::error::Error, "copy failed");
+                "failed"
+            }
+        }
+    }
+}
+
+/// Reads what is left of an answer, so that its connection can be kept. A longer one is cut off with its connection.
+async fn let_go(response: Response<Incoming>, lease: Lease) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let mut body = response.into_body();
+    let mut bytes = 0;
+    while !body.is_end_stream() {
+        match body.frame().await {
+            None => break,
+            Some(Err(_)) => return,
+            Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, bytes::Bytes::len),
+        }
+        if bytes > ANSWER_BYTES_MAX {
+            return;
+        }
+    }
+    lease.finish();
+}
