@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::identity::PROTOCOL;
 use super::peers::{CallError, Peer, call};
@@ -123,6 +124,10 @@ impl Shared {
     }
 }
 
+/// How long a new cluster may take to agree on its first feature level.
+const FIRST_LEVEL_DEADLINE: Duration = Duration::from_secs(30);
+const FIRST_LEVEL_PAUSE: Duration = Duration::from_millis(20);
+
 /// Asks until the cluster's id is known; `Err` says why that will never be. The caller syncs the identity, then starts Raft.
 pub(super) async fn find_cluster(shared: &Shared) -> Result<ClusterId, String> {
     let mut polls = 0;
@@ -192,13 +197,27 @@ pub(super) async fn form(shared: &Arc<Shared>, raft: &Raft, cluster: ClusterId) 
             Ok(members) => match raft.initialize(members).await {
                 Ok(()) => {
                     tracing::info!(%cluster, "cluster formed");
-                    return;
+                    return raise_first_level(shared).await;
                 }
                 Err(error) => note(&mut polls, &error.to_string()),
             },
             Err(reason) => note(&mut polls, &reason),
         }
         tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// A new cluster begins at the highest level of features that all its members know: nobody can go back behind its first version.
+async fn raise_first_level(shared: &Arc<Shared>) {
+    let deadline = Instant::now() + FIRST_LEVEL_DEADLINE;
+    loop {
+        match shared.raise_to_common_level(deadline).await {
+            Ok(level) => return tracing::info!(level, "feature level of the new cluster"),
+            Err(error) if Instant::now() >= deadline => {
+                return tracing::warn!(%error, "feature level not raised: use `raftgate cluster raise-feature-level`");
+            }
+            Err(_) => tokio::time::sleep(FIRST_LEVEL_PAUSE).await,
+        }
     }
 }
 

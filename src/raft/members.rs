@@ -20,6 +20,7 @@ use openraft::raft::Precondition;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::board::Report;
 use super::error::{MemberError, NotAppliedKind};
 use super::peers::{CallError, call};
 use super::shared::{Raft, Shared};
@@ -308,10 +309,7 @@ impl Shared {
             let reason = format!("this node's version knows feature levels up to {FEATURE_LEVEL_MAX}, not {level}");
             return Err(MemberError::Refused(reason));
         }
-        for id in self.other_members() {
-            let report = self.poll(id, ANSWER_TIMEOUT).await;
-            let report =
-                report.map_err(|error| MemberError::Conflict(format!("node {id} does not say what it knows: {error}")))?;
+        for (id, report) in self.poll_others().await? {
             if report.feature_level_max < level {
                 let (version, known) = (report.version, report.feature_level_max);
                 return Err(MemberError::Conflict(format!(
@@ -319,6 +317,29 @@ impl Shared {
                 )));
             }
         }
+        self.propose_feature_level(level, deadline).await
+    }
+
+    /// Raises the level of features to the highest that all members know.
+    pub(super) async fn raise_to_common_level(self: &Arc<Self>, deadline: Instant) -> Result<u32, MemberError> {
+        let others = self.poll_others().await?;
+        let level = others.iter().map(|(_, report)| report.feature_level_max).fold(FEATURE_LEVEL_MAX, u32::min);
+        self.propose_feature_level(level, deadline).await?;
+        Ok(level)
+    }
+
+    async fn poll_others(&self) -> Result<Vec<(NodeId, Report)>, MemberError> {
+        let mut reports = Vec::new();
+        for id in self.other_members() {
+            let report = self.poll(id, ANSWER_TIMEOUT).await;
+            let report =
+                report.map_err(|error| MemberError::Conflict(format!("node {id} does not say what it knows: {error}")))?;
+            reports.push((id, report));
+        }
+        Ok(reports)
+    }
+
+    async fn propose_feature_level(self: &Arc<Self>, level: u32, deadline: Instant) -> Result<(), MemberError> {
         let command =
             Command { proposed_at: Timestamp::default(), actor: String::new(), body: CommandBody::RaiseFeatureLevel(level) };
         self.propose(command, deadline).await?;
