@@ -10,4 +10,5 @@ mod mirrors;
 mod publishing;
 mod retries;
 mod routing;
+mod script;
 mod sharing;
