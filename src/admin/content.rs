@@ -50,11 +50,11 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
             let is_grpc = kind == Kind::GrpcRoute;
             let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
             let parsed = parsed.map_err(|errors| under(pointer, errors))?;
-            let references = parsed.spec.references().map(|reference| Reference {
-                place: format!("{pointer}{}", reference.pointer),
-                service: reference.service.clone(),
+            let references = parsed.spec.references().map(|named| Reference {
+                place: format!("{pointer}{}", named.pointer),
+                service: named.service.clone(),
                 is_grpc,
-                is_mirror: reference.is_mirror,
+                is_mirror: named.is_mirror,
             });
             let references = references.collect();
             pattern_count = parsed.spec.pattern_count();

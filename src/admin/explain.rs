@@ -24,7 +24,7 @@ use super::render::json_at;
 use crate::model::path::{EscapedSlashes, normalize};
 use crate::model::spec::FieldError;
 use crate::model::{MethodRefusal, Revision, hostname};
-use crate::table::{Matched, RequestView, Snapshot};
+use crate::table::{Matched, RequestView, Snapshot, is_grpc};
 
 /// A listener, as far as it matters for matching.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub(crate) async fn post(
     let mut answer = serde_json::to_value(&explanation)
         .map_err(|error| Problem::internal(format!("the explanation cannot be written: {error}")))?;
     answer["request"] = json!({"listener": view.listener, "host": view.host, "path": view.path, "method": view.method.as_str()});
+    // Whether a fault would be told by a status of gRPC.
+    let serves_grpc = explanation.outcome.is_some() || snapshot.has_grpc(view.host, view.listener);
+    answer["grpc"] = json!(refusal.is_none() && is_grpc(view.method, view.headers) && serves_grpc);
     let matched = explanation.outcome.and_then(|_| snapshot.find(&view));
     answer["backends"] = matched.map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
     answer["refused"] = json!(refusal.map(|(status, detail)| json!({"status": status.as_u16(), "detail": detail})));

@@ -100,6 +100,7 @@ impl Kubernetes {
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
         self.ignored.iter().map(|ignored| match ignored.more {
             0 => ignored.text.clone(),
+            1 => format!("{} (and in one more place)", ignored.text),
             more => format!("{} (and in {more} more places)", ignored.text),
         })
     }

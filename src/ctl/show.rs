@@ -130,12 +130,14 @@ fn verdict(answer: &Value) -> String {
         let (status, detail) = (plain(refused, "status"), text(refused, "detail"));
         return format!("{}: the proxy answers {status}: {detail}", styled(BAD, "no rule is asked"));
     }
+    let is_grpc = answer.get("grpc").and_then(Value::as_bool).unwrap_or(false);
+    let (unmatched, failed) = if is_grpc { ("UNIMPLEMENTED", "UNAVAILABLE") } else { ("404", "500") };
     let Some(outcome) = answer.get("outcome").filter(|outcome| !outcome.is_null()) else {
-        return format!("{}: the proxy answers 404", styled(BAD, "no rule matches"));
+        return format!("{}: the proxy answers {unmatched}", styled(BAD, "no rule matches"));
     };
     let answered = format!("{} {}", styled(GOOD, "answered by"), candidate(outcome));
     match outcome.get("unservable").and_then(Value::as_str) {
-        Some(reason) => format!("{answered}\n  {}: the proxy answers 500: {reason}", styled(BAD, "unservable")),
+        Some(reason) => format!("{answered}\n  {}: the proxy answers {failed}: {reason}", styled(BAD, "unservable")),
         None => answered,
     }
 }
@@ -171,6 +173,9 @@ mod tests {
         let outcome = json!({"route": "a", "rule": 0, "matchIndex": 0, "host": "*", "path": "PathPrefix /", "unservable": "x"});
         assert_eq!(plain(&json!({"outcome": null, "refused": null})), "no rule matches: the proxy answers 404");
         assert!(plain(&json!({"outcome": outcome})).ends_with("unservable: the proxy answers 500: x"));
+        let of_grpc = json!({"outcome": null, "refused": null, "grpc": true});
+        assert_eq!(plain(&of_grpc), "no rule matches: the proxy answers UNIMPLEMENTED");
+        assert!(plain(&json!({"outcome": outcome, "grpc": true})).ends_with("the proxy answers UNAVAILABLE: x"));
         let refused = json!({"outcome": null, "refused": {"status": 501, "detail": "the method is not known"}});
         assert_eq!(plain(&refused), "no rule is asked: the proxy answers 501: the method is not known");
     }

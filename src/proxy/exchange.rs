@@ -44,8 +44,9 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut tally = Tally::begin(&connection, &request);
     let is_grpc = is_grpc(request.method(), request.headers());
-    let mut noted = Noted { options: &connection.listener().options, sharing: None };
-    let (mut head, content) = match run(&connection, request, &mut tally, &mut noted).await {
+    let mut options = &connection.listener().options;
+    let mut sharing = None;
+    let (mut head, content) = match run(&connection, request, &mut tally, &mut options, &mut sharing).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
             tally.note_error(fault.error());
@@ -53,11 +54,11 @@ pub(super) async fn serve(
             (head, Content::Whole(body))
         }
     };
-    if let Some(sharing) = noted.sharing {
+    if let Some(sharing) = sharing {
         // Of all answers of the rule, the gateway's own too: a page can tell its author what failed only if it may read it.
         sharing.write(head.headers_mut());
     }
-    if noted.options.debug_headers {
+    if options.debug_headers {
         head.headers_mut().insert(headers::RAFTGATE_REVISION, HeaderValue::from(tally.revision().0));
     }
     if matches!(content, Content::Whole(_)) {
@@ -105,24 +106,18 @@ enum Content {
     Backend { incoming: Incoming, lease: Lease, deadline: Option<Instant> },
 }
 
-/// What an exchange learned that its answer needs, be it a fault.
-struct Noted<'c> {
-    /// Those of the listener that takes the request, once its host is known.
-    options: &'c ListenerOptions,
-    /// Who may share the answer, once the rule is known.
-    sharing: Option<Box<Sharing>>,
-}
-
+/// `options` become those of the listener that takes the request, once its host is known; `sharing` is what the rule says of CORS.
 async fn run<'c>(
     connection: &'c Rc<ClientConnection>,
     request: Request<Incoming>,
     tally: &mut Tally,
-    noted: &mut Noted<'c>,
+    options: &mut &'c ListenerOptions,
+    sharing: &mut Option<Box<Sharing>>,
 ) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
 
     let admitted = admit(connection, &head)?;
-    noted.options = admitted.options;
+    *options = admitted.options;
     tally.note_host(&admitted.authority.host());
 
     if admitted.options.min_revision {
@@ -131,7 +126,7 @@ async fn run<'c>(
 
     let matched = find_rule(connection, &head, &admitted, tally)?;
     if let Some(cors) = filter::cors(&matched.rule.rule.filters) {
-        let sharing = noted.sharing.insert(Box::new(Sharing::of(cors, &head)));
+        let sharing = sharing.insert(Box::new(Sharing::of(cors, &head)));
         if sharing.is_preflight() {
             return Ok(Answer::without_body(StatusCode::NO_CONTENT));
         }
@@ -142,7 +137,7 @@ async fn run<'c>(
 
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
     let takes_trailers = headers::takes_trailers(&head);
-    let backend = choose_backend(connection, &matched)?;
+    let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(connection, &mut head, &admitted, &matched)?;
     let mut body = RequestBody::new(body, admitted.options.body_bytes_max);
     mirror::send_copies(connection.worker(), &matched, &head, &mut body);

@@ -30,7 +30,11 @@ pub(super) struct Backend<'a> {
 }
 
 /// The backend whose share this request falls into.
-pub(super) fn choose_backend<'a>(connection: &ClientConnection, matched: &'a Matched) -> Result<Backend<'a>, Fault> {
+pub(super) fn choose_backend<'a>(
+    connection: &ClientConnection,
+    matched: &'a Matched,
+    tally: &mut Tally,
+) -> Result<Backend<'a>, Fault> {
     let references = &matched.rule.rule.backend_refs;
     let index = match references.as_slice() {
         [only] if only.weight > 0 => Some(0),
@@ -41,6 +45,7 @@ pub(super) fn choose_backend<'a>(connection: &ClientConnection, matched: &'a Mat
         return Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route)));
     };
     let service = matched.snapshot.service(name).cloned().ok_or_else(|| Fault::missing_service(name))?;
+    tally.note_service(&service);
     if matched.rule.kind() == Kind::GrpcRoute && !service.spec.protocol.carries_grpc() {
         return Err(Fault::no_grpc(name));
     }
@@ -58,7 +63,6 @@ pub(super) async fn forward(
     request: Request<RequestBody>,
     tally: &mut Tally,
 ) -> Result<Forwarded, Fault> {
-    tally.note_service(service);
     let total = rule.timeouts.request.map(|timeout| tally.started() + timeout);
     let retries = Retries::new(rule.retry.as_deref(), total);
     let mut request = retries.keep(request);

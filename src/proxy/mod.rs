@@ -12,9 +12,9 @@
 //! may share an answer). `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
 //! Absent so far: TLS, HTTP/2 (and with it gRPC to backends: calls of a `GRPCRoute` are answered with UNAVAILABLE), upgrades; the specs
-//! refuse those. Also absent: reading the raw bytes before hyper does, so that bare LF
-//! in a head and `Content-Length` beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length
-//! is dropped and its connection closed after the answer. What is sent on is always framed anew.
+//! refuse what asks for those. Also absent: reading the raw bytes before hyper does, so that bare LF in a head and `Content-Length`
+//! beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length is dropped and its connection
+//! closed after the answer. What is sent on is always framed anew.
 
 mod authority;
 mod body;

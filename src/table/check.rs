@@ -48,6 +48,9 @@ impl Snapshot {
 
     fn check_index(&self, route: &CompiledRoute) -> Result<(), &'static str> {
         let waits = route.rules.first().is_some_and(|rule| self.contest.is_waiting(rule));
+        if self.contest.blocks(route) != waits {
+            return Err("a route of the other kind stands in its way, or none does, and the table holds otherwise");
+        }
         let mut found = route.candidates().map(|candidate| {
             let present = self.index.find(&candidate);
             present.is_some_and(|present| present.rule == candidate.rule)

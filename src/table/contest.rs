@@ -231,6 +231,11 @@ impl Contest {
         !self.waiting.is_empty() && self.waiting.contains_key(&Age::of(rule))
     }
 
+    /// Whether a route that serves stands in the way of this one.
+    pub(super) fn blocks(&self, route: &CompiledRoute) -> bool {
+        self.blocker(route).is_some()
+    }
+
     /// The routes that wait, each with the first that stands in its way, by its hostname.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&CompiledRule, &CompiledRule, &str)> {
         self.waiting.values().filter_map(|waiting| {

@@ -104,6 +104,20 @@ async fn a_grpc_route_is_a_resource_like_any_other() {
     let list = api.get("/v1/grpcroutes?hostname=a.com").await;
     assert_eq!((list.status, &list.body["items"][0]["spec"]), (200, &spec), "{list:?}");
 
+    let ask = |host: &str, path: &str, content_type: &str| {
+        let url = format!("http://{host}{path}");
+        json!({"url": url, "method": "POST", "headers": {"content-type": content_type}}).to_string()
+    };
+    for (host, path, content_type, outcome, is_grpc) in [
+        ("a.com", "/shop.Orders/Get", "application/grpc", json!("GRPCRoute"), true),
+        ("a.com", "/shop.Orders/List", "application/grpc", Value::Null, true),
+        ("a.com", "/shop.Orders/Get", "application/json", Value::Null, false),
+        ("b.com", "/shop.Orders/Get", "application/grpc", Value::Null, false),
+    ] {
+        let told = api.send("POST /v1/explain", &[], ask(host, path, content_type)).await;
+        assert_eq!((&told.body["outcome"]["kind"], &told.body["grpc"]), (&outcome, &json!(is_grpc)), "{told:?}");
+    }
+
     // Beside an older route for the same host it waits, which the table tells.
     assert_eq!(api.put("/v1/routes/web", &route("/", "orders")).await.status, 201);
     let table = api.get("/v1/table").await;

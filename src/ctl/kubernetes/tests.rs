@@ -82,7 +82,7 @@ fn a_printed_list_becomes_routes() {
 fn what_has_no_meaning_is_told_once_with_its_place() {
     let (_, warnings) = read(PRINTED).unwrap();
     let expected = [
-        "/metadata/annotations has no meaning here: is not kept (and in 1 more places)",
+        "/metadata/annotations has no meaning here: is not kept (and in one more place)",
         "/metadata/creationTimestamp has no meaning here: is not kept",
         "/metadata/generation has no meaning here: is not kept",
         "/metadata/resourceVersion has no meaning here: is not kept",
@@ -91,8 +91,8 @@ fn what_has_no_meaning_is_told_once_with_its_place() {
         "/spec/parentRefs/0/name has no meaning here: listeners are known by sectionName alone (and in 4 more places)",
         "/spec/parentRefs/0/namespace has no meaning here: listeners are known by sectionName alone",
         "/spec/parentRefs/2/port has no meaning here: the listener that sectionName names has its own port",
-        "/spec/rules/0/backendRefs/0/group has no meaning here: a backend is always a Service (and in 1 more places)",
-        "/spec/rules/0/backendRefs/0/kind has no meaning here: a backend is always a Service (and in 1 more places)",
+        "/spec/rules/0/backendRefs/0/group has no meaning here: a backend is always a Service (and in one more place)",
+        "/spec/rules/0/backendRefs/0/kind has no meaning here: a backend is always a Service (and in one more place)",
         "/spec/rules/0/backendRefs/0/port has no meaning here: the endpoints of a Service have their ports (and in 2 more places)",
         "/spec/rules/0/backendRefs/1/namespace: no ReferenceGrant is asked for here",
     ];

@@ -34,13 +34,13 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     if backends.is_empty() {
         report.warn(cursor.path(), "the rule has no backendRefs: it answers UNAVAILABLE");
     }
-    let backend_refs = backend_refs(cursor, &backends, filters_of, "UNAVAILABLE", report);
+    let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", filters_of, report);
     Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: Timeouts::default(), retry: None })
 }
 
 /// The filters of a rule or of a backend, where all are of a type that a `GRPCRoute` can have.
-fn filters_of(rule: &Object<'_>, report: &mut Report) -> Vec<Filter> {
-    let fields = rule.get("filters").and_then(|field| field.list(usize::MAX, &mut Report::default())).unwrap_or_default();
+fn filters_of(owner: &Object<'_>, report: &mut Report) -> Vec<Filter> {
+    let fields = owner.get("filters").and_then(|field| field.list(usize::MAX, &mut Report::default())).unwrap_or_default();
     let mut all_known = true;
     for field in fields {
         // What has no type is told with the rest of its faults.
@@ -48,7 +48,7 @@ fn filters_of(rule: &Object<'_>, report: &mut Report) -> Vec<Filter> {
             all_known &= name.choice(&FILTERS, &FILTERS_NOT_YET, report).is_some();
         }
     }
-    if all_known { filters::of_rule(rule, None, report) } else { Vec::new() }
+    if all_known { filters::of_rule(owner, None, report) } else { Vec::new() }
 }
 
 fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {
@@ -166,12 +166,13 @@ mod tests {
         let rule = json!({
             "name": "read",
             "filters": [filter("RequestHeaderModifier", "requestHeaderModifier"), filter("ResponseHeaderModifier", "responseHeaderModifier")],
-            "backendRefs": [{"name": "s", "weight": 0}],
+            "backendRefs": [{"name": "s", "weight": 0, "filters": [filter("RequestHeaderModifier", "requestHeaderModifier")]}],
         });
         let parsed = parse_grpc_route(&with_rule(rule)).unwrap();
         let spec = parsed.spec;
         assert_eq!((spec.hostnames, spec.listeners), (vec!["a.com".to_owned()], vec!["public".to_owned()]));
         assert!(matches!(spec.rules[0].filters[..], [Filter::RequestHeaderModifier(_), Filter::ResponseHeaderModifier(_)]));
+        assert!(matches!(spec.rules[0].backend_refs[0].filters[..], [Filter::RequestHeaderModifier(_)]));
         assert_eq!(parsed.warnings, ["/rules/0: every backendRef has weight 0: the rule answers UNAVAILABLE"]);
         let bare = parse_grpc_route(&json!({"rules": [{}]})).unwrap();
         assert_eq!(bare.warnings, ["/rules/0: the rule has no backendRefs: it answers UNAVAILABLE"]);
@@ -209,6 +210,11 @@ mod tests {
                 "unknown value \"URLRewrite\"",
             ),
             (of_filter(json!({"type": "RequestMirror", "requestMirror": {}})), "/rules/0/filters/0/type", "not supported yet"),
+            (
+                json!({"rules": [{"backendRefs": [{"name": "s", "filters": [{"type": "URLRewrite", "urlRewrite": {}}]}]}]}),
+                "/rules/0/backendRefs/0/filters/0/type",
+                "unknown value \"URLRewrite\"",
+            ),
             (of_filter(json!({"requestHeaderModifier": {}})), "/rules/0/filters/0/type", "is required"),
             (json!({"rules": [{"filters": {}}]}), "/rules/0/filters", "expected an array"),
         ];

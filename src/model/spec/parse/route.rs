@@ -86,7 +86,7 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         report.warn(cursor.path(), "the rule has neither backendRefs nor a redirect: it answers 500");
     }
     let of_backend = |backend: &Object<'_>, report: &mut Report| filters::of_backend(backend, matches.as_deref(), report);
-    let backend_refs = backend_refs(cursor, &backends, of_backend, "500", report);
+    let backend_refs = backend_refs(cursor, &backends, "500", of_backend, report);
     let timeouts = object.get("timeouts").map_or_else(|| Some(Timeouts::default()), |field| timeouts(&field, report));
     let retry = match object.get("retry") {
         Some(field) => Some(Box::new(retry::retry(&field, report)?)),
@@ -97,12 +97,12 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     Some(rule)
 }
 
-/// The backends of the rule at `cursor`, whose filters `filters` reads; with no weight at all the rule gives `answer`.
+/// The backends of the rule at `cursor`, each with the filters that `filters` reads; with no weight at all it gives `answer`.
 pub(super) fn backend_refs(
     cursor: &Cursor<'_>,
     fields: &[Cursor<'_>],
-    filters: impl Fn(&Object<'_>, &mut Report) -> Vec<Filter>,
     answer: &str,
+    filters: impl Fn(&Object<'_>, &mut Report) -> Vec<Filter>,
     report: &mut Report,
 ) -> Vec<BackendRef> {
     let backends: Vec<BackendRef> = fields.iter().filter_map(|field| backend_ref(field, &filters, report)).collect();
