@@ -47,6 +47,11 @@ impl Processes {
         self.children.lock().unwrap()[index] = self.commands.lock().unwrap()[index].spawn().unwrap();
     }
 
+    /// The process's id.
+    pub(crate) fn id(&self, index: usize) -> u32 {
+        self.children.lock().unwrap()[index].id()
+    }
+
     /// CPU time that the processes have used.
     pub(crate) fn cpu_time(&self) -> Duration {
         let ticks = |child: &Child| -> u64 {
@@ -145,6 +150,11 @@ impl Raftgate {
 
     pub(crate) fn admin(&self, index: usize, path: &str) -> String {
         format!("http://{}:9081{path}", self.hosts[index])
+    }
+
+    /// Where the node's proxy listens.
+    pub(crate) fn proxy(&self, index: usize) -> String {
+        format!("{}:8081", self.hosts[index])
     }
 
     /// Writes a route; the answer as it came.
