@@ -1,7 +1,5 @@
 //! Members come and go.
 
-use std::collections::BTreeSet;
-
 use openraft::async_runtime::WatchReceiver;
 
 use super::*;
@@ -199,6 +197,7 @@ async fn a_stranger_is_not_let_in() {
         peer_address: listener.local_addr().unwrap().to_string(),
         incarnation: Bytes::from_static(&[7; 16]),
         protocol: 1,
+        feature_level_max: FEATURE_LEVEL_MAX,
         wait_ms: 5_000,
         ..pb::JoinRequest::default()
     };
