@@ -100,16 +100,13 @@ async fn two_versions_agree_until_all_know_the_next_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kind_of_a_later_level_is_refused_until_the_cluster_is_raised() {
+async fn a_new_cluster_serves_the_kinds_of_the_level_that_all_its_members_know() {
     let cluster = Cluster::start().await;
     let calls = json!({"rules": [{"matches": [{"method": {"service": "shop.Orders"}}], "backendRefs": [{"name": "none"}]}]});
-    for index in 0..3 {
-        let (status, problem) = cluster.call(index, Method::PUT, "/v1/grpcroutes/calls", &calls).await.unwrap();
-        assert_eq!((status, &problem["outcome"]), (StatusCode::CONFLICT, &json!("notApplied")), "{problem}");
-        assert!(problem["detail"].to_string().contains("raise-feature-level 1"), "{problem}");
-    }
-    let (code, text) = cluster.command(0, "cluster raise-feature-level 1").await;
-    assert_eq!(code, Some(0), "{text}");
+    eventually("the first feature level", || async {
+        (cluster.get(2, "/v1/cluster").await?["featureLevel"] == json!(1)).then_some(())
+    })
+    .await;
     let revision = cluster.put(1, "/v1/grpcroutes/calls", &calls).await;
     cluster.wait_agreement(&[0, 1, 2], revision).await;
     let (code, text) = cluster.command(2, "get grpcroutes").await;
