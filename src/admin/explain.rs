@@ -188,9 +188,7 @@ fn listener<'a>(fields: &Fields<'_>, listeners: &'a [Listener]) -> Result<&'a Li
 /// The listener that takes `host` among those that share the address of `named`: the one with the most specific hostname.
 fn taking<'a>(named: &'a Listener, listeners: &'a [Listener], host: &str) -> Option<&'a Listener> {
     let shares = |other: &Listener| other.name == named.name || (other.address == named.address && named.address.port() != 0);
-    let fitting = listeners.iter().filter(|other| shares(other));
-    let fitting = fitting.filter_map(|other| Some((hostname::fit(other.hostname.as_deref(), host)?, other)));
-    fitting.max_by_key(|(fit, _)| *fit).map(|(_, listener)| listener)
+    hostname::taking(listeners.iter().filter(|other| shares(other)), |other| other.hostname.as_deref(), host)
 }
 
 /// The URL's host, else that of the `Host` header, in lower case and without the port.

@@ -180,9 +180,7 @@ impl Listener {
 
     /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it.
     pub(super) fn of_host(&self, host: &str) -> Option<&ListenerOptions> {
-        let all = std::iter::once(&self.options).chain(&self.sharing);
-        let fitting = all.filter_map(|options| Some((hostname::fit(options.hostname.as_deref(), host)?, options)));
-        fitting.max_by_key(|(fit, _)| *fit).map(|(_, options)| options)
+        hostname::taking(std::iter::once(&self.options).chain(&self.sharing), |options| options.hostname.as_deref(), host)
     }
 
     /// Returns once another connection may be accepted.

@@ -69,7 +69,7 @@ impl CompiledRoute {
 
     /// Regular expressions in it.
     pub(super) fn pattern_count(&self) -> usize {
-        self.rules.iter().flat_map(|rule| &rule.rule.matches).map(RouteMatch::pattern_count).sum()
+        self.rules.iter().map(|rule| rule.rule.pattern_count()).sum()
     }
 
     /// One candidate for each hostname and match.

@@ -129,8 +129,18 @@ impl Drop for Node {
     }
 }
 
+/// The program, without the settings of whoever runs the tests: variables of this prefix are keys of a node's configuration.
+pub(crate) fn bare(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(program.as_ref());
+    let own = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("RAFTGATE_"));
+    own.for_each(|name| {
+        command.env_remove(name);
+    });
+    command
+}
+
 fn serve(program: &Path, config: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = bare(program);
     command.args(["serve", "--config"]).arg(config).stdin(Stdio::null());
     command
 }

@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::harness::{Node, Traffic, eventually, expect_body, route};
+use crate::harness::{Node, Traffic, bare, eventually, expect_body, route};
 use crate::writer::{Writer, admin_bases, check_nothing_lost, wait_for_traffic, with_backend};
 
 /// Runs `raftgate recover` on a node's files; `typed` is what a person answers.
 fn recover(node: &Node, arguments: &[&str], typed: &str) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_raftgate"));
+    let mut command = bare(env!("CARGO_BIN_EXE_raftgate"));
     command.args(["recover", "--config"]).arg(node.config_file()).args(arguments);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may end without reading.

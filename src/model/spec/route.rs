@@ -29,7 +29,14 @@ pub struct RouteSpec {
 impl RouteSpec {
     /// Regular expressions in it.
     pub fn pattern_count(&self) -> usize {
-        self.rules.iter().flat_map(|rule| &rule.matches).map(RouteMatch::pattern_count).sum()
+        self.rules.iter().map(Rule::pattern_count).sum()
+    }
+}
+
+impl Rule {
+    /// Regular expressions in it.
+    pub fn pattern_count(&self) -> usize {
+        self.matches.iter().map(RouteMatch::pattern_count).sum()
     }
 }
 
@@ -64,8 +71,7 @@ pub struct RouteMatch {
 }
 
 impl RouteMatch {
-    /// Regular expressions in it.
-    pub fn pattern_count(&self) -> usize {
+    fn pattern_count(&self) -> usize {
         let is_pattern = |value: &ValueMatch| matches!(value, ValueMatch::RegularExpression(_));
         let headers = self.headers.iter().filter(|header| is_pattern(&header.value)).count();
         let query = self.query_params.iter().filter(|query| is_pattern(&query.value)).count();
