@@ -261,6 +261,8 @@ fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
         Refusal::TooLarge { what, count, limit } => Problem::too_large(format!("{count} {what}, the limit is {limit}")),
         Refusal::IdempotencyKeyReused => Problem::idempotency_key_reused(),
         Refusal::IdempotencyMemoryFull => Problem::unavailable("too many idempotency keys are remembered at present"),
+        Refusal::StagingFull => Problem::unavailable("as many large configurations are on their way as the cluster takes at one time"),
+        Refusal::Upload { .. } => Problem::unavailable("the upload took so long that the cluster no longer holds it"),
     };
     problem.at(revision)
 }

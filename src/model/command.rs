@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Revision, Timestamp};
 use super::resource::ResourceKey;
+use super::staging::{Activation, Chunk, UploadId};
 
 /// One entry of the log. `store` puts it into a versioned envelope; a command or envelope that a node does not know stops it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,12 @@ pub enum CommandBody {
     Transaction(Transaction),
     /// Raise the feature level to this number; a lower one changes nothing.
     RaiseFeatureLevel(u32),
+    /// Keep a part of a larger change for its activation. Feature level 1.
+    Stage(Chunk),
+    /// Make a staged upload live. Feature level 1.
+    Activate(Activation),
+    /// Forget a staged upload, if it is there. Feature level 1.
+    Discard(UploadId),
     /// Sets the note of State. Feature level 2.
     #[cfg(feature = "next-format")]
     SetNote(String),
@@ -41,12 +48,24 @@ impl CommandBody {
         })
     }
 
+    /// Whether it may be proposed again where nobody can tell what became of it: a second one finds the first one's work done.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            CommandBody::Transaction(transaction) => transaction.idempotency.is_some(),
+            CommandBody::Activate(activation) => activation.idempotency.is_some(),
+            CommandBody::RaiseFeatureLevel(_) | CommandBody::Stage(_) | CommandBody::Discard(_) => true,
+            #[cfg(feature = "next-format")]
+            CommandBody::SetNote(_) => false,
+        }
+    }
+
     /// The level that the cluster must have been raised to. Asked before a command is proposed, never while it is applied: what is in the
     /// log was let in.
     pub fn feature_level(&self) -> u32 {
         match self {
             CommandBody::Transaction(transaction) => transaction.feature_level(),
             CommandBody::RaiseFeatureLevel(_) => 0,
+            CommandBody::Stage(_) | CommandBody::Activate(_) | CommandBody::Discard(_) => 1,
             #[cfg(feature = "next-format")]
             CommandBody::SetNote(_) => 2,
         }
