@@ -1,16 +1,14 @@
-//! Reading JSON and YAML from the network into [`Value`], strictly.
-//!
-//! `serde_json` keeps the last of two equal keys, so that two readers of one document could see two different routes. Here a repeated key
-//! is an error. The number of values is bounded too: a YAML document of a few kilobytes can name one list a million times by aliases.
+//! Bodies of JSON and YAML that are held whole, read strictly (see [`StrictValue`]). The number of values is bounded: a YAML document of a
+//! few kilobytes can name one list a million times by aliases.
 
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize as _, Deserializer};
-use serde_json::{Map, Number, Value};
+use serde::de::DeserializeSeed as _;
+use serde_json::Value;
 
 use super::problem::Problem;
+use crate::documents::StrictValue;
 
 /// Values (of any type, at any depth) in one body.
 const VALUES_MAX: usize = 1_000_000;
@@ -51,98 +49,6 @@ fn failed(language: &str, budget: &Cell<usize>, error: &dyn fmt::Display) -> Pro
         return Problem::too_large(format!("the body has more than {VALUES_MAX} values"));
     }
     Problem::malformed(format!("the body is not valid {language}: {error}"))
-}
-
-/// Takes any value without repeated keys.
-#[derive(Clone, Copy)]
-struct StrictValue<'a> {
-    /// How many more values there may be.
-    budget: &'a Cell<usize>,
-}
-
-impl<'de> DeserializeSeed<'de> for StrictValue<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let left = self.budget.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
-        self.budget.set(left);
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StrictValue<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number must be finite"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(key) = entries.next_key_seed(Key)? {
-            if object.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} stands twice in one object")));
-            }
-            let value = entries.next_value_seed(self)?;
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
-    }
-}
-
-/// A key as text; YAML's numbers and booleans are taken as they are written.
-struct Key;
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        String::deserialize(deserializer)
-    }
 }
 
 #[cfg(test)]
