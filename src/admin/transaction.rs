@@ -12,7 +12,7 @@ use super::Shared;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Content, Draft, Fields, at, check_limits, type_of};
-use super::document::{Format, read_json};
+use super::document::read_json;
 use super::headers::no_conditions;
 use super::problem::Problem;
 use super::query::Parameters;
@@ -30,12 +30,12 @@ pub(crate) async fn post(
     let (parts, body) = request.into_parts();
     let parameters = Parameters::read(&parts.uri, &WRITE_PARAMETERS)?;
     no_conditions(&parts.headers)?;
-    let received = Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?;
+    let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
     let (preconditions, content) = offload(received.bytes.len(), move || read(&read_json(&received.bytes)?)).await?;
-    check_limits(&content.operations, "")?;
-    content.check_patterns(&shared.admin.live.load(), &content.operations)?;
-    let warnings = content.warnings(&shared.admin.cluster.state(), &content.operations, &shared.admin.listeners);
+    check_limits(&content.operations)?;
+    content.check_patterns(&shared.admin.live.load())?;
+    let warnings = content.warnings(&shared.admin.cluster.state(), &shared.admin.listeners);
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;
     Ok(done.answer(StatusCode::OK, &warnings))

@@ -63,9 +63,10 @@ impl CommandBody {
     /// log was let in.
     pub fn feature_level(&self) -> u32 {
         match self {
-            CommandBody::Transaction(transaction) => transaction.feature_level(),
+            CommandBody::Transaction(transaction) => level_of(&transaction.operations),
             CommandBody::RaiseFeatureLevel(_) => 0,
-            CommandBody::Stage(_) | CommandBody::Activate(_) | CommandBody::Discard(_) => 1,
+            CommandBody::Stage(chunk) => level_of(&chunk.operations).max(1),
+            CommandBody::Activate(_) | CommandBody::Discard(_) => 1,
             #[cfg(feature = "next-format")]
             CommandBody::SetNote(_) => 2,
         }
@@ -83,11 +84,9 @@ pub struct Transaction {
     pub idempotency: Option<IdempotencyKey>,
 }
 
-impl Transaction {
-    /// That of the kinds that it changes.
-    fn feature_level(&self) -> u32 {
-        self.operations.iter().map(|operation| operation.key().kind.feature_level()).max().unwrap_or(0)
-    }
+/// The feature level of the kinds that `operations` change.
+fn level_of(operations: &[Operation]) -> u32 {
+    operations.iter().map(|operation| operation.key().kind.feature_level()).max().unwrap_or(0)
 }
 
 /// What must hold for a transaction to be applied.

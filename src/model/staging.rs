@@ -13,8 +13,8 @@ use super::command::{IdempotencyKey, Operation, Precondition};
 use super::digest::Digest;
 use super::ids::Timestamp;
 use super::limits::{
-    DOCUMENT_BYTES_MAX, STAGED_BYTES_MAX, STAGED_OPERATIONS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX, UPLOADS_MAX,
-    UPLOAD_RETENTION,
+    DOCUMENT_BYTES_MAX, STAGED_BYTES_MAX, STAGED_OPERATIONS_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX,
+    UPLOAD_RETENTION, UPLOADS_MAX,
 };
 use super::outcome::Refusal;
 

@@ -201,7 +201,11 @@ impl State {
                 Err(refusal) => self.refused(refusal),
             },
             CommandBody::Activate(activation) => {
-                self.once(activation.idempotency.as_ref(), |state| state.activate(command, activation))
+                let outcome = self.once(activation.idempotency.as_ref(), |state| state.activate(command, activation));
+                if matches!(outcome, Outcome::Applied { .. }) {
+                    self.staging.remove(activation.upload);
+                }
+                outcome
             }
             CommandBody::Discard(upload) => {
                 self.staging.remove(*upload);
@@ -333,11 +337,11 @@ impl State {
             return self.refused(Refusal::Upload { chunks: Some(upload.chunk_count() as u32) });
         }
         let mut seen = HashSet::new();
-        let mut first_repeated = || upload.operations().zip(0..).find_map(|(operation, index)| repeated(&mut seen, operation, index));
+        let mut first_repeated =
+            || upload.operations().zip(0..).find_map(|(operation, index)| repeated(&mut seen, operation, index));
         if let Some(refusal) = self.first_broken(&activation.preconditions).or_else(&mut first_repeated) {
             return self.refused(refusal);
         }
-        self.staging.remove(activation.upload);
         let keeps = upload.operation_count() <= TRANSACTION_OPERATIONS_MAX && upload.byte_count() <= TRANSACTION_BYTES_MAX;
         let (mut kept, mut counts) = (Vec::new(), ChangeCounts::default());
         for operation in upload.operations() {
@@ -363,7 +367,8 @@ impl State {
             return Some(Refusal::too_large("bytes of the transaction", bytes, TRANSACTION_BYTES_MAX));
         }
         let mut seen = HashSet::new();
-        let refused = |(operation, index)| repeated(&mut seen, operation, index).or_else(|| self.refused_operation(operation, index));
+        let refused =
+            |(operation, index)| repeated(&mut seen, operation, index).or_else(|| self.refused_operation(operation, index));
         self.first_broken(&transaction.preconditions).or_else(|| transaction.operations.iter().zip(0..).find_map(refused))
     }
 

@@ -84,13 +84,14 @@ enum DecodedPayload {
 
 impl Decoded {
     fn read(entry: Entry) -> io::Result<Decoded> {
-        let payload = match entry.payload {
-            Payload::Blank => DecodedPayload::Blank,
-            Payload::Membership(membership) => DecodedPayload::Membership(membership),
-            Payload::Normal(proposal) => DecodedPayload::Command(decode_command(&proposal.0).map_err(|error| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("command at {}: {error}", entry.log_id))
-            })?),
-        };
+        let payload =
+            match entry.payload {
+                Payload::Blank => DecodedPayload::Blank,
+                Payload::Membership(membership) => DecodedPayload::Membership(membership),
+                Payload::Normal(proposal) => DecodedPayload::Command(decode_command(&proposal.0).map_err(|error| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("command at {}: {error}", entry.log_id))
+                })?),
+            };
         Ok(Decoded { log_id: entry.log_id, payload })
     }
 

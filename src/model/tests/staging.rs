@@ -147,5 +147,8 @@ fn an_activation_with_a_key_is_applied_once() {
     state.apply(&staged(0, UPLOAD, 0, puts(0..2)));
     let first = state.apply(&command);
     assert_eq!(applied(&first), (1, true));
+    // Staged once more by a retry, it is gone as well.
+    state.apply(&staged(2, UPLOAD, 0, puts(0..2)));
     assert_eq!(state.apply(&command), first);
+    assert_eq!(held(&state), 0);
 }
