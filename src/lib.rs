@@ -21,6 +21,9 @@
 //! [`table::Snapshot`] by what changed; a request loads one snapshot and uses nothing newer. The proxy has no arrow to Raft: without a
 //! quorum it goes on with the last table.
 //!
+//! A configuration of any size takes the same way: `PUT /v1/config` reads it as it comes, and what is more than one transaction waits in
+//! State ([`model::Chunk`]) until one command makes all of it live ([`model::Activation`]), in one revision.
+//!
 //! # Floors: who may import whom
 //!
 //! Imports point down, and never between modules of one floor (`model` is the vocabulary that all may use). A test holds this.

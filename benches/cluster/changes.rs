@@ -103,13 +103,14 @@ fn route(index: usize, weight: u64) -> Value {
 }
 
 async fn fill(raftgate: &Raftgate, size: usize, backend: SocketAddr) {
-    put_configuration(raftgate, size, 1, backend).await;
+    put_configuration(raftgate, size, [1, 1], backend).await;
 }
 
-/// Sends the whole configuration in one call, and waits until it is live everywhere. `weight` is that of the first route.
-pub(super) async fn put_configuration(raftgate: &Raftgate, size: usize, weight: u64, backend: SocketAddr) -> Value {
+/// Sends the whole configuration in one call, and waits until it is live everywhere. `weights` are that of the first route and of the others.
+pub(super) async fn put_configuration(raftgate: &Raftgate, size: usize, weights: [u64; 2], backend: SocketAddr) -> Value {
     let service = json!({"kind": "Service", "name": "backend", "spec": {"endpoints": [{"address": backend.to_string()}]}});
-    let item = move |index| json!({"kind": "Route", "name": format!("r{index}"), "spec": route(index, if index == 0 { weight } else { 1 })});
+    let item =
+        move |index| json!({"kind": "Route", "name": format!("r{index}"), "spec": route(index, weights[usize::from(index > 0)])});
     let chunk = move |first: usize| {
         let items: Vec<String> = (first..size.min(first + LOAD_ITEMS)).map(|index| format!(",\n{}", item(index))).collect();
         items.concat()

@@ -1,7 +1,8 @@
 //! The command line: what to run, where, and with which exit status.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
@@ -32,6 +33,9 @@ const FAKETIME: [&str; 3] = [
 const GATEWAY_FAILED: u8 = 1;
 const SUITE_FAILED: u8 = 2;
 const INTERRUPTED: u8 = 130;
+
+/// How long the suite inside may take to end after ctrl-c.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a raftgate cluster, breaks it, and judges what its clients saw.
 #[derive(Debug, Parser)]
@@ -135,18 +139,25 @@ async fn run_inside(scratch: &Path, binary: &Path) -> anyhow::Result<ExitCode> {
     command.args(std::env::args_os().skip(1)).arg("--binary").arg(binary).env(SCRATCH, scratch);
     let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("run in namespaces")?;
     let mut terminate = signal(SignalKind::terminate())?;
-    loop {
-        tokio::select! {
-            status = child.wait() => {
-                let code = status?.code().and_then(|code| u8::try_from(code).ok());
-                return Ok(ExitCode::from(code.unwrap_or(SUITE_FAILED)));
+    tokio::select! {
+        status = child.wait() => return Ok(exit_code(status?)),
+        // A terminal has sent it to the suite inside too, which cleans up and ends; a `kill` has not.
+        _ = tokio::signal::ctrl_c() => {
+            if let Ok(status) = tokio::time::timeout(INTERRUPT_PATIENCE, child.wait()).await {
+                return Ok(exit_code(status?));
             }
-            // The terminal has sent it to the suite inside too, which cleans up and ends.
-            _ = tokio::signal::ctrl_c() => {}
-            // Nobody has sent this to the suite inside; all that it started ends with it.
-            _ = terminate.recv() => child.kill().await?,
         }
+        // Nobody has sent this to the suite inside.
+        _ = terminate.recv() => {}
     }
+    // All that it started ends with it.
+    child.kill().await?;
+    Ok(ExitCode::from(INTERRUPTED))
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(SUITE_FAILED))
 }
 
 async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> anyhow::Result<ExitCode> {

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::check;
 use crate::history::{Event, Kind, Op};
 use crate::nemesis::Fault;
-use crate::request::Request;
+use crate::request::{Request, TIME_MAX};
 use crate::runner::{self, Ground};
 use crate::terminal::say;
 use crate::test::Outcome;
@@ -24,7 +24,7 @@ pub(crate) struct Matrix {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     nodes: u32,
     /// Seconds of each test.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=TIME_MAX))]
     time: u64,
     /// The first test's seed; each next test has the next.
     #[arg(long, default_value_t = 1)]

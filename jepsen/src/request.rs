@@ -12,6 +12,9 @@ use crate::test::Workload;
 /// The file from which a test is run again.
 pub(crate) const FILE: &str = "test.json";
 
+/// Seconds of one test at most: its plan and its history are held in memory.
+pub(crate) const TIME_MAX: u64 = 24 * 3600;
+
 /// One test.
 #[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 pub(crate) struct Request {
@@ -25,7 +28,7 @@ pub(crate) struct Request {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub(crate) nodes: u32,
     /// Seconds of operations and faults, before everything is healed.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=TIME_MAX))]
     pub(crate) time: u64,
     /// What all choices are made of. The same seed makes the same schedule of faults and the same choices of the clients.
     #[arg(long, default_value_t = 1)]

@@ -20,7 +20,8 @@ pub(crate) enum Isolation {
 }
 
 /// Programs without which there are no namespaces.
-const TOOLS: [&str; 9] = ["unshare", "nsenter", "ip", "nft", "mount", "mkfs.ext4", "fsfreeze", "fallocate", "findmnt"];
+const TOOLS: [&str; 10] =
+    ["setpriv", "unshare", "nsenter", "ip", "nft", "mount", "mkfs.ext4", "fsfreeze", "fallocate", "findmnt"];
 
 impl Isolation {
     /// What the machine allows, and why not more.
@@ -57,10 +58,23 @@ fn refusal() -> Option<String> {
     }
 }
 
-/// Runs what follows in namespaces of its own; when it ends, all that it started ends.
+/// Runs what follows in namespaces of its own; when it ends, or the process that started it dies, all that it started ends.
 fn unshare() -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--net",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "--",
+    ]);
     command
 }
 

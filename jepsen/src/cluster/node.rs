@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -40,6 +40,8 @@ pub(crate) struct Node {
     /// Variables of its environment: the library that lies about the time.
     pub(crate) environment: Vec<(String, String)>,
     life: AtomicU32,
+    /// Whether the suite has sent SIGKILL to the present process.
+    killed: AtomicBool,
     process: Mutex<Option<Child>>,
 }
 
@@ -75,6 +77,7 @@ impl Node {
             wrapper: place.wrapper,
             environment: place.environment,
             life: AtomicU32::new(0),
+            killed: AtomicBool::new(false),
             process: Mutex::new(None),
         })
     }
@@ -111,6 +114,7 @@ impl Node {
         // A group of its own: ctrl-c at the terminal is for the suite, which ends its nodes itself.
         command.process_group(0);
         self.life.fetch_add(1, Ordering::SeqCst);
+        self.killed.store(false, Ordering::SeqCst);
         *process = Some(command.spawn().with_context(|| format!("start node {}", self.id))?);
         Ok(())
     }
@@ -119,6 +123,7 @@ impl Node {
     pub(crate) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let process = self.process.lock().await;
         let pid = pid_of(process.as_ref()).with_context(|| format!("node {} does not run", self.id))?;
+        self.killed.fetch_or(signal == Signal::KILL, Ordering::SeqCst);
         kill_process(pid, signal).with_context(|| format!("{signal:?} to node {}", self.id))
     }
 
@@ -156,8 +161,9 @@ impl Node {
     pub(crate) async fn ended_by_itself(&self) -> Option<ExitStatus> {
         let mut process = self.process.lock().await;
         let status = process.as_mut()?.try_wait().ok().flatten()?;
-        // A kill that was given up before it saw the process gone.
-        (status.signal() != Some(Signal::KILL.as_raw())).then_some(status)
+        // A kill of the suite's may have been given up before it saw the process gone; anybody else's is none of its faults.
+        let is_ours = self.killed.load(Ordering::SeqCst) && status.signal() == Some(Signal::KILL.as_raw());
+        (!is_ours).then_some(status)
     }
 
     /// How long its log is.
@@ -201,20 +207,23 @@ fn pid_of(process: Option<&Child>) -> Option<Pid> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn only_a_process_that_nothing_ended_has_ended_by_itself() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
+    fn node_in(directory: &Path, wrapper: &[&str]) -> Node {
         let node = Node::new(Place {
             id: 1,
             host: "127.0.0.1".to_owned(),
-            disk: Disk::plain(path("disk")).unwrap(),
-            directory: directory.path().to_path_buf(),
-            log: path("log"),
-            wrapper: Vec::new(),
+            disk: Disk::plain(directory.join("disk")).unwrap(),
+            directory: directory.to_path_buf(),
+            log: directory.join("log"),
+            wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
             environment: Vec::new(),
         });
-        let node = node.unwrap();
+        node.unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_a_process_that_nothing_ended_has_ended_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = node_in(directory.path(), &[]);
         assert!(node.ended_by_itself().await.is_none());
         // It fails at arguments that it does not know, as a node that refuses its data does.
         node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
@@ -223,5 +232,24 @@ mod tests {
         assert!(node.last_words().contains("--config"), "{}", node.last_words());
         node.wait(DEATH_TIMEOUT).await.unwrap();
         assert!(node.ended_by_itself().await.is_none());
+        // What the kernel or somebody else kills counts, what the suite kills does not.
+        let node = node_in(directory.path(), &["sh", "-c", "exec sleep 100"]);
+        for by_suite in [false, true] {
+            node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
+            let pid = node.pid().await.unwrap();
+            match by_suite {
+                true => drop(node.signal(Signal::KILL).await),
+                false => drop(Command::new("kill").args(["-9", &pid.to_string()]).status().await),
+            }
+            let ended = wait_ended(&node).await;
+            assert_eq!(ended.is_some(), !by_suite, "{ended:?}");
+            node.wait(DEATH_TIMEOUT).await.unwrap();
+        }
+    }
+
+    async fn wait_ended(node: &Node) -> Option<ExitStatus> {
+        let gone = || async { (!node.runs().await).then_some(()) };
+        crate::cluster::wait_for(DEATH_TIMEOUT, gone).await;
+        node.ended_by_itself().await
     }
 }
