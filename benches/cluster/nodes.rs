@@ -110,7 +110,8 @@ pub(crate) struct Raftgate {
 }
 
 impl Raftgate {
-    pub(crate) async fn start(arguments: &[&str]) -> Raftgate {
+    /// Nodes with these settings in their environment beside the defaults.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Raftgate {
         let directory = directory("raftgate");
         let subnet = format!("127.200.{}", std::process::id() % 256);
         let hosts: Vec<String> = (1..=3).map(|n| format!("{subnet}.{n}")).collect();
@@ -119,7 +120,7 @@ impl Raftgate {
         for (index, host) in hosts.iter().enumerate() {
             let cluster = format!("initial_members = {{ {} }}", members.join(", "));
             let mut command = command(&directory, index, host, &format!("node_id = {}", index + 1), &cluster);
-            command.args(arguments);
+            command.envs(settings.iter().copied());
             commands.push(command);
         }
         let mut raftgate = Raftgate {
