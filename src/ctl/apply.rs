@@ -1,39 +1,152 @@
-//! `apply`: files become one transaction, so that they take effect as a whole or not at all.
+//! `apply`: files become one revision, so that they take effect as a whole or not at all.
+//!
+//! What fits into one transaction is held, and sent as one. What is larger goes as the body of `PUT /v1/config` while it is read: the node
+//! stages it, and makes it live once it has all of it.
 
-use anyhow::bail;
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use std::mem;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+pub(super) use answer::print_written;
 
 use super::arguments::ApplyArguments;
-use super::client::{CallError, Client};
-use super::documents::Documents;
-use super::print::{DIM, GOOD, out, plain, styled, text, warning};
+use super::client::{AGAIN, ANSWER_TIME_MAX, BROKEN_OFF, CallError, Client};
+use super::documents::{DocumentError, Files, Item};
+use super::print::warning;
+use super::reading::{Reading, lock};
+use crate::model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 
 /// Makes the files' resources so.
 pub(super) async fn run(client: &Client, arguments: &ApplyArguments) -> anyhow::Result<()> {
-    let documents = Documents::read(&arguments.files)?;
-    documents.warnings().for_each(|text| warning(&text));
-    let mut query = Vec::new();
-    query.extend(arguments.prune.then_some("prune=true"));
-    query.extend(arguments.dry_run.then_some("dryRun=true"));
-    query.extend(arguments.wait.then_some("wait=live"));
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    let answer = if arguments.prune {
-        let body = json!({"items": documents.items()});
-        client.write(Method::PUT, &format!("/v1/config{query}"), Some(&body)).await
+    let answer = send(client, arguments, Reading::of(arguments.files.clone())).await?;
+    print_written(&answer, arguments.wait)
+}
+
+/// Sends what is read. Gives the node's answer.
+async fn send(client: &Client, arguments: &ApplyArguments, mut reading: Reading) -> anyhow::Result<Value> {
+    let mut items = Vec::new();
+    let is_all = fill(&mut reading, &mut items).await?;
+    if is_all {
+        lock(&reading.files()).warnings().for_each(|text| warning(&text));
+        return Ok(transact(client, arguments, &items, &reading.files()).await?);
+    }
+    upload(client, arguments, items, reading).await
+}
+
+/// Takes resources up to a transaction's bounds. False: there are more.
+async fn fill(reading: &mut Reading, items: &mut Vec<Item>) -> Result<bool, DocumentError> {
+    let mut byte_count = 0;
+    while items.len() <= TRANSACTION_OPERATIONS_MAX && byte_count <= TRANSACTION_BYTES_MAX {
+        let Some(batch) = reading.next().await? else { return Ok(true) };
+        byte_count += batch.iter().map(Item::byte_count).sum::<usize>();
+        items.extend(batch);
+    }
+    Ok(false)
+}
+
+/// Path and query of a write.
+fn path_of(path: &str, arguments: &ApplyArguments) -> String {
+    let flags = [(arguments.prune, "prune=true"), (arguments.dry_run, "dryRun=true"), (arguments.wait, "wait=live")];
+    let query: Vec<&str> = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, parameter)| *parameter).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
+
+async fn transact(client: &Client, arguments: &ApplyArguments, items: &[Item], files: &Mutex<Files>) -> Result<Value, CallError> {
+    let (method, path, begin, before, longer) = if arguments.prune {
+        // What goes may be much more than what stands in the files.
+        (Method::PUT, "/v1/config", BEGIN, "", ANSWER_TIME_MAX)
     } else {
-        let body = json!({"operations": documents.operations()});
-        client.write(Method::POST, &format!("/v1/transactions{query}"), Some(&body)).await
+        (Method::POST, "/v1/transactions", r#"{"operations":["#, r#""op":"put","#, Duration::ZERO)
     };
-    print_written(&answer.map_err(|error| located(error, &documents))?, arguments.wait)
+    let mut body = begin.to_owned();
+    write(items, before, &mut true, &mut body);
+    body.push_str(END);
+    let answer = client.write_text(method, &path_of(path, arguments), body, longer).await;
+    answer.map_err(|error| located(error, &lock(files), items))
+}
+
+/// What stands before and after the items of a configuration.
+const BEGIN: &str = r#"{"items":["#;
+const END: &str = "\n]}\n";
+
+fn write(items: &[Item], before: &str, is_first: &mut bool, text: &mut String) {
+    for item in items {
+        text.push_str(if mem::take(is_first) { "\n" } else { ",\n" });
+        item.write(before, text);
+    }
+}
+
+async fn upload(client: &Client, arguments: &ApplyArguments, first: Vec<Item>, reading: Reading) -> anyhow::Result<Value> {
+    let server = client.choose().await?;
+    let files = reading.files();
+    let fault = Arc::new(Mutex::new(None));
+    let body = Upload { first, reading, is_first: true, is_over: false, fault: Arc::clone(&fault) }.pieces();
+    let answer = client.upload(&server, &path_of("/v1/config", arguments), body).await;
+    lock(&files).warnings().for_each(|text| warning(&text));
+    if let Some(error) = lock(&fault).take() {
+        anyhow::bail!("{error}\n  {BROKEN_OFF}");
+    }
+    Ok(answer.map_err(|error| again(located(error, &lock(&files), &[])))?)
+}
+
+/// A body that is made of what is read.
+struct Upload {
+    /// What was read before it began.
+    first: Vec<Item>,
+    reading: Reading,
+    /// Whether nothing was written yet.
+    is_first: bool,
+    is_over: bool,
+    /// Takes why the files could not be read to their end.
+    fault: Arc<Mutex<Option<DocumentError>>>,
+}
+
+impl Upload {
+    /// The body piece by piece; `None` breaks it off.
+    fn pieces(self) -> impl Stream<Item = Option<Bytes>> + Send + 'static {
+        stream::unfold(self, |mut upload| async { upload.next().await.map(|piece| (piece, upload)) })
+    }
+
+    async fn next(&mut self) -> Option<Option<Bytes>> {
+        if self.is_over {
+            return None;
+        }
+        let mut text = if self.is_first { BEGIN.to_owned() } else { String::new() };
+        let batch = match mem::take(&mut self.first) {
+            none if none.is_empty() => self.reading.next().await,
+            first => Ok(Some(first)),
+        };
+        match batch {
+            Ok(Some(items)) => write(&items, "", &mut self.is_first, &mut text),
+            Ok(None) => {
+                self.is_over = true;
+                text.push_str(END);
+            }
+            Err(error) => {
+                self.is_over = true;
+                *lock(&self.fault) = Some(error);
+                return Some(None);
+            }
+        }
+        Some(Some(text.into()))
+    }
 }
 
 /// A refusal in the words of the files.
-fn located(error: CallError, documents: &Documents) -> CallError {
+fn located(error: CallError, files: &Files, items: &[Item]) -> CallError {
     match error {
         CallError::Refused(mut problem) => {
             for (path, _) in &mut problem.errors {
-                *path = documents.locate(path);
+                *path = files.locate(path, items);
             }
             if problem.errors.len() == 1 {
                 // It says the same as the one error, at a place of the request.
@@ -45,74 +158,15 @@ fn located(error: CallError, documents: &Documents) -> CallError {
     }
 }
 
-/// Prints the answer to a write. Fails where `waited` for every member to serve it and one does not.
-pub(super) fn print_written(answer: &Value, waited: bool) -> anyhow::Result<()> {
-    for warning_text in list(answer, "warnings").iter().filter_map(Value::as_str) {
-        warning(warning_text);
-    }
-    let revision = plain(answer, "revision");
-    let is_dry = answer.get("dryRun").and_then(Value::as_bool).unwrap_or(false);
-    let changed = answer.get("changed").and_then(Value::as_bool).unwrap_or(true);
-    if is_dry {
-        print_changes(answer);
-        return Ok(());
-    }
-    for result in list(answer, "results") {
-        let made_now = changed && plain(result, "revision") == revision;
-        let word = match result.get("created").and_then(Value::as_bool) {
-            Some(true) => styled(GOOD, "created"),
-            _ if made_now => styled(GOOD, "changed"),
-            _ => styled(DIM, "unchanged"),
-        };
-        out(format!("{} {} {word}", text(result, "kind"), text(result, "name")));
-    }
-    out(format!("revision {revision}{}", if changed { "" } else { " (nothing changed)" }));
-    if waited { check_live(answer, &revision) } else { Ok(()) }
-}
-
-fn print_changes(answer: &Value) {
-    let changes = list(answer, "changes");
-    for change in changes {
-        out(format!("{} {} would be {}", text(change, "kind"), text(change, "name"), text(change, "change")));
-    }
-    if changes.is_empty() {
-        out("nothing would change");
-    }
-}
-
-fn check_live(answer: &Value, revision: &str) -> anyhow::Result<()> {
-    let members = list(answer, "members");
-    let behind: Vec<String> = members
-        .iter()
-        .filter(|member| member.get("live").and_then(Value::as_bool) != Some(true))
-        .map(|member| {
-            format!("node {}: at revision {}, {}", plain(member, "id"), plain(member, "revision"), plain(member, "reason"))
-        })
-        .collect();
-    if answer.get("live").and_then(Value::as_bool) == Some(true) {
-        out(format!("live on {} of {} members", members.len(), members.len()));
-        return Ok(());
-    }
-    bail!("revision {revision} was made, but not every member serves it yet\n  {}", behind.join("\n  "))
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_that_is_behind_fails_the_wait_and_only_that() {
-        let behind = json!({"revision": 7, "live": false, "results": [], "members": [
-            {"id": 1, "revision": 7, "live": true, "reason": null},
-            {"id": 3, "revision": 5, "live": false, "reason": "no answer for 1 s"}]});
-        let message = print_written(&behind, true).unwrap_err().to_string();
-        assert!(message.contains("revision 7 was made") && message.contains("node 3: at revision 5, no answer"), "{message}");
-        assert!(!message.contains("node 1"), "{message}");
-        assert!(print_written(&behind, false).is_ok());
-        assert!(print_written(&json!({"revision": 7, "live": true, "members": [{"id": 1, "live": true}]}), true).is_ok());
+/// A refusal that leaves it open whether anything was applied, with what to do then.
+fn again(error: CallError) -> CallError {
+    match error {
+        CallError::Refused(mut problem) if problem.outcome.as_deref() == Some("unknown") => {
+            let separator = if problem.detail.is_empty() { "" } else { "; " };
+            problem.detail.push_str(separator);
+            problem.detail.push_str(AGAIN);
+            CallError::Refused(problem)
+        }
+        other => other,
     }
 }

@@ -4,17 +4,22 @@
 //! it answers stands. A write carries an idempotency key, the same at every server: where an answer got lost on the way, the write is sent
 //! again elsewhere and takes effect once all the same.
 
+mod upload;
+
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use bytes::Bytes;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::arguments::Connection;
+pub(super) use upload::ANSWER_TIME_MAX;
 
 /// The longest answer that is read.
-const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What a call without a good answer comes to.
 #[derive(Debug, Error)]
@@ -33,7 +38,27 @@ pub(super) enum CallError {
         /// What is wrong with it.
         message: String,
     },
+    /// An upload without an answer.
+    #[error("{server}: {message}\n  {}", after_upload(*.is_sent))]
+    BrokenOff {
+        /// Who should have answered.
+        server: String,
+        /// What happened.
+        message: String,
+        /// Whether the server may have all of it.
+        is_sent: bool,
+    },
 }
+
+fn after_upload(is_sent: bool) -> String {
+    if is_sent { format!("it may have been applied all the same; {AGAIN}") } else { BROKEN_OFF.to_owned() }
+}
+
+/// What came of an upload that did not get to its end.
+pub(super) const BROKEN_OFF: &str = "the upload was broken off, and nothing was applied";
+
+/// What to do about an upload that may have been applied.
+pub(super) const AGAIN: &str = "the same command can be run again: what is so already is not changed";
 
 fn lines(reasons: &[String]) -> String {
     reasons.iter().map(|reason| format!("\n  {reason}")).collect()
@@ -98,6 +123,26 @@ pub(super) struct Client {
     timeout: Duration,
 }
 
+/// What is sent to one server after the other until one answers.
+struct Call<'a> {
+    method: &'a Method,
+    path: &'a str,
+    body: Option<Bytes>,
+    key: Option<String>,
+    /// What the node may take beyond its deadline.
+    longer: Duration,
+}
+
+impl<'a> Call<'a> {
+    fn new(method: &'a Method, path: &'a str, body: Option<Bytes>) -> Call<'a> {
+        Call { method, path, body, key: None, longer: Duration::ZERO }
+    }
+
+    fn keyed(self) -> Call<'a> {
+        Call { key: Some(Uuid::new_v4().to_string()), ..self }
+    }
+}
+
 /// One attempt at one server.
 enum Attempt {
     Answered(Value),
@@ -111,8 +156,7 @@ impl Client {
     pub(super) fn new(connection: &Connection) -> Result<Client, reqwest::Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(2))
-            // The node answers by its own deadline; the rest is the way there and back.
-            .timeout(connection.timeout + Duration::from_secs(2))
+            .tcp_keepalive(Duration::from_secs(15))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
@@ -122,30 +166,45 @@ impl Client {
 
     /// `GET` of a path and query.
     pub(super) async fn get(&self, path: &str) -> Result<Value, CallError> {
-        self.call(&Method::GET, path, None, None).await
+        self.call(&Call::new(&Method::GET, path, None)).await
     }
 
     /// A `POST` that only asks.
     pub(super) async fn ask(&self, path: &str, body: &Value) -> Result<Value, CallError> {
-        self.call(&Method::POST, path, Some(body), None).await
+        self.call(&Call::new(&Method::POST, path, Some(json(body)))).await
     }
 
     /// A write, applied once however often it has to be sent.
     pub(super) async fn write(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
-        let key = Uuid::new_v4().to_string();
-        self.call(&method, path, body, Some(&key)).await
+        self.call(&Call::new(&method, path, body.map(json)).keyed()).await
+    }
+
+    /// A write whose JSON text is there already. `longer` is what the node may take beyond its deadline.
+    pub(super) async fn write_text(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        longer: Duration,
+    ) -> Result<Value, CallError> {
+        self.call(&Call { longer, ..Call::new(&method, path, Some(body.into())).keyed() }).await
     }
 
     /// A change of the cluster's members: sent again it finds what it wants done already.
     pub(super) async fn change(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
-        self.call(&method, path, body, None).await
+        self.call(&Call::new(&method, path, body.map(json))).await
     }
 
-    async fn call(&self, method: &Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Result<Value, CallError> {
+    async fn call(&self, call: &Call<'_>) -> Result<Value, CallError> {
+        self.first_answer(call).await.map(|(_, answer)| answer)
+    }
+
+    /// The first server that answers, and its answer.
+    async fn first_answer(&self, call: &Call<'_>) -> Result<(&str, Value), CallError> {
         let mut unreachable = Vec::new();
         for server in &self.servers {
-            match self.attempt(server, method, path, body, key).await? {
-                Attempt::Answered(body) => return Ok(body),
+            match self.attempt(server, call).await? {
+                Attempt::Answered(body) => return Ok((server, body)),
                 Attempt::Refused(problem) => return Err(CallError::Refused(problem)),
                 Attempt::Unreachable(reason) => unreachable.push(reason),
             }
@@ -153,42 +212,51 @@ impl Client {
         Err(CallError::Unreachable(unreachable))
     }
 
-    async fn attempt(
-        &self,
-        server: &str,
-        method: &Method,
-        path: &str,
-        body: Option<&Value>,
-        key: Option<&str>,
-    ) -> Result<Attempt, CallError> {
-        let mut request = self.http.request(method.clone(), format!("{server}{path}"));
-        request = request.header("raftgate-timeout", format!("{}ms", self.timeout.as_millis()));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(key) = key {
+    async fn attempt(&self, server: &str, call: &Call<'_>) -> Result<Attempt, CallError> {
+        // The node answers by its own deadline; the rest is the way there and back.
+        let time_max = self.timeout + call.longer + Duration::from_secs(2);
+        let mut request = self.request(call.method, server, call.path, self.timeout).timeout(time_max);
+        if let Some(key) = &call.key {
             request = request.header("idempotency-key", key);
         }
-        if let Some(body) = body {
-            request = request.json(body);
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let received = match request.send().await {
             Ok(response) => receive(response).await,
             Err(error) => Err(error),
         };
-        let (status, bytes) = match received {
-            Ok(received) => received,
-            Err(error) => return Ok(Attempt::Unreachable(format!("{server}: {}", innermost(&error)))),
-        };
+        match received {
+            Ok((status, bytes)) => Attempt::of(server, status, bytes),
+            Err(error) => Ok(Attempt::Unreachable(format!("{server}: {}", innermost(&error)))),
+        }
+    }
+
+    fn request(&self, method: &Method, server: &str, path: &str, timeout: Duration) -> RequestBuilder {
+        let request = self.http.request(method.clone(), format!("{server}{path}"));
+        let request = request.header("raftgate-timeout", format!("{}ms", timeout.as_millis()));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+}
+
+impl Attempt {
+    /// What the answer of `server` is.
+    fn of(server: &str, status: StatusCode, bytes: Option<Vec<u8>>) -> Result<Attempt, CallError> {
         let strange = |message: String| CallError::NotAnAnswer { server: server.to_owned(), message };
         let Some(bytes) = bytes else { return Err(strange(format!("an answer over {ANSWER_BYTES_MAX} bytes"))) };
-        let body = serde_json::from_slice(&bytes);
-        match body {
+        match serde_json::from_slice(&bytes) {
             Ok(body) if status.is_success() => Ok(Attempt::Answered(body)),
             Ok(body) => Ok(Attempt::Refused(Problem::read(status, &body))),
             Err(_) => Err(strange(format!("{status} without JSON; is this an admin address?"))),
         }
     }
+}
+
+fn json(value: &Value) -> Bytes {
+    value.to_string().into()
 }
 
 /// The status and the body, unless it is too long.

@@ -4,8 +4,9 @@
 //! here; `main` hands it to [`crate::server`]. [`run`] returns what the process should exit with: 0 done, 1 refused or failed (the
 //! problem's text stands on the standard error); clap itself exits with 2 on wrong usage.
 //!
-//! A command's life: [`arguments`] (what was typed), [`documents`] (files, also of [`kubernetes`]), [`client`] (the call), [`mod@print`] (the answer). [`demo`] runs
-//! three nodes as processes of the same program and drives them through the same client.
+//! A command's life: [`arguments`] (what was typed), [`documents`] (files, also of [`kubernetes`], which [`reading`] takes in while the call
+//! goes on), [`client`] (the call), [`mod@print`] (the answer). [`demo`] runs three nodes as processes of the same program and drives them
+//! through the same client.
 
 mod apply;
 mod arguments;
@@ -14,7 +15,9 @@ mod cluster;
 mod demo;
 mod documents;
 mod kubernetes;
+mod pages;
 mod print;
+mod reading;
 mod recover;
 mod route;
 mod show;

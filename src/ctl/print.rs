@@ -1,5 +1,7 @@
 //! Printing: the only place that writes to the standard streams, in colour where that is a terminal.
 
+use std::io::{self, Write as _};
+
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
@@ -24,6 +26,12 @@ pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
 /// A line of the answer.
 pub(super) fn out(text: impl std::fmt::Display) {
     anstream::println!("{text}");
+}
+
+/// Lines of a long answer. Errors: nobody can read them; there is no use in going on.
+pub(super) fn write(lines: &[String]) -> io::Result<()> {
+    let mut stream = anstream::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(stream, "{line}"))
 }
 
 /// A line that is not part of the answer.
@@ -53,23 +61,22 @@ pub(super) fn raw(value: &Value, output: Output) -> anyhow::Result<bool> {
 
 /// Rows under headings, in columns.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {
-    for line in columns(headings, rows) {
-        out(line);
-    }
+    columns(&mut vec![0; headings.len()], Some(headings), rows).iter().for_each(out);
 }
 
-fn columns(headings: &[&str], rows: &[Vec<String>]) -> Vec<String> {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(headings.get(column).map(|heading| heading.chars().count())).max().unwrap_or(0)
+/// Lines of columns that are at least as wide as `widths`, which become as wide as those are.
+pub(super) fn columns(widths: &mut [usize], headings: Option<&[&str]>, rows: &[Vec<String>]) -> Vec<String> {
+    let headings = headings.map(|headings| headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>());
+    for row in headings.iter().chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&*widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let line = |cells: Vec<&str>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>().join("  ");
-        padded.trim_end().to_owned()
-    };
-    let heading = styled(STRONG, line(headings.to_vec()));
-    std::iter::once(heading).chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect()))).collect()
+    headings.iter().map(|headings| styled(STRONG, line(headings))).chain(rows.iter().map(line)).collect()
 }
 
 /// A text field of an answer, or nothing.
@@ -93,8 +100,10 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), String::new()]];
-        let lines: Vec<String> =
-            columns(&["NAME", "REV"], &rows).iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
+        let mut widths = [0; 2];
+        let lines = columns(&mut widths, Some(&["NAME", "REV"]), &rows);
+        let lines: Vec<String> = lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
         assert_eq!(lines, ["NAME    REV", "a       1", "longer"]);
+        assert_eq!(columns(&mut widths, None, &[vec!["b".to_owned(), "22".to_owned()]]), ["b       22"]);
     }
 }

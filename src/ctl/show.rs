@@ -1,11 +1,14 @@
 //! Commands that show: `get`, `explain`; and `delete`.
 
+use std::io;
+
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::apply::print_written;
 use super::arguments::{Kind, Output};
-use super::client::{CallError, Client};
+use super::client::Client;
+use super::pages::Pages;
 use super::print::{BAD, DIM, GOOD, STRONG, WARN, out, plain, raw, styled, table, text};
 
 /// `get KIND [NAME]`
@@ -18,26 +21,25 @@ pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, local: 
         }
         return Ok(());
     }
-    let items = all(client, kind, local).await?;
-    if !raw(&json!({"items": items}), output)? {
-        let rows: Vec<_> = items.iter().map(|item| row(kind, item)).collect();
-        table(&headings(kind), &rows);
-    }
-    Ok(())
+    let printed = list(client, kind, local, output).await;
+    let is_enough =
+        |error: &anyhow::Error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    // As under `| head`.
+    printed.or_else(|error| if is_enough(&error) { Ok(()) } else { Err(error) })
 }
 
-/// Every page of a kind.
-async fn all(client: &Client, kind: Kind, local: bool) -> Result<Vec<Value>, CallError> {
-    let mut items = Vec::new();
+/// Prints every page of a kind as it comes.
+async fn list(client: &Client, kind: Kind, local: bool, output: Output) -> anyhow::Result<()> {
+    let headings = headings(kind);
+    let mut pages = Pages::new(output, &headings);
     let first = format!("/v1/{}?limit=1000{}", kind.plural, if local { "&consistency=local" } else { "" });
     let mut path = first.clone();
     loop {
-        let mut page = client.get(&path).await?;
-        if let Some(Value::Array(list)) = page.get_mut("items").map(Value::take) {
-            items.extend(list);
-        }
+        let page = client.get(&path).await?;
+        let items = page.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        pages.page(items, |item| row(kind, item))?;
         match text(&page, "continue") {
-            "" => return Ok(items),
+            "" => return pages.end(),
             next => path = format!("{first}&continue={}", segment(next)),
         }
     }

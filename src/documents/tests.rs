@@ -152,6 +152,7 @@ fn yaml_is_cut_where_its_markers_are() {
         ("\u{feff}# x\n---\na\n", vec!["a"]),
         ("%YAML 1.2\n# why\n\n---\na\n...\n%YAML 1.2\n---\nb\n", vec!["a", "b"]),
         ("a\n...\nb\n... # why\n# end\n", vec!["a", "b"]),
+        ("a\n...\n... # why\n---\n...\n...\nb", vec!["a", "b"]),
         ("---\n---\n# nothing\n---\n~\n---\na\n---\n", vec!["a"]),
         ("--- # why\na\n---", vec!["a"]),
     ];
@@ -181,6 +182,7 @@ fn bad_texts_are_named_by_document_line_and_column() {
         (Yaml, "a\n---\n\n---\nb: [1\n", "syntax in 1: did not find expected ',' or ']' at line 6 column"),
         (Yaml, "--- \"a\n--- b\"\n", "syntax in 0: found unexpected end of stream"),
         (Yaml, "--- |\n a\n---\nb: [1\n", "syntax in 1: did not find"),
+        (Yaml, "a\n... b\n---\nc", "syntax in 1: did not find expected <document start> at line 2 column 5"),
         (Yaml, "a: .nan\n", "syntax in 0: a: a number must be finite"),
         (Yaml, "a: !secret x\n", "syntax in 0: "),
         (Yaml, "a\n...\n%YAML 1.2\n", "syntax in 1: did not find expected <document start>"),

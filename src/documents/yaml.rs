@@ -105,6 +105,11 @@ impl<R: Read> Cutter<R> {
                     let next = self.text.split_off(start);
                     return Ok(Some(std::mem::replace(&mut self.text, next)));
                 }
+                // An end after an end; the parser would take it for a document.
+                Line::End if !self.has_begun => {
+                    self.text.truncate(start);
+                    self.text.push(b'\n');
+                }
                 Line::End if self.text.len() <= self.bytes_max => {
                     self.has_begun = false;
                     return Ok(Some(std::mem::take(&mut self.text)));
@@ -117,19 +122,18 @@ impl<R: Read> Cutter<R> {
 }
 
 fn line_of(line: &[u8]) -> Line {
-    let is_marker = |marker: &[u8]| {
+    let after = |marker: &[u8]| {
         let rest = line.strip_prefix(marker);
-        rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b' ' | b'\t' | b'\r' | b'\n')))
+        rest.filter(|rest| rest.first().is_none_or(|next| matches!(next, b' ' | b'\t' | b'\r' | b'\n')))
     };
-    if is_marker(b"---") {
-        return Line::Begin;
-    }
-    if is_marker(b"...") {
-        return Line::End;
-    }
-    match line.trim_ascii_start().first() {
-        None | Some(b'#') => Line::Prefix,
-        Some(b'%') if line.starts_with(b"%") => Line::Prefix,
-        Some(_) => Line::Content,
+    let is_nothing = |text: &[u8]| text.trim_ascii_start().first().is_none_or(|first| *first == b'#');
+    if after(b"---").is_some() {
+        Line::Begin
+    } else if after(b"...").is_some_and(is_nothing) {
+        Line::End
+    } else if is_nothing(line) || line.starts_with(b"%") {
+        Line::Prefix
+    } else {
+        Line::Content
     }
 }

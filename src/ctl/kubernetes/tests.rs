@@ -1,12 +1,12 @@
 //! Documents of Kubernetes: what they become, what is told, and what is refused.
 
 use super::*;
-use crate::ctl::documents::Documents;
+use crate::ctl::documents::Kept;
 use crate::model::spec::{parse_grpc_route, parse_route};
 
 fn read(text: &str) -> Result<(Vec<Value>, Vec<String>), String> {
-    let documents = Documents::of_text("f.yaml", text).map_err(|error| error.to_string())?;
-    Ok((documents.operations(), documents.warnings().collect()))
+    let kept = Kept::of_text("f.yaml", text).map_err(|error| error.to_string())?;
+    Ok((kept.values(), kept.files.warnings().collect()))
 }
 
 /// The spec of `rules`, with the rest of a document around it.
@@ -70,7 +70,7 @@ fn a_printed_list_becomes_routes() {
                 {"name": "shop_orders", "weight": 9}, {"name": "orders", "weight": 1}, {"name": "shop_old.orders", "weight": 0}],
         }],
     });
-    let put = |name: &str, spec: &Value| json!({"op": "put", "kind": "Route", "name": name, "spec": spec});
+    let put = |name: &str, spec: &Value| json!({"kind": "Route", "name": name, "spec": spec});
     assert_eq!(operations, [put("shop_orders", &first), put("old.orders", &json!({"rules": [{}]}))]);
     for operation in &operations {
         // What comes out is a spec that a node takes.
@@ -96,10 +96,13 @@ fn what_has_no_meaning_is_told_once_with_its_place() {
         "/spec/rules/0/backendRefs/0/port has no meaning here: the endpoints of a Service have their ports (and in 2 more places)",
         "/spec/rules/0/backendRefs/1/namespace: no ReferenceGrant is asked for here",
     ];
-    let expected = expected.map(|text| format!("f.yaml: document 1 (HTTPRoute shop/orders): {text}"));
+    let expected = expected.map(|text| format!("f.yaml: document 1, /items/0 (HTTPRoute shop/orders): {text}"));
     let (rest, first): (Vec<_>, Vec<_>) = warnings.into_iter().partition(|text| text.contains("default/old.orders"));
     assert_eq!(first, expected);
-    assert_eq!(rest, ["f.yaml: document 1 (HTTPRoute default/old.orders): /metadata/labels has no meaning here: is not kept"]);
+    assert_eq!(
+        rest,
+        ["f.yaml: document 1, /items/1 (HTTPRoute default/old.orders): /metadata/labels has no meaning here: is not kept"]
+    );
     let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec: {rules: []}";
     let (_, warnings) = read(text).unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -128,7 +131,7 @@ spec:
             "backendRefs": [{"name": "shop_orders"}],
         }],
     });
-    assert_eq!(operations, [json!({"op": "put", "kind": "GRPCRoute", "name": "shop_orders", "spec": spec})]);
+    assert_eq!(operations, [json!({"kind": "GRPCRoute", "name": "shop_orders", "spec": spec})]);
     assert!(parse_grpc_route(&spec).is_ok());
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings.iter().all(|warning| warning.contains("(GRPCRoute shop/orders)")), "{warnings:?}");

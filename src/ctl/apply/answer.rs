@@ -1,0 +1,114 @@
+//! What a node answers to a write, printed.
+
+use anyhow::bail;
+use serde_json::Value;
+
+use crate::ctl::print::{DIM, GOOD, out, plain, styled, text, warning};
+
+/// Prints the answer to a write. Fails where `waited` for every member to serve it and one does not.
+pub(in crate::ctl) fn print_written(answer: &Value, waited: bool) -> anyhow::Result<()> {
+    for warning_text in list(answer, "warnings").iter().filter_map(Value::as_str) {
+        warning(warning_text);
+    }
+    lines(answer).iter().for_each(out);
+    if waited { check_live(answer, &plain(answer, "revision")) } else { Ok(()) }
+}
+
+fn lines(answer: &Value) -> Vec<String> {
+    if answer.get("dryRun").and_then(Value::as_bool) == Some(true) {
+        return changes(answer);
+    }
+    let revision = plain(answer, "revision");
+    let changed = answer.get("changed").and_then(Value::as_bool).unwrap_or(true);
+    let mut lines = Vec::new();
+    for result in list(answer, "results") {
+        let made_now = changed && plain(result, "revision") == revision;
+        let word = match result.get("created").and_then(Value::as_bool) {
+            Some(true) => styled(GOOD, "created"),
+            _ if made_now => styled(GOOD, "changed"),
+            _ => styled(DIM, "unchanged"),
+        };
+        lines.push(format!("{} {} {word}", text(result, "kind"), text(result, "name")));
+    }
+    // Of a large change, which has no results.
+    if let Some(operations) = answer.get("operations") {
+        lines.push(format!("{} resources put, {} deleted", plain(operations, "put"), plain(operations, "delete")));
+    }
+    lines.push(format!("revision {revision}{}", if changed { "" } else { " (nothing changed)" }));
+    lines
+}
+
+fn changes(answer: &Value) -> Vec<String> {
+    let change = |change| format!("{} {} would be {}", text(change, "kind"), text(change, "name"), text(change, "change"));
+    let mut lines: Vec<String> = list(answer, "changes").iter().map(change).collect();
+    match answer.get("changesOmitted").and_then(Value::as_u64) {
+        Some(more) if more > 0 => lines.push(format!("and {more} more would change")),
+        _ if lines.is_empty() => lines.push("nothing would change".to_owned()),
+        _ => {}
+    }
+    lines
+}
+
+fn check_live(answer: &Value, revision: &str) -> anyhow::Result<()> {
+    let members = list(answer, "members");
+    let behind: Vec<String> = members
+        .iter()
+        .filter(|member| member.get("live").and_then(Value::as_bool) != Some(true))
+        .map(|member| {
+            format!("node {}: at revision {}, {}", plain(member, "id"), plain(member, "revision"), plain(member, "reason"))
+        })
+        .collect();
+    if answer.get("live").and_then(Value::as_bool) == Some(true) {
+        out(format!("live on {} of {} members", members.len(), members.len()));
+        return Ok(());
+    }
+    bail!("revision {revision} was made, but not every member serves it yet\n  {}", behind.join("\n  "))
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_of_any_size_are_told() {
+        let result = |name, revision, created| json!({"kind": "Route", "name": name, "revision": revision, "created": created});
+        let change = json!({"kind": "Route", "name": "a", "change": "created"});
+        for (answer, expected) in [
+            (
+                json!({"revision": 7, "results": [result("a", 7, true), result("b", 7, false), result("c", 3, false)]}),
+                "Route a created\nRoute b changed\nRoute c unchanged\nrevision 7",
+            ),
+            (json!({"revision": 7, "changed": false, "results": []}), "revision 7 (nothing changed)"),
+            (
+                json!({"revision": 8, "results": [], "operations": {"put": 12000, "delete": 3}}),
+                "12000 resources put, 3 deleted\nrevision 8",
+            ),
+            (json!({"dryRun": true, "changes": []}), "nothing would change"),
+            (json!({"dryRun": true, "changes": [change], "changesOmitted": 0}), "Route a would be created"),
+            (
+                json!({"dryRun": true, "changes": [change], "changesOmitted": 12000}),
+                "Route a would be created\nand 12000 more would change",
+            ),
+        ] {
+            assert_eq!(anstream::adapter::strip_str(&lines(&answer).join("\n")).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_behind_fails_the_wait_and_only_that() {
+        let behind = json!({"revision": 7, "live": false, "results": [], "members": [
+            {"id": 1, "revision": 7, "live": true, "reason": null},
+            {"id": 3, "revision": 5, "live": false, "reason": "no answer for 1 s"}]});
+        let message = print_written(&behind, true).unwrap_err().to_string();
+        assert!(message.contains("revision 7 was made") && message.contains("node 3: at revision 5, no answer"), "{message}");
+        assert!(!message.contains("node 1"), "{message}");
+        assert!(print_written(&behind, false).is_ok());
+        assert!(print_written(&json!({"revision": 7, "live": true, "members": [{"id": 1, "live": true}]}), true).is_ok());
+    }
+}
