@@ -228,7 +228,7 @@ fn find_rule(
         method: &head.method,
         headers: &head.headers,
     });
-    tally.note_rule(snapshot.revision, found.as_ref().map(|matched| &matched.rule));
+    tally.note_rule(snapshot.revision, found.as_ref());
     let Some(matched) = found else {
         connection.worker().metrics.route_misses.inc();
         let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(&host, listener);
