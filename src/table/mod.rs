@@ -27,6 +27,7 @@
 
 mod bucket;
 mod check;
+mod closest;
 mod compile;
 mod conditions;
 mod contest;
