@@ -266,7 +266,7 @@ async fn plan(shared: &Shared, wanted: &Arc<Configuration>, state: &State) -> Re
         let operations = wanted.difference(&state);
         check_limits(&operations, TOO_LARGE_HINT)?;
         wanted.content.check_patterns(&table, &operations)?;
-        let warnings = wanted.content.warnings(&state, &operations, &listeners);
+        let warnings = wanted.content.warnings(&state, &table, &operations, &listeners);
         Ok((operations, warnings))
     })
     .await

@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, Operation, ResourceKey, State};
-use crate::table::Snapshot;
+use crate::table::{RouteOutline, Snapshot};
 
 /// Kinds of the contract that this version does not serve.
 pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 4] =
@@ -36,6 +36,8 @@ pub(crate) struct Document {
     warnings: Vec<String>,
     /// The services that it refers to, and from where.
     references: Vec<Reference>,
+    /// The hosts that it is for.
+    hostnames: Vec<String>,
     /// The listeners that it is bound to.
     listeners: Vec<String>,
     /// Regular expressions in it.
@@ -45,7 +47,8 @@ pub(crate) struct Document {
 /// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
 pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
     let mut pattern_count = 0;
-    let (warnings, references, listeners) = match kind {
+    let (mut hostnames, mut listeners) = (Vec::new(), Vec::new());
+    let (warnings, references) = match kind {
         Kind::Route | Kind::GrpcRoute => {
             let is_grpc = kind == Kind::GrpcRoute;
             let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
@@ -58,13 +61,14 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
             });
             let references = references.collect();
             pattern_count = parsed.spec.pattern_count();
-            (parsed.warnings, references, parsed.spec.listeners)
+            (hostnames, listeners) = (parsed.spec.hostnames, parsed.spec.listeners);
+            (parsed.warnings, references)
         }
-        Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new(), Vec::new()),
+        Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new()),
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, listeners, pattern_count })
+    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -84,6 +88,7 @@ pub(crate) struct Draft {
     warnings: Vec<String>,
     references: Vec<Reference>,
     bindings: Vec<(String, String)>,
+    outlines: Vec<RouteOutline>,
     pattern_count: usize,
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
@@ -100,6 +105,8 @@ pub(crate) struct Content {
     references: Vec<Reference>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
+    /// The routes that it makes.
+    pub(super) outlines: Vec<RouteOutline>,
     /// Regular expressions in it.
     pattern_count: usize,
 }
@@ -127,8 +134,12 @@ impl Draft {
                 let references = document.references.into_iter();
                 let named = references.map(|reference| Reference { place: format!("{key}: {}", reference.place), ..reference });
                 self.references.extend(named);
-                let listeners = document.listeners.into_iter();
-                self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
+                let listeners = document.listeners.iter();
+                self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener.clone())));
+                if matches!(key.kind, Kind::Route | Kind::GrpcRoute) {
+                    let (hostnames, listeners) = (document.hostnames, document.listeners);
+                    self.outlines.push(RouteOutline { key: key.clone(), hostnames, listeners });
+                }
                 self.pattern_count += document.pattern_count;
                 self.operations.push(Operation::Put { key, spec: document.bytes });
             }
@@ -153,15 +164,21 @@ impl Draft {
         if let Some(detail) = self.too_large {
             return Err(Problem::too_large(detail));
         }
-        let Draft { operations, warnings, references, bindings, pattern_count, .. } = self;
-        Ok(Content { operations, warnings, references, bindings, pattern_count })
+        let Draft { operations, warnings, references, bindings, outlines, pattern_count, .. } = self;
+        Ok(Content { operations, warnings, references, bindings, outlines, pattern_count })
     }
 }
 
 impl Content {
-    /// Warnings for the answer: the documents' own, references to services that stand neither in `state` nor in this content, or that
-    /// `operations` remove, and routes bound to listeners that are not among this node's `listeners`.
-    pub(crate) fn warnings(&self, state: &State, operations: &[Operation], listeners: &[Listener]) -> Vec<String> {
+    /// Warnings for the answer: the documents' own, routes that will wait for others of `table`, references to services that stand neither
+    /// in `state` nor in this content, or that `operations` remove, and routes bound to listeners that are not among this node's `listeners`.
+    pub(crate) fn warnings(
+        &self,
+        state: &State,
+        table: &Snapshot,
+        operations: &[Operation],
+        listeners: &[Listener],
+    ) -> Vec<String> {
         let removed = |operation: &Operation| match operation {
             Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
             Operation::Put { .. } | Operation::Delete { .. } => None,
@@ -177,7 +194,8 @@ impl Content {
         let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name)).map(|(place, name)| {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
         });
-        self.warnings.iter().cloned().chain(of_references).chain(unbound).take(WARNINGS_MAX).collect()
+        let waiting = self.waiting(table, operations);
+        self.warnings.iter().cloned().chain(waiting).chain(of_references).chain(unbound).take(WARNINGS_MAX).collect()
     }
 }
 

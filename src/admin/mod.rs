@@ -7,11 +7,12 @@
 //!
 //! How a call passes: [`call`] (headers of every answer, token, terms, minimal revision), the handler ([`resources`], [`transaction`],
 //! [`config_document`], [`reads`], [`members`], [`explain`], [`health`]), [`body`] and [`document`] (bytes to values, bounded and strict),
-//! [`content`] (values to operations), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the answer).
+//! [`content`] (values to operations), [`advice`] (warnings), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the answer).
 //!
 //! What the contract lists and this version does not serve answers 501 and its name, never 404: a client can tell "not yet" from a
 //! wrong address. Absent on purpose: redirects to the leader (a client never needs to know who leads), and any cache of answers.
 
+mod advice;
 mod auth;
 mod body;
 mod call;

@@ -283,7 +283,7 @@ fn an_explanation_tells_a_request_that_is_none_of_grpc() {
     assert_eq!(explained["outcome"], Value::Null);
 }
 
-fn random_operation(rng: &mut Rng, state: &State) -> Operation {
+pub(super) fn random_operation(rng: &mut Rng, state: &State) -> Operation {
     let names = ["a", "b", "c", "d", "e"];
     let resource = names[rng.usize(..names.len())];
     let kind = [Kind::Route, Kind::Route, Kind::GrpcRoute, Kind::GrpcRoute, Kind::Service, Kind::Unknown(9)][rng.usize(..6)];
