@@ -33,6 +33,7 @@ pub struct AccessEntry {
     pub method: String,
     pub host: String,
     pub path: String,
+    pub kind: &'static str,
     pub route: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -118,6 +119,7 @@ mod tests {
             method: "GET".into(),
             host: "a.example".into(),
             path: path.into(),
+            kind: "Route",
             route: "shop".into(),
             rule: None,
             captures: BTreeMap::new(),

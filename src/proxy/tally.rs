@@ -140,6 +140,11 @@ impl Tally {
         self.bytes += bytes as u64;
     }
 
+    /// The kind of the route that answers, if one does.
+    fn kind(&self) -> &'static str {
+        self.rule.as_ref().map_or("", |rule| rule.kind().as_str())
+    }
+
     fn entry(&mut self, log: LogFields, duration: f64) -> AccessEntry {
         let name_of = |service: &Arc<Service>| service.id.name.as_str().to_owned();
         AccessEntry {
@@ -150,6 +155,7 @@ impl Tally {
             method: self.method.to_owned(),
             host: log.host,
             path: log.path,
+            kind: self.kind(),
             route: self.rule.as_ref().map(|rule| rule.route.as_str().to_owned()).unwrap_or_default(),
             rule: self.rule.as_ref().map(|rule| rule.rule.name.clone().unwrap_or_else(|| rule.rule_index.to_string())),
             captures: log.captures,
@@ -187,6 +193,7 @@ impl Drop for Tally {
         worker.metrics.requests_active.dec();
         worker.metrics.request_duration.observe(duration);
         worker.counters.count(Labels {
+            kind: self.kind(),
             route: self.rule.as_ref().map_or("", |rule| rule.route.as_str()),
             service: self.service.as_ref().map_or("", |service| service.id.name.as_str()),
             method: self.method,

@@ -189,7 +189,7 @@ fn the_access_log_tells_a_request_from_end_to_end() {
     }
     let expected = json!({
         "requestId": "id1", "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
-        "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
+        "kind": "Route", "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
         "bytes": 2, "attempts": 1
     });
     assert_eq!(line, expected);
