@@ -80,19 +80,18 @@ fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
     Some(PathMatch { match_type, value, pattern: None })
 }
 
-/// Expressions of the service and of the method become one of the path; what is not given matches every name.
+/// Expressions of the service and of the method become one condition on the path; what is not given matches every name.
 fn method_pattern(cursor: &Cursor<'_>, object: &Object<'_>, report: &mut Report) -> Option<PathMatch> {
-    let mut part = |field: &'static str| {
-        let Some(field) = object.get(field) else { return Some("[^/]+".to_owned()) };
-        matches::pattern(&field, report).map(|pattern| format!("(?:{})", pattern.text()))
-    };
+    let mut part = |field: &'static str| object.get(field).map(|field| matches::pattern(&field, report));
     let (service, method) = (part("service"), part("method"));
-    if object.get("service").is_none() && object.get("method").is_none() {
+    if service.is_none() && method.is_none() {
         cursor.fail(report, "names a service, a method or both");
         return None;
     }
-    let value = format!("/{}/{}", service?, method?);
-    let pattern = Arc::new(cursor.check(report, Pattern::new(&value))?);
+    let (service, method) =
+        (service.map_or(Some(None), |read| read.map(Some))?, method.map_or(Some(None), |read| read.map(Some))?);
+    let pattern = Arc::new(Pattern::of_call(service.as_deref(), method.as_deref()));
+    let value = pattern.text().to_owned();
     Some(PathMatch { match_type: PathMatchType::RegularExpression, value, pattern: Some(pattern) })
 }
 
