@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::Shared;
 use super::body::offload;
 use super::content::Content;
+use super::explain::Listener;
 use super::problem::Problem;
-use crate::model::{Kind, Operation, ResourceKey};
+use crate::model::{Kind, Operation, ResourceKey, hostname};
 use crate::table::Snapshot;
 
 /// Checks what only the whole table can tell of `content`; gives it back with its warnings.
@@ -36,4 +37,24 @@ impl Content {
         let waiting = table.waiting_after(&self.outlines, &removed).into_iter();
         waiting.map(|(key, reason)| format!("{key}: is kept and does not serve: {reason}")).collect()
     }
+
+    /// Routes that get no request, because no hostname of theirs intersects with that of a listener which they are bound to:
+    /// `NoMatchingListenerHostname` in Gateway API.
+    pub(super) fn unreached(&self, listeners: &[Listener]) -> impl Iterator<Item = String> {
+        let unreached = self.outlines.iter().filter(|outline| {
+            let is_bound = |listener: &&Listener| outline.listeners.is_empty() || outline.listeners.contains(&listener.name);
+            let mut bound = listeners.iter().filter(is_bound).peekable();
+            bound.peek().is_some() && !bound.any(|listener| reaches(listener, &outline.hostnames))
+        });
+        unreached.map(|outline| {
+            let reason = "no hostname of it intersects with that of a listener which it is bound to";
+            format!("{}: gets no request on this node: {reason}", outline.key)
+        })
+    }
+}
+
+/// Whether a listener takes a host that these hostnames match; none match every host.
+fn reaches(listener: &Listener, hostnames: &[String]) -> bool {
+    let Some(taken) = &listener.hostname else { return true };
+    hostnames.is_empty() || hostnames.iter().any(|hostname| hostname::intersect(hostname, taken))
 }

@@ -171,7 +171,7 @@ impl Draft {
 
 impl Content {
     /// Warnings for the answer: the documents' own, routes that will wait for others of `table`, references to services that stand neither
-    /// in `state` nor in this content, or that `operations` remove, and routes bound to listeners that are not among this node's `listeners`.
+    /// in `state` nor in this content, or that `operations` remove, and routes that this node's `listeners` leave out.
     pub(crate) fn warnings(
         &self,
         state: &State,
@@ -195,7 +195,15 @@ impl Content {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
         });
         let waiting = self.waiting(table, operations);
-        self.warnings.iter().cloned().chain(waiting).chain(of_references).chain(unbound).take(WARNINGS_MAX).collect()
+        self.warnings
+            .iter()
+            .cloned()
+            .chain(waiting)
+            .chain(of_references)
+            .chain(unbound)
+            .chain(self.unreached(listeners))
+            .take(WARNINGS_MAX)
+            .collect()
     }
 }
 

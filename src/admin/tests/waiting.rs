@@ -1,4 +1,4 @@
-//! Warnings about routes that will wait for others.
+//! Warnings about routes that will wait for others, or that no listener sends requests to.
 
 use serde_json::{Value, json};
 
@@ -56,4 +56,31 @@ async fn a_route_that_is_displaced_is_a_warning() {
     // The Route is the older: with the hostname of the other it takes its place.
     let written = api.put("/v1/routes/web", &web("x.a.com")).await;
     assert_eq!((written.status, told(&written.body)), (200, vec![GRPC_WAITS]), "{written:?}");
+}
+
+#[tokio::test]
+async fn a_route_that_no_listener_reaches_is_a_warning() {
+    let api = Api::open();
+    let warning =
+        "Route \"web\": gets no request on this node: no hostname of it intersects with that of a listener which it is bound to";
+    for (listeners, hostname, is_unreached) in [
+        (json!(["inner"]), "a.example", true),
+        (json!(["inner"]), "inner.example", true),
+        (json!(["inner"]), "a.inner.example", false),
+        (json!(["inner"]), "*.example", false),
+        (json!(["inner", "public"]), "a.example", false),
+        // On this node; where its listener is, another may say so.
+        (json!(["elsewhere"]), "a.example", false),
+        (json!([]), "a.example", false),
+    ] {
+        let mut spec = web(hostname);
+        spec["listeners"] = listeners;
+        let written = api.put("/v1/routes/web", &spec).await;
+        let warnings = written.body["warnings"].as_array().expect("warnings");
+        assert_eq!(warnings.contains(&json!(warning)), is_unreached, "{spec}: {written:?}");
+    }
+    let mut every = route("/", "s");
+    every["listeners"] = json!(["inner"]);
+    let written = api.put("/v1/routes/web", &every).await;
+    assert!(!written.text.contains("gets no request"), "{written:?}");
 }
