@@ -77,7 +77,7 @@ pub(crate) async fn put(
     let reading = Reading { base: base.clone(), live, listeners, prune, dry_run: wishes.dry_run, batches };
     let (mut wanted, body_sha256) = take_in(body, format, reading, received, &mut upload, &mut pace).await?;
     let wishes = wishes.keyed(&parts, &call.actor, body_sha256)?;
-    let warnings = wanted.findings.warnings(&base, &wanted.gone, &shared.admin.listeners);
+    let warnings = std::mem::take(&mut wanted.warnings);
     let done = make_so(&shared, &mut pace, base, &mut wanted, upload, expected, &wishes).await?;
     Ok(done.answer(StatusCode::OK, &warnings))
 }

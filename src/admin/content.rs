@@ -1,15 +1,12 @@
 //! From documents to operations: everything that a write's content is checked for before it is proposed.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
-use super::explain::Listener;
 use super::findings::{Findings, document};
 use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::FieldError;
-use crate::model::{Kind, Name, Operation, ResourceKey, State};
+use crate::model::{Kind, Name, Operation, ResourceKey};
 use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
@@ -98,25 +95,11 @@ impl Draft {
 }
 
 impl Content {
-    /// Warnings for the answer, where this is applied to `state`.
-    pub(crate) fn warnings(&self, state: &State, listeners: &[Listener]) -> Vec<String> {
-        self.findings.warnings(state, &gone(&self.operations), listeners)
-    }
-
     /// Refuses regular expressions beyond those that `table` can take.
     pub(crate) fn check_patterns(&self, table: &Snapshot) -> Result<(), Problem> {
         let replaced = self.operations.iter().map(|operation| table.pattern_count_of(operation.key())).sum();
         self.findings.check_patterns(table, replaced)
     }
-}
-
-/// The services that `operations` remove.
-pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<Name> {
-    let removed = |operation: &Operation| match operation {
-        Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
-        Operation::Put { .. } | Operation::Delete { .. } => None,
-    };
-    operations.iter().filter_map(removed).collect()
 }
 
 /// Refuses what every node would refuse, before it is sent to the leader.
@@ -233,7 +216,7 @@ mod tests {
 
     use super::super::findings::PATTERNS_MAX;
     use super::*;
-    use crate::model::{Command, CommandBody, Timestamp, Transaction};
+    use crate::model::{Command, CommandBody, State, Timestamp, Transaction};
 
     #[test]
     fn envelopes_name_every_fault() {

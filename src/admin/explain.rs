@@ -21,8 +21,8 @@ use super::problem::Problem;
 use super::query::Parameters;
 use super::render::json_at;
 use crate::model::path::{EscapedSlashes, normalize};
-use crate::model::spec::FieldError;
-use crate::model::{MethodRefusal, Revision, hostname};
+use crate::model::spec::{FieldError, Filter, RequestMirror};
+use crate::model::{MethodRefusal, Name, Revision, hostname};
 use crate::table::{Matched, RequestView, Snapshot, is_grpc};
 
 /// A listener, as far as it matters for matching.
@@ -58,6 +58,7 @@ pub(crate) async fn post(
     if refusal.is_some() {
         // The proxy asks no rule.
         (explanation.outcome, explanation.candidates, explanation.truncated) = (None, Vec::new(), false);
+        explanation.unmatched = None;
     }
     let mut answer = serde_json::to_value(&explanation)
         .map_err(|error| Problem::internal(format!("the explanation cannot be written: {error}")))?;
@@ -66,7 +67,8 @@ pub(crate) async fn post(
     let serves_grpc = explanation.outcome.is_some() || snapshot.has_grpc(view.host, view.listener);
     answer["grpc"] = json!(refusal.is_none() && is_grpc(view.method, view.headers) && serves_grpc);
     let matched = explanation.outcome.and_then(|_| snapshot.find(&view));
-    answer["backends"] = matched.map_or_else(|| json!([]), |matched| backends(&snapshot, &matched));
+    answer["backends"] = matched.as_ref().map_or_else(|| json!([]), |matched| backends(&snapshot, matched));
+    answer["mirrors"] = matched.as_ref().map_or_else(|| json!([]), |matched| mirrors(&snapshot, matched));
     answer["refused"] = json!(refusal.map(|(status, detail)| json!({"status": status.as_u16(), "detail": detail})));
     Ok(json_at(StatusCode::OK, snapshot.revision, &answer))
 }
@@ -93,14 +95,35 @@ async fn snapshot_at(shared: &Shared, revision: Option<Revision>) -> Result<Arc<
 /// Where the answering rule sends the request.
 fn backends(snapshot: &Snapshot, matched: &Matched) -> Value {
     let references = matched.rule.rule.backend_refs.iter().map(|reference| {
-        let service = snapshot.service(&reference.name);
-        let endpoints = service.map(|service| {
-            let endpoints = service.spec.endpoints.iter();
-            endpoints.map(|endpoint| json!({"address": endpoint.address, "weight": endpoint.weight})).collect::<Vec<_>>()
-        });
-        json!({"service": reference.name.as_str(), "weight": reference.weight, "exists": service.is_some(), "endpoints": endpoints})
+        let mut backend = service(snapshot, &reference.name);
+        backend["weight"] = json!(reference.weight);
+        backend
     });
     references.collect()
+}
+
+/// Where the answering rule sends copies of the request, and of which part of its requests.
+fn mirrors(snapshot: &Snapshot, matched: &Matched) -> Value {
+    let mirrors = matched.rule.rule.filters.iter().filter_map(|filter| match filter {
+        Filter::RequestMirror(mirror) => Some(mirror),
+        _ => None,
+    });
+    let mirrors = mirrors.map(|RequestMirror { service: name, share }| {
+        let mut mirror = service(snapshot, name);
+        mirror["fraction"] = json!({"numerator": share.numerator, "denominator": share.denominator});
+        mirror
+    });
+    mirrors.collect()
+}
+
+/// A service that a rule names, with its endpoints if it exists.
+fn service(snapshot: &Snapshot, name: &Name) -> Value {
+    let service = snapshot.service(name);
+    let endpoints = service.map(|service| {
+        let endpoints = service.spec.endpoints.iter();
+        endpoints.map(|endpoint| json!({"address": endpoint.address, "weight": endpoint.weight})).collect::<Vec<_>>()
+    });
+    json!({"service": name.as_str(), "exists": service.is_some(), "endpoints": endpoints})
 }
 
 /// The request that is asked about.

@@ -1,16 +1,18 @@
 //! What the documents of a write bring with them: what they refer to, and what their author should know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::advice::{Gone, unreached, waiting};
 use super::content::at;
 use super::explain::Listener;
 use super::problem::Problem;
+use crate::model::limits::TRANSACTION_OPERATIONS_MAX;
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, ResourceKey, State};
-use crate::table::Snapshot;
+use crate::table::{RouteOutline, Snapshot};
 
 /// A place that names a service.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub(crate) struct Document {
     warnings: Vec<String>,
     /// The services that it refers to, and from where.
     references: Vec<Reference>,
+    /// The hosts that it is for.
+    hostnames: Vec<String>,
     /// The listeners that it is bound to.
     listeners: Vec<String>,
     /// Regular expressions in it.
@@ -43,7 +47,8 @@ pub(crate) struct Document {
 /// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
 pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
     let (mut pattern_count, mut protocol) = (0, None);
-    let (warnings, references, listeners) = match kind {
+    let (mut hostnames, mut listeners) = (Vec::new(), Vec::new());
+    let (warnings, references) = match kind {
         Kind::Route | Kind::GrpcRoute => {
             let is_grpc = kind == Kind::GrpcRoute;
             let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
@@ -56,17 +61,18 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
             });
             let references = references.collect();
             pattern_count = parsed.spec.pattern_count();
-            (parsed.warnings, references, parsed.spec.listeners)
+            (hostnames, listeners) = (parsed.spec.hostnames, parsed.spec.listeners);
+            (parsed.warnings, references)
         }
         Kind::Service => {
             let parsed = parse_service(spec).map_err(|errors| under(pointer, errors))?;
             protocol = Some(parsed.spec.protocol);
-            (parsed.warnings, Vec::new(), Vec::new())
+            (parsed.warnings, Vec::new())
         }
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, listeners, pattern_count, protocol })
+    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count, protocol })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -81,6 +87,10 @@ pub(crate) struct Findings {
     references: Vec<Reference>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
+    /// Routes, as far as they can be in the way of others.
+    outlines: Vec<RouteOutline>,
+    /// Whether routes were too many for that: `/v1/table` tells which of them wait.
+    has_too_many: bool,
     /// Services, and what they speak.
     services: BTreeMap<Name, Option<Protocol>>,
     /// Regular expressions.
@@ -97,13 +107,17 @@ pub(super) const PATTERNS_MAX: usize = 10_000;
 
 impl Findings {
     /// Takes note of a document that stands at `pointer`, and gives its canonical form.
-    pub(super) fn add(&mut self, key: &ResourceKey, document: Document, pointer: &str) -> Bytes {
+    pub(super) fn add(&mut self, key: &ResourceKey, mut document: Document, pointer: &str) -> Bytes {
         self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
         let references = document.references.into_iter();
         self.references
             .extend(references.map(|reference| Reference { place: format!("{key}: {}", reference.place), ..reference }));
-        let listeners = document.listeners.into_iter();
-        self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener)));
+        let listeners = document.listeners.iter();
+        self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener.clone())));
+        if matches!(key.kind, Kind::Route | Kind::GrpcRoute) {
+            let [hostnames, listeners] = [&mut document.hostnames, &mut document.listeners].map(std::mem::take);
+            self.outlines.push(RouteOutline { key: key.clone(), hostnames, listeners });
+        }
         self.pattern_count += document.pattern_count;
         if key.kind == Kind::Service {
             self.services.insert(key.name.clone(), document.protocol);
@@ -111,17 +125,25 @@ impl Findings {
         document.bytes
     }
 
-    /// Warnings for the answer: the documents' own, references to services that stand neither in `state` nor among these, or that are
-    /// `gone`, and routes bound to listeners that are not among this node's `listeners`.
-    pub(crate) fn warnings(&self, state: &State, gone: &BTreeSet<Name>, listeners: &[Listener]) -> Vec<String> {
+    /// Whether the warnings cost a look at every route of `table`.
+    pub(crate) fn opens_contest(&self, table: &Snapshot) -> bool {
+        table.opens_contest(&self.outlines)
+    }
+
+    /// Warnings for the answer: the documents' own, routes that will wait for others of `table`, references to services that stand neither
+    /// in `state` nor among these, or that are `gone`, and routes that this node's `listeners` leave out.
+    pub(crate) fn warnings(&self, state: &State, table: &Snapshot, gone: &Gone, listeners: &[Listener]) -> Vec<String> {
+        let waiting = if self.has_too_many { Vec::new() } else { waiting(&self.outlines, table, gone) };
         let of_references = self.references.iter().filter_map(|reference| {
-            let present = if gone.contains(&reference.service) { None } else { Some(state) };
+            let present = if gone.services.contains(&reference.service) { None } else { Some(state) };
             reference.warning(self.service(&reference.service, present))
         });
         let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name, listeners)).map(|(place, name)| {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
         });
-        self.warnings.iter().cloned().chain(of_references).chain(unbound).take(WARNINGS_MAX).collect()
+        let own = self.warnings.iter().cloned();
+        let unreached = unreached(&self.outlines, listeners);
+        own.chain(waiting).chain(of_references).chain(unbound).chain(unreached).take(WARNINGS_MAX).collect()
     }
 
     /// Forgets what gives no warning, and what is too much for one answer, so that a long upload does not grow. `present` is the State whose
@@ -133,6 +155,10 @@ impl Findings {
         self.references = references;
         self.bindings.retain(|(_, name)| !is_here(name, listeners));
         self.bindings.truncate(WARNINGS_MAX);
+        if self.has_too_many || self.outlines.len() > TRANSACTION_OPERATIONS_MAX {
+            self.has_too_many = true;
+            self.warnings.extend(unreached(&std::mem::take(&mut self.outlines), listeners));
+        }
         self.warnings.truncate(WARNINGS_MAX);
     }
 

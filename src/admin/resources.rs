@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{StatusCode, header};
 
 use super::Shared;
+use super::advice::advise;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Draft, KINDS_NOT_SERVED, at, check_limits};
@@ -99,8 +100,7 @@ pub(crate) async fn put(
     })
     .await?;
     check_limits(&content.operations)?;
-    content.check_patterns(&shared.admin.live.load())?;
-    let warnings = content.warnings(&shared.admin.cluster.state(), &shared.admin.listeners);
+    let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;
     Ok(done.answer_of_one(true, &warnings))

@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Shared;
+use super::advice::advise;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Content, Draft, Fields, at, check_limits, type_of};
@@ -34,8 +35,7 @@ pub(crate) async fn post(
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
     let (preconditions, content) = offload(received.bytes.len(), move || read(&read_json(&received.bytes)?)).await?;
     check_limits(&content.operations)?;
-    content.check_patterns(&shared.admin.live.load())?;
-    let warnings = content.warnings(&shared.admin.cluster.state(), &shared.admin.listeners);
+    let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;
     Ok(done.answer(StatusCode::OK, &warnings))

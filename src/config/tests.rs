@@ -32,7 +32,10 @@ fn defaults_stand_in_for_what_is_not_said() {
     assert_eq!(config.cluster.heartbeat, Duration::from_millis(50));
     assert_eq!(config.cluster.initial_members[&2], "node-2.example:7081");
     assert_eq!(config.listeners[0].name, "default");
-    assert_eq!(config.listeners[0].header_bytes_max, 65_536);
+    let listener = &config.listeners[0];
+    assert_eq!((listener.header_bytes_max, listener.escaped_slashes), (65_536, EscapedSlashes::Refuse));
+    let timeouts = [listener.header_read_timeout, listener.idle_timeout, listener.stream_idle_timeout];
+    assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [10, 60, 300]);
     assert_eq!(config.cold_start_wait, Duration::from_secs(1));
     assert_eq!((config.insecure, config.on_storage_failure), (false, OnStorageFailure::Serve));
     assert!(config.workers >= 1 && config.access_log.path.is_none());

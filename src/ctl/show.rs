@@ -114,6 +114,9 @@ pub(super) async fn explain(client: &Client, question: &Value, output: Output) -
     for backend in answer.get("backends").and_then(Value::as_array).into_iter().flatten() {
         out(format!("  to {}", backend_line(backend)));
     }
+    for mirror in answer.get("mirrors").and_then(Value::as_array).into_iter().flatten() {
+        out(format!("  copies {}", mirror_line(mirror)));
+    }
     for passed in answer.get("candidates").and_then(Value::as_array).into_iter().flatten() {
         if let Some(reason) = passed.get("passedOver").filter(|reason| !reason.is_null()) {
             let condition = styled(WARN, text(reason, "condition"));
@@ -135,7 +138,8 @@ fn verdict(answer: &Value) -> String {
     let is_grpc = answer.get("grpc").and_then(Value::as_bool).unwrap_or(false);
     let (unmatched, failed) = if is_grpc { ("UNIMPLEMENTED", "UNAVAILABLE") } else { ("404", "500") };
     let Some(outcome) = answer.get("outcome").filter(|outcome| !outcome.is_null()) else {
-        return format!("{}: the proxy answers {unmatched}", styled(BAD, "no rule matches"));
+        let why = answer.get("unmatched").and_then(Value::as_str).map(|why| format!("\n  {why}"));
+        return format!("{}: the proxy answers {unmatched}{}", styled(BAD, "no rule matches"), why.unwrap_or_default());
     };
     let answered = format!("{} {}", styled(GOOD, "answered by"), candidate(outcome));
     match outcome.get("unservable").and_then(Value::as_str) {
@@ -155,14 +159,26 @@ fn candidate(report: &Value) -> String {
 }
 
 fn backend_line(backend: &Value) -> String {
-    let name = styled(STRONG, text(backend, "service"));
-    if backend.get("exists").and_then(Value::as_bool) == Some(false) {
-        return format!("service {name}: {}", styled(BAD, "does not exist"));
+    service_line(backend, &format!("weight {}", plain(backend, "weight")))
+}
+
+fn mirror_line(mirror: &Value) -> String {
+    let fraction = mirror.get("fraction").unwrap_or(&Value::Null);
+    let (numerator, denominator) = (plain(fraction, "numerator"), plain(fraction, "denominator"));
+    let share = if numerator == denominator { "all".to_owned() } else { format!("{numerator} of {denominator}") };
+    format!("to {}", service_line(mirror, &share))
+}
+
+/// A service that the rule names, and how much goes there.
+fn service_line(reference: &Value, share: &str) -> String {
+    let name = styled(STRONG, text(reference, "service"));
+    if reference.get("exists").and_then(Value::as_bool) == Some(false) {
+        return format!("service {name} ({share}): {}", styled(BAD, "does not exist"));
     }
-    let endpoints = backend.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+    let endpoints = reference.get("endpoints").and_then(Value::as_array).into_iter().flatten();
     let endpoints: Vec<&str> = endpoints.map(|endpoint| text(endpoint, "address")).collect();
     let endpoints = if endpoints.is_empty() { "no endpoints".to_owned() } else { endpoints.join(", ") };
-    format!("service {name} (weight {}): {endpoints}", plain(backend, "weight"))
+    format!("service {name} ({share}): {endpoints}")
 }
 
 #[cfg(test)]
@@ -174,12 +190,26 @@ mod tests {
         let plain = |answer: &Value| anstream::adapter::strip_str(&verdict(answer)).to_string();
         let outcome = json!({"route": "a", "rule": 0, "matchIndex": 0, "host": "*", "path": "PathPrefix /", "unservable": "x"});
         assert_eq!(plain(&json!({"outcome": null, "refused": null})), "no rule matches: the proxy answers 404");
+        let unmatched = json!({"outcome": null, "refused": null, "unmatched": "host matched, no path matched \"/x\""});
+        assert_eq!(plain(&unmatched), "no rule matches: the proxy answers 404\n  host matched, no path matched \"/x\"");
         assert!(plain(&json!({"outcome": outcome})).ends_with("unservable: the proxy answers 500: x"));
         let of_grpc = json!({"outcome": null, "refused": null, "grpc": true});
         assert_eq!(plain(&of_grpc), "no rule matches: the proxy answers UNIMPLEMENTED");
         assert!(plain(&json!({"outcome": outcome, "grpc": true})).ends_with("the proxy answers UNAVAILABLE: x"));
         let refused = json!({"outcome": null, "refused": {"status": 501, "detail": "the method is not known"}});
         assert_eq!(plain(&refused), "no rule is asked: the proxy answers 501: the method is not known");
+    }
+
+    #[test]
+    fn an_explanation_says_where_requests_and_copies_go() {
+        let plain = |line: String| anstream::adapter::strip_str(&line).to_string();
+        let service = json!({"service": "s", "exists": true, "endpoints": [{"address": "h:1"}, {"address": "h:2"}], "weight": 3});
+        assert_eq!(plain(backend_line(&service)), "service s (weight 3): h:1, h:2");
+        let part = |numerator: u32| json!({"numerator": numerator, "denominator": 100});
+        let shadow = json!({"service": "shadow", "exists": false, "endpoints": null, "fraction": part(5)});
+        assert_eq!(plain(mirror_line(&shadow)), "to service shadow (5 of 100): does not exist");
+        let all = json!({"service": "idle", "exists": true, "endpoints": [], "fraction": part(100)});
+        assert_eq!(plain(mirror_line(&all)), "to service idle (all): no endpoints");
     }
 
     #[test]

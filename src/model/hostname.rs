@@ -1,4 +1,4 @@
-//! How hostnames of listeners select: Gateway API's listener isolation.
+//! How hostnames of listeners select: Gateway API's listener isolation, and which routes they leave out.
 
 /// How well the hostname `pattern` of a listener fits `host` (lower case, without a port): the greater, the more specific. `None`: not at
 /// all. A listener without a hostname fits every host, and worse than any that has one.
@@ -16,9 +16,36 @@ pub fn taking<'l, L>(listeners: impl Iterator<Item = &'l L>, hostname: impl Fn(&
     fitting.max_by_key(|(fit, _)| *fit).map(|(_, listener)| listener)
 }
 
+/// Whether some host matches both hostnames, each of which may be a wildcard (lower case).
+pub fn intersect(one: &str, other: &str) -> bool {
+    match (one.strip_prefix('*'), other.strip_prefix('*')) {
+        (Some(one), Some(other)) => one.ends_with(other) || other.ends_with(one),
+        (None, _) => fit(Some(other), one).is_some(),
+        (Some(_), None) => fit(Some(one), other).is_some(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{fit, taking};
+    use super::{fit, intersect, taking};
+
+    #[test]
+    fn hostnames_intersect_by_their_wildcards() {
+        for (one, other, expected) in [
+            ("a.com", "a.com", true),
+            ("a.com", "b.com", false),
+            ("*.a.com", "x.a.com", true),
+            ("*.a.com", "x.y.a.com", true),
+            ("*.a.com", "a.com", false),
+            ("*.a.com", "xa.com", false),
+            ("*.a.com", "*.a.com", true),
+            ("*.a.com", "*.x.a.com", true),
+            ("*.a.com", "*.xa.com", false),
+            ("*.com", "*.a.com", true),
+        ] {
+            assert_eq!((intersect(one, other), intersect(other, one)), (expected, expected), "{one} and {other}");
+        }
+    }
 
     #[test]
     fn exact_before_the_longer_wildcard_before_none() {

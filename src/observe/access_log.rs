@@ -4,6 +4,7 @@
 //! counted. The thread gathers for a moment, writes what came through a buffer, and flushes: a worker pays for waking it once a burst and
 //! not once a line.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -32,9 +33,12 @@ pub struct AccessEntry {
     pub method: String,
     pub host: String,
     pub path: String,
+    pub kind: &'static str,
     pub route: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub captures: BTreeMap<String, String>,
     pub revision: u64,
     pub service: String,
     pub endpoint: String,
@@ -115,8 +119,10 @@ mod tests {
             method: "GET".into(),
             host: "a.example".into(),
             path: path.into(),
+            kind: "Route",
             route: "shop".into(),
             rule: None,
+            captures: BTreeMap::new(),
             revision: 7,
             service: "orders".into(),
             endpoint: "127.0.0.1:1".into(),
@@ -134,7 +140,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
         let (log, thread) = AccessLog::open(Some(&path), Metrics::new().access_log_dropped).unwrap();
-        log.record(entry("/a\n\"b"));
+        log.record(AccessEntry { captures: BTreeMap::from([("id".into(), "4\n\"2".into())]), ..entry("/a\n\"b") });
         log.record(entry("/c"));
         drop(log);
         thread.join().unwrap();
@@ -142,7 +148,9 @@ mod tests {
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert_eq!(lines[0]["path"], "/a\n\"b");
+        assert_eq!(lines[0]["captures"], serde_json::json!({"id": "4\n\"2"}));
         assert_eq!(lines[1]["upstreamDuration"], 0.125);
+        assert!(lines[1].get("captures").is_none());
         assert!(lines[0].get("error").is_none());
         assert!(lines[0].get("traceId").is_some_and(serde_json::Value::is_null));
     }

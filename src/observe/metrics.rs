@@ -44,8 +44,9 @@ macro_rules! families {
 }
 
 families! {
-    /// Requests that were answered. `code` is the status; `route` and `service` are empty where none was found.
-    requests: CounterVec = "raftgate_requests_total" ["route", "service", "method", "code"];
+    /// Requests that were answered. `code` is the status; `kind` is the route's, `Route` or `GRPCRoute`; `kind`, `route` and `service` are empty
+    /// where none was found.
+    requests: CounterVec = "raftgate_requests_total" ["kind", "route", "service", "method", "code"];
     /// From a request's head to the end of its answer.
     request_duration: Histogram = "raftgate_request_duration_seconds";
     /// From sending a request to a backend to the head of its answer.

@@ -14,6 +14,7 @@ const HANDLES_MAX: usize = 8192;
 /// What a request is counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Labels<'a> {
+    pub(super) kind: &'static str,
     pub(super) route: &'a str,
     pub(super) service: &'a str,
     pub(super) method: &'static str,
@@ -30,6 +31,7 @@ pub(super) struct Counters {
 
 #[derive(Debug)]
 struct Handle {
+    kind: &'static str,
     route: Box<str>,
     service: Box<str>,
     method: &'static str,
@@ -39,7 +41,7 @@ struct Handle {
 
 impl Handle {
     fn labels(&self) -> Labels<'_> {
-        Labels { route: &self.route, service: &self.service, method: self.method, status: self.status }
+        Labels { kind: self.kind, route: &self.route, service: &self.service, method: self.method, status: self.status }
     }
 }
 
@@ -60,10 +62,10 @@ impl Counters {
         if handles.len() >= HANDLES_MAX {
             handles.clear();
         }
-        let Labels { route, service, method, status } = labels;
-        let counter = self.requests.with_label_values(&[route, service, method, status.as_str()]);
+        let Labels { kind, route, service, method, status } = labels;
+        let counter = self.requests.with_label_values(&[kind, route, service, method, status.as_str()]);
         counter.inc();
-        handles.insert(key, Handle { route: route.into(), service: service.into(), method, status, counter });
+        handles.insert(key, Handle { kind, route: route.into(), service: service.into(), method, status, counter });
     }
 }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
@@ -228,7 +228,7 @@ fn find_rule(
         method: &head.method,
         headers: &head.headers,
     });
-    tally.note_rule(snapshot.revision, found.as_ref().map(|matched| &matched.rule));
+    tally.note_rule(snapshot.revision, found.as_ref());
     let Some(matched) = found else {
         connection.worker().metrics.route_misses.inc();
         let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(&host, listener);
@@ -303,13 +303,8 @@ fn apply<'a>(
     path: &str,
     matched: &Matched,
 ) -> Result<Option<Cow<'a, str>>, Fault> {
-    let rewrite = filter::url_rewrite(filters);
-    if let Some(hostname) = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()) {
-        let value = HeaderValue::from_str(hostname).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
-        headers.insert(HOST, value);
-    }
-    filter::modify_request(filters, headers);
-    let modifier = rewrite.and_then(|rewrite| rewrite.path.as_ref());
+    filter::modify_request(filters, headers).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
+    let modifier = filter::url_rewrite(filters).and_then(|rewrite| rewrite.path.as_ref());
     Ok(modifier.map(|modifier| rewrite::modified_path(modifier, path, &matched.route_match().path.value, &matched.captures)))
 }
 

@@ -1,16 +1,22 @@
 //! The filters of a rule and of its backends, by what they do.
 
-use http::HeaderMap;
+use http::header::{HOST, InvalidHeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use crate::model::spec::{Cors, Filter, HeaderModifier, RequestRedirect, UrlRewrite};
 
-/// Applies every `RequestHeaderModifier`, in list order.
-pub(super) fn modify_request(filters: &[Filter], headers: &mut HeaderMap) {
+/// Applies every `RequestHeaderModifier`, and the host of a `URLRewrite`, in list order. Error: that host is not a value of a field.
+pub(super) fn modify_request(filters: &[Filter], headers: &mut HeaderMap) -> Result<(), InvalidHeaderValue> {
     for filter in filters {
-        if let Filter::RequestHeaderModifier(modifier) = filter {
-            modify(modifier, headers);
+        match filter {
+            Filter::RequestHeaderModifier(modifier) => modify(modifier, headers),
+            Filter::UrlRewrite(UrlRewrite { hostname: Some(hostname), .. }) => {
+                headers.insert(HOST, HeaderValue::from_str(hostname)?);
+            }
+            _ => {}
         }
     }
+    Ok(())
 }
 
 /// Applies every `ResponseHeaderModifier`, in list order.
@@ -60,8 +66,8 @@ fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
     use http::header::ACCEPT;
-    use http::{HeaderName, HeaderValue};
 
     use super::*;
     use crate::model::spec::HeaderValue as Field;
@@ -78,7 +84,7 @@ mod tests {
         }
         modify_response(&filters, &mut headers);
         assert_eq!(headers.len(), 4, "a filter of requests leaves answers alone");
-        modify_request(&filters, &mut headers);
+        modify_request(&filters, &mut headers).unwrap();
         assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["new"]);
         assert_eq!(headers.get_all("x-b").iter().collect::<Vec<_>>(), ["first", "second"]);
         assert!(!headers.contains_key(ACCEPT));

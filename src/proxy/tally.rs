@@ -1,5 +1,6 @@
 //! What is known of one exchange, for metrics and the access log. Its drop accounts for it, however the exchange ended.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -10,9 +11,12 @@ use hyper::body::Incoming;
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
 use super::headers::{RequestId, trace_id};
-use crate::model::Revision;
+use crate::model::{Kind, Revision};
 use crate::observe::AccessEntry;
-use crate::table::{CompiledRule, Service};
+use crate::table::{CompiledRule, Matched, Service};
+
+/// Bytes of one captured value in the access log; beyond, it is cut and ends in `…`. The whole stands in the path.
+const CAPTURE_BYTES_MAX: usize = 256;
 
 /// One exchange.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ struct LogFields {
     trace_id: Option<String>,
     host: String,
     path: String,
+    captures: BTreeMap<String, String>,
     endpoint: String,
 }
 
@@ -82,9 +87,12 @@ impl Tally {
     }
 
     /// The table that is asked, and the rule that answers.
-    pub(super) fn note_rule(&mut self, revision: Revision, rule: Option<&Arc<CompiledRule>>) {
+    pub(super) fn note_rule(&mut self, revision: Revision, matched: Option<&Matched>) {
         self.revision = Some(revision);
-        self.rule = rule.cloned();
+        self.rule = matched.map(|matched| Arc::clone(&matched.rule));
+        if let (Some(log), Some(matched)) = (&mut self.log, matched) {
+            log.captures = logged_captures(matched);
+        }
     }
 
     /// What the request is called, by the client or else by the gateway.
@@ -132,6 +140,11 @@ impl Tally {
         self.bytes += bytes as u64;
     }
 
+    /// The kind of the route that answers, if one does.
+    fn kind(&self) -> &'static str {
+        self.rule.as_ref().map_or("", |rule| rule.kind().as_str())
+    }
+
     fn entry(&mut self, log: LogFields, duration: f64) -> AccessEntry {
         let name_of = |service: &Arc<Service>| service.id.name.as_str().to_owned();
         AccessEntry {
@@ -142,8 +155,10 @@ impl Tally {
             method: self.method.to_owned(),
             host: log.host,
             path: log.path,
+            kind: self.kind(),
             route: self.rule.as_ref().map(|rule| rule.route.as_str().to_owned()).unwrap_or_default(),
             rule: self.rule.as_ref().map(|rule| rule.rule.name.clone().unwrap_or_else(|| rule.rule_index.to_string())),
+            captures: log.captures,
             revision: self.revision().0,
             service: self.service.as_ref().map(name_of).unwrap_or_default(),
             endpoint: log.endpoint,
@@ -157,6 +172,19 @@ impl Tally {
     }
 }
 
+/// What the parameters of a route's template took. The templates of a `GRPCRoute` are not the operator's words.
+fn logged_captures(matched: &Matched) -> BTreeMap<String, String> {
+    let captures = matched.captures.iter().filter(|_| matched.rule.kind() == Kind::Route);
+    captures.map(|(name, value)| (name.to_owned(), cut(value))).collect()
+}
+
+fn cut(value: &str) -> String {
+    match value.len() <= CAPTURE_BYTES_MAX {
+        true => value.to_owned(),
+        false => format!("{}…", &value[..value.floor_char_boundary(CAPTURE_BYTES_MAX)]),
+    }
+}
+
 impl Drop for Tally {
     fn drop(&mut self) {
         let connection = Rc::clone(&self.connection);
@@ -165,6 +193,7 @@ impl Drop for Tally {
         worker.metrics.requests_active.dec();
         worker.metrics.request_duration.observe(duration);
         worker.counters.count(Labels {
+            kind: self.kind(),
             route: self.rule.as_ref().map_or("", |rule| rule.route.as_str()),
             service: self.service.as_ref().map_or("", |service| service.id.name.as_str()),
             method: self.method,

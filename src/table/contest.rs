@@ -18,11 +18,12 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use super::key::{ANY_HOST, HostPattern, suffixes};
 use super::rule::{CompiledRoute, CompiledRule};
-use crate::model::{Kind, Name, Revision};
+use crate::model::{Kind, Name, ResourceKey, Revision};
 
 /// The order in which routes win: the oldest, then the first by name; of two made at once under one name, the `Route`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,7 +141,7 @@ impl Ages<'_> {
 }
 
 /// A route that does not serve.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
     route: Arc<CompiledRoute>,
     /// One that serves and stands in its way; there may be others.
@@ -236,12 +237,30 @@ impl Contest {
         self.blocker(route).is_some()
     }
 
-    /// The routes that wait, each with the first that stands in its way, by its hostname.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (&CompiledRule, &CompiledRule, &str)> {
-        self.waiting.values().filter_map(|waiting| {
-            let claim = self.blocker(&waiting.route)?;
-            Some((waiting.route.rules.first()?.as_ref(), claim.rule(), claim.host()))
+    /// Whether a gRPC route ever came.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The routes that wait, the oldest first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Arc<CompiledRoute>> {
+        self.waiting.values().map(|waiting| &waiting.route)
+    }
+
+    /// The routes that wait and did not in `before`, the oldest first. Costs what differs, where one came from the other.
+    pub(super) fn waiting_unlike<'t>(&'t self, before: &'t Contest) -> impl Iterator<Item = &'t Arc<CompiledRoute>> {
+        before.waiting.diff(&self.waiting).filter_map(|difference| match difference {
+            DiffItem::Add(_, waiting) => Some(&waiting.route),
+            DiffItem::Update { .. } | DiffItem::Remove(..) => None,
         })
+    }
+
+    /// What stands in the way of a route, if anything does, for people.
+    pub(super) fn reason(&self, route: &CompiledRoute) -> Option<String> {
+        let claim = self.blocker(route)?;
+        let blocker = ResourceKey::new(claim.rule().kind(), claim.rule().route.clone());
+        let reason = "on a listener that both share: a Route and a GRPCRoute cannot both serve there";
+        Some(format!("{blocker} is older, or first by name, and has hostname {:?} {reason}", claim.host()))
     }
 
     /// Whether a gRPC route that serves has this host, on this listener.

@@ -20,11 +20,13 @@ pub struct Explanation {
     pub revision: Revision,
     /// The candidate that answers; null means 404.
     pub outcome: Option<CandidateReport>,
-    /// Candidates whose host and path match, in order of precedence, at most [`CANDIDATES_MAX`]; the outcome is among them. Where none
-    /// matches, the rules of the host levels whose path differs, at most [`CLOSEST_MAX`].
+    /// Candidates whose host and path match, in order of precedence, the first [`CANDIDATES_MAX`] and so maybe not the outcome. Where none
+    /// matches, the rules of the host levels whose path differs, the closest first, at most [`CLOSEST_MAX`].
     pub candidates: Vec<CandidateReport>,
-    /// Whether there were more.
+    /// Whether there were more, or may be.
     pub truncated: bool,
+    /// Where no rule answers: why, for people, with the candidate that came closest and the first condition that it fails.
+    pub unmatched: Option<String>,
     /// Host patterns that the host matches and that have rules, best first; `*` stands for routes without hostnames.
     pub host_levels: Vec<String>,
 }
@@ -34,9 +36,6 @@ pub const CANDIDATES_MAX: usize = 200;
 
 /// Candidates with another path are cut here.
 pub const CLOSEST_MAX: usize = 20;
-
-/// Routes that are looked at for candidates with another path.
-const CLOSEST_SCANNED_MAX: usize = 100_000;
 
 /// One match of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,16 +71,16 @@ pub struct PassedOver {
     pub detail: String,
 }
 
-/// What a candidate can fail on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a candidate can fail on, in the order in which it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Condition {
+    /// The path differs.
+    Path,
     /// The route is bound to other listeners.
     Listener,
     /// The route is a `GRPCRoute`, and the request is none of gRPC.
     Grpc,
-    /// The path differs.
-    Path,
     /// The method differs.
     Method,
     /// A header is missing or differs.
@@ -98,8 +97,10 @@ impl Snapshot {
     pub fn explain(&self, request: &RequestView<'_>) -> Explanation {
         let mut candidates = Vec::new();
         let mut outcome = None;
-        let walked = self.index.walk(request.host, request.path, &mut |candidate| {
-            if candidates.len() == CANDIDATES_MAX && outcome.is_some() {
+        let mut truncated = false;
+        let _: ControlFlow<()> = self.index.walk(request.host, request.path, &mut |candidate| {
+            truncated = candidates.len() == CANDIDATES_MAX;
+            if truncated && outcome.is_some() {
                 return ControlFlow::Break(());
             }
             let passed_over = passed_over(candidate, request, outcome.is_some());
@@ -108,17 +109,21 @@ impl Snapshot {
             if answers {
                 outcome = Some(report.clone());
             }
-            if candidates.len() < CANDIDATES_MAX {
+            if !truncated {
                 candidates.push(report);
             }
             ControlFlow::Continue(())
         });
         let patterns = self.host_levels(request.host);
+        let mut other_path = None;
         if candidates.is_empty() {
-            candidates = self.closest(&patterns, request.path);
+            let closest = self.closest(&patterns, request.path);
+            candidates = closest.candidates.iter().map(|candidate| report_other_path(candidate, request.path)).collect();
+            (truncated, other_path) = (closest.truncated, closest.candidates.into_iter().next());
         }
+        let unmatched = outcome.is_none().then(|| self.why_unmatched(request, !patterns.is_empty(), other_path.as_ref()));
         let host_levels = patterns.into_iter().map(host_text).collect();
-        Explanation { revision: self.revision, outcome, candidates, truncated: walked.is_break(), host_levels }
+        Explanation { revision: self.revision, outcome, candidates, truncated, unmatched, host_levels }
     }
 
     fn host_levels<'r>(&self, host: &'r str) -> Vec<HostPattern<'r>> {
@@ -129,19 +134,6 @@ impl Snapshot {
         });
         patterns
     }
-
-    /// Rules of these hosts, which all have another path. Looks at no more than [`CLOSEST_SCANNED_MAX`] routes.
-    fn closest(&self, patterns: &[HostPattern<'_>], path: &str) -> Vec<CandidateReport> {
-        let routes = self.routes.values().take(if patterns.is_empty() { 0 } else { CLOSEST_SCANNED_MAX });
-        let serving = routes.filter(|route| !route.rules.first().is_some_and(|rule| self.contest.is_waiting(rule)));
-        let candidates = serving.flat_map(|route| route.candidates());
-        let same_host = candidates.filter(|candidate| patterns.contains(&HostPattern::parse(candidate.host())));
-        let reports = same_host.take(CLOSEST_MAX).map(|candidate| {
-            let detail = format!("path {path:?} does not match {}", path_text(&candidate));
-            report(&candidate, Some(PassedOver { condition: Condition::Path, detail }))
-        });
-        reports.collect()
-    }
 }
 
 fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool) -> Option<PassedOver> {
@@ -149,14 +141,23 @@ fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool)
         let detail = "a candidate before it answers".to_owned();
         return answered.then_some(PassedOver { condition: Condition::Precedence, detail });
     };
-    let detail = match failure {
+    Some(PassedOver { condition: failure.condition(), detail: failure_text(failure, request) })
+}
+
+/// What was asked for and what was found.
+pub(super) fn failure_text(failure: Failure<'_>, request: &RequestView<'_>) -> String {
+    match failure {
         Failure::Listener(names) => format!("bound to {}, the request came by {:?}", names.join(", "), request.listener),
         Failure::NotGrpc => "asks for a gRPC request: POST with content-type application/grpc".to_owned(),
         Failure::Method(method) => format!("asks for {method}, the request has {}", request.method),
         Failure::Header(header) => format!("asks for header {}: {}", header.name, header.value),
         Failure::Query(query) => format!("asks for query parameter {}={}", query.name, query.value),
-    };
-    Some(PassedOver { condition: failure.condition(), detail })
+    }
+}
+
+fn report_other_path(candidate: &Candidate, path: &str) -> CandidateReport {
+    let detail = format!("path {path:?} does not match {}", path_text(candidate));
+    report(candidate, Some(PassedOver { condition: Condition::Path, detail }))
 }
 
 fn report(candidate: &Candidate, passed_over: Option<PassedOver>) -> CandidateReport {
@@ -174,7 +175,8 @@ fn report(candidate: &Candidate, passed_over: Option<PassedOver>) -> CandidateRe
     }
 }
 
-fn path_text(candidate: &Candidate) -> String {
+/// `Exact /orders`
+pub(super) fn path_text(candidate: &Candidate) -> String {
     let path = &candidate.route_match().path;
     let kind = match path.match_type {
         PathMatchType::Exact => "Exact",

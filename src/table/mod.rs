@@ -27,11 +27,13 @@
 
 mod bucket;
 mod check;
+mod closest;
 mod compile;
 mod conditions;
 mod contest;
 mod depths;
 mod explain;
+mod forecast;
 mod index;
 mod key;
 mod live;
@@ -45,6 +47,7 @@ mod walk;
 mod tests;
 
 pub use explain::{CANDIDATES_MAX, CLOSEST_MAX, CandidateReport, Condition, Explanation, PassedOver};
+pub use forecast::RouteOutline;
 pub use live::{Live, PUBLICATIONS_MAX, Publication};
 pub use request::{Captures, Matched, RequestView, is_grpc};
 pub use rule::{CompiledRule, Service, ServiceId};

@@ -50,6 +50,11 @@ pub(super) struct CompiledRoute {
 }
 
 impl CompiledRoute {
+    /// Its key; a route without rules has none.
+    pub(super) fn key(&self) -> Option<ResourceKey> {
+        self.rules.first().map(|rule| ResourceKey::new(rule.kind(), rule.route.clone()))
+    }
+
     /// The listeners that it is bound to, each with its own key; none means all.
     pub(super) fn bindings(&self) -> impl Iterator<Item = (&String, ResourceKey)> {
         self.rules.first().into_iter().flat_map(|rule| {

@@ -12,7 +12,7 @@ use super::contest::{Contest, Verdict};
 use super::index::Index;
 use super::key::{TextMap, text_map};
 use super::request::{Captures, Matched, RequestView};
-use super::rule::{Candidate, CompiledRoute, CompiledRule, Service};
+use super::rule::{Candidate, CompiledRoute, Service};
 use super::shard::captures;
 use crate::model::spec::{PathMatchType, RouteSpec};
 use crate::model::{Digest, Kind, Name, Published, Resource, ResourceKey, Revision, State};
@@ -123,15 +123,7 @@ impl Snapshot {
 
     /// Routes that do not serve because one of the other kind stands in their way, and why. They come alive when it goes.
     pub fn waiting(&self) -> impl Iterator<Item = (ResourceKey, String)> {
-        self.contest.waiting().map(|(rule, blocker, host)| {
-            let key = |rule: &CompiledRule| ResourceKey::new(rule.kind(), rule.route.clone());
-            let reason = format!(
-                "{} is older, or first by name, and has hostname {host:?} on a listener that both share: a Route and a GRPCRoute cannot \
-                 both serve there",
-                key(blocker)
-            );
-            (key(rule), reason)
-        })
+        self.contest.waiting().filter_map(|route| Some((route.key()?, self.contest.reason(route)?)))
     }
 
     /// Whether a `GRPCRoute` serves this host on this listener.

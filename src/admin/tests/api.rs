@@ -178,12 +178,7 @@ impl Api {
             live,
             metrics: Metrics::new(),
             tokens,
-            listeners: vec![Listener {
-                name: "public".to_owned(),
-                address: ([127, 0, 0, 1], 1).into(),
-                hostname: None,
-                escaped_slashes: EscapedSlashes::Refuse,
-            }],
+            listeners: vec![listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))],
             phase: phase_receiver,
         });
         Api { service: TowerToHyperService::new(router.clone()), router, cluster, phase }
@@ -222,6 +217,11 @@ impl Api {
     pub(super) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send(&format!("PUT {path}"), &[("content-type", "application/json")], body.to_string()).await
     }
+}
+
+fn listener(name: &str, port: u16, hostname: Option<&str>) -> Listener {
+    let (name, hostname) = (name.to_owned(), hostname.map(str::to_owned));
+    Listener { name, address: ([127, 0, 0, 1], port).into(), hostname, escaped_slashes: EscapedSlashes::Refuse }
 }
 
 pub(super) fn route(path: &str, service: &str) -> Value {

@@ -15,14 +15,25 @@ const COMPILED_BYTES_MAX: usize = 256 * 1024;
 /// Groups inside groups at most.
 const NEST_MAX: u32 = 64;
 
-/// A regular expression that must match the whole of a value, compiled.
+/// A regular expression that must match the whole of a value, compiled; or those of a gRPC call's path.
 ///
-/// It is compared by its text.
+/// It is compared by its text and its form.
 #[derive(Clone)]
 pub struct Pattern {
     text: Box<str>,
-    regex: Regex,
+    form: Form,
     literal: Box<[u8]>,
+    /// Whether it matches `literal` and nothing else.
+    is_literal: bool,
+}
+
+/// What is compared with what.
+#[derive(Clone)]
+enum Form {
+    /// The value.
+    Whole(Regex),
+    /// The service and the method of a path `/service/method`; any name where there is no expression.
+    Call { service: Option<Regex>, method: Option<Regex> },
 }
 
 impl Pattern {
@@ -49,7 +60,27 @@ impl Pattern {
                 }
                 _ => "not a regular expression: a comment or flag of it does not end".to_owned(),
             })?;
-        Ok(Pattern { text: text.into(), regex, literal: leading_literal(&tree).into() })
+        let is_literal = matches!(tree.kind(), HirKind::Literal(_));
+        Ok(Pattern { text: text.into(), form: Form::Whole(regex), literal: leading_literal(&tree).into(), is_literal })
+    }
+
+    /// The paths of gRPC calls whose service and method these match, each by itself and as a whole: neither reaches over a `/`.
+    pub fn of_call(service: Option<&Pattern>, method: Option<&Pattern>) -> Pattern {
+        let text = |part: Option<&Pattern>| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{})", part.text));
+        let regex = |part: Option<&Pattern>| match &part?.form {
+            Form::Whole(regex) => Some(regex.clone()),
+            Form::Call { .. } => None,
+        };
+        let mut literal = [b"/".as_slice(), service.map_or(&[], Pattern::literal)].concat();
+        if service.is_some_and(|service| service.is_literal) {
+            literal.push(b'/');
+        }
+        Pattern {
+            text: format!("/{}/{}", text(service), text(method)).into(),
+            form: Form::Call { service: regex(service), method: regex(method) },
+            literal: literal.into(),
+            is_literal: false,
+        }
     }
 
     /// The text that it was made of.
@@ -64,7 +95,30 @@ impl Pattern {
 
     /// Whether it matches the whole of `value`.
     pub fn matches(&self, value: &[u8]) -> bool {
-        self.regex.is_match(value)
+        match &self.form {
+            Form::Whole(regex) => regex.is_match(value),
+            Form::Call { service, method } => call_parts(value).is_some_and(|(service_name, method_name)| {
+                let holds = |regex: &Option<Regex>, name| regex.as_ref().is_none_or(|regex| regex.is_match(name));
+                holds(service, service_name) && holds(method, method_name)
+            }),
+        }
+    }
+
+    /// How many expressions were compiled for it.
+    pub fn regex_count(&self) -> usize {
+        match &self.form {
+            Form::Whole(_) => 1,
+            Form::Call { service, method } => usize::from(service.is_some()) + usize::from(method.is_some()),
+        }
+    }
+}
+
+/// Service and method of a path `/service/method`, neither of which is empty.
+fn call_parts(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = path.strip_prefix(b"/")?.split(|byte| *byte == b'/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(service), Some(method), None) if !service.is_empty() && !method.is_empty() => Some((service, method)),
+        _ => None,
     }
 }
 
@@ -87,7 +141,7 @@ fn common_prefix<'a>(left: &'a [u8], right: &[u8]) -> &'a [u8] {
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Pattern) -> bool {
-        self.text == other.text
+        self.text == other.text && matches!(self.form, Form::Whole(_)) == matches!(other.form, Form::Whole(_))
     }
 }
 
@@ -109,6 +163,27 @@ mod tests {
         assert!(pattern.matches(b"a") && pattern.matches(b"ab"));
         assert!(!pattern.matches(b"abc") && !pattern.matches(b"xab") && !pattern.matches(b"a\n"));
         assert!(Pattern::new("/caf.*").unwrap().matches("/café".as_bytes()));
+    }
+
+    #[test]
+    fn services_and_methods_are_matched_each_by_itself() {
+        let [service, method] = ["shop[.].*|^user$", "Get|List$"].map(|text| Pattern::new(text).unwrap());
+        let call = Pattern::of_call(Some(&service), Some(&method));
+        assert_eq!((call.text(), call.literal(), call.regex_count()), ("/(?:shop[.].*|^user$)/(?:Get|List$)", &b"/"[..], 2));
+        for path in ["/shop.A/Get", "/shop./List", "/user/Get"] {
+            assert!(call.matches(path.as_bytes()), "{path}");
+        }
+        for path in ["/shop.A/B/Get", "/shop.A/Gets", "/users/Get", "/shop.A/", "//Get", "shop.A/Get", "/shop.A/Get/", "/", ""] {
+            assert!(!call.matches(path.as_bytes()), "{path}");
+        }
+        let of_service = Pattern::of_call(Some(&Pattern::new("shop.*").unwrap()), None);
+        assert_eq!((of_service.literal(), of_service.regex_count()), (&b"/shop"[..], 1));
+        assert!(of_service.matches(b"/shop.A/X") && !of_service.matches(b"/shop.A/") && !of_service.matches(b"/shop/a/X"));
+        let of_one_service = Pattern::of_call(Some(&Pattern::new(r"shop\.A").unwrap()), None);
+        assert!(of_one_service.literal() == b"/shop.A/" && of_one_service.matches(b"/shop.A/X"));
+        let of_method = Pattern::of_call(None, Some(&Pattern::new(".*").unwrap()));
+        assert!(of_method.matches(b"/a/X") && !of_method.matches(b"//X") && !of_method.matches(b"/a/b/X"));
+        assert_ne!(Pattern::new(of_method.text()).unwrap(), of_method);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl RouteMatch {
         let is_pattern = |value: &ValueMatch| matches!(value, ValueMatch::RegularExpression(_));
         let headers = self.headers.iter().filter(|header| is_pattern(&header.value)).count();
         let query = self.query_params.iter().filter(|query| is_pattern(&query.value)).count();
-        usize::from(self.path.pattern.is_some()) + headers + query
+        self.path.pattern.as_ref().map_or(0, |pattern| pattern.regex_count()) + headers + query
     }
 }
 

@@ -70,8 +70,11 @@ fn every_fault_says_what_failed() {
     assert!([502, 504].contains(&unresolved), "{unresolved}: a resolver may also not answer in time");
     let text = gateway.metrics.render();
     assert!(text.contains("raftgate_proxy_errors_total{error=\"connection_refused\"} 1"), "{text}");
-    assert!(text.contains("raftgate_requests_total{code=\"404\",method=\"GET\",route=\"\",service=\"\"} 1"), "{text}");
-    assert!(text.contains("raftgate_requests_total{code=\"503\",method=\"GET\",route=\"r\",service=\"none\"} 1"), "{text}");
+    assert!(text.contains("raftgate_requests_total{code=\"404\",kind=\"\",method=\"GET\",route=\"\",service=\"\"} 1"), "{text}");
+    assert!(
+        text.contains("raftgate_requests_total{code=\"503\",kind=\"Route\",method=\"GET\",route=\"r\",service=\"none\"} 1"),
+        "{text}"
+    );
 }
 
 #[test]

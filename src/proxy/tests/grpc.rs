@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::gateway::{Backend, Gateway, OK, field, route_to, service, status};
+use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{GrpcRoute, Route, Service};
+use crate::observe::{AccessLog, Metrics};
 use crate::proxy::ListenerOptions;
 
 fn call(gateway: &Gateway, host: &str, path: &str, content_type: &str) -> String {
@@ -66,6 +67,37 @@ fn a_grpc_route_is_answered_with_codes_of_grpc() {
     // And what was hardly a request.
     let answer = gateway.ask("POST /a.Http/M HTTP/1.1\r\nHost: a.example\r\nHost: b\r\nContent-Type: application/grpc\r\n\r\n");
     assert_eq!((status(&answer), field(&answer, "grpc-status")), (400, None), "{answer}");
+}
+
+#[test]
+fn routes_of_one_name_are_told_apart_by_kind() {
+    let backend = Backend::answering(OK);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (log, _writer) = AccessLog::open(Some(&path), Metrics::new().access_log_dropped).unwrap();
+    let documents = [
+        (Service, "s", service(&[backend.address])),
+        (GrpcRoute, "same", grpc_route("a.example", "a.B", &json!([{"name": "s"}]))),
+        (Route, "same", json!({"hostnames": ["b.example"], "rules": [{"backendRefs": [{"name": "s"}]}]})),
+    ];
+    let gateway = Gateway::logging(ListenerOptions::default(), &documents, Some(log));
+    for host in ["a.example", "b.example", "c.example"] {
+        call(&gateway, host, "/a.B/M", "application/grpc");
+    }
+    let text = gateway.metrics.render();
+    for (kind, route, code) in [("GRPCRoute", "same", 200), ("Route", "same", 200), ("", "", 404)] {
+        let series =
+            format!("raftgate_requests_total{{code=\"{code}\",kind=\"{kind}\",method=\"POST\",route=\"{route}\",service=");
+        let found: Vec<&str> = text.lines().filter(|line| line.starts_with(&series)).collect();
+        assert!(matches!(found[..], [line] if line.ends_with(" 1")), "{kind}: {text}");
+    }
+    let read = || std::fs::read_to_string(&path).unwrap();
+    wait_for("the lines", || read().lines().count() == 3 && read().ends_with('\n'));
+    let lines = read();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // What a gRPC method was is in the path: the template behind it is not the operator's.
+    let told: Vec<Value> = lines.map(|line| json!([line["kind"], line["route"], line["captures"]])).collect();
+    assert_eq!(told, [json!(["GRPCRoute", "same", null]), json!(["Route", "same", null]), json!(["", "", null])]);
 }
 
 #[test]

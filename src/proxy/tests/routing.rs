@@ -189,10 +189,44 @@ fn the_access_log_tells_a_request_from_end_to_end() {
     }
     let expected = json!({
         "requestId": "id1", "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "client": "127.0.0.1", "method": "GET", "host": "a.example", "path": "/p",
-        "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
+        "kind": "Route", "route": "r", "rule": "all", "revision": 1, "service": "s", "endpoint": backend.address.to_string(), "status": 200,
         "bytes": 2, "attempts": 1
     });
     assert_eq!(line, expected);
+}
+
+#[test]
+fn the_access_log_tells_what_a_template_took() {
+    let backend = Backend::answering(OK);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (log, _writer) = AccessLog::open(Some(&path), Metrics::new().access_log_dropped).unwrap();
+    let matches = |kind: &str, value: &str| json!([{"path": {"type": kind, "value": value}}]);
+    let to_s = json!([{"name": "s"}]);
+    let rules = json!({"rules": [
+        {"matches": matches("PathTemplate", "/users/{id}/files/{*rest}"), "backendRefs": to_s},
+        {"matches": matches("PathTemplate", "/gone/{id}"), "filters": [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}]},
+        {"matches": matches("PathPrefix", "/plain"), "backendRefs": to_s},
+    ]});
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
+    let gateway = Gateway::logging(ListenerOptions::default(), &documents, Some(log));
+    let read = || std::fs::read_to_string(&path).unwrap();
+    let long = "x".repeat(256);
+    let cases = [
+        ("/users/7/files/a/b".to_owned(), json!({"id": "7", "rest": "a/b"})),
+        // As it was matched: what JSON or a terminal would take amiss is escaped by then.
+        ("/users/%7e%22%0a\"{}/files/a".to_owned(), json!({"id": "~%22%0A%22%7B%7D", "rest": "a"})),
+        (format!("/users/{long}/files/{long}x"), json!({"id": long, "rest": format!("{long}…")})),
+        ("/gone/3".to_owned(), json!({"id": "3"})),
+        ("/plain/3".to_owned(), serde_json::Value::Null),
+        ("/nowhere".to_owned(), serde_json::Value::Null),
+    ];
+    for (index, (target, expected)) in cases.iter().enumerate() {
+        gateway.get(target);
+        wait_for("the line", || read().ends_with('\n') && read().lines().count() == index + 1);
+        let line: serde_json::Value = serde_json::from_str(read().lines().last().unwrap()).unwrap();
+        assert_eq!(line.get("captures").unwrap_or(&serde_json::Value::Null), expected, "{line}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{TestRequest, answer};
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, Revision, State, Timestamp, Transaction};
-use crate::table::{Live, Snapshot};
+use crate::table::{CANDIDATES_MAX, CLOSEST_MAX, Live, Snapshot};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -197,6 +197,25 @@ fn an_explanation_says_what_was_passed_over_and_why() {
     let explained = serde_json::to_value(Snapshot::build(&state).explain(&get("a.com", "/y").view())).unwrap();
     assert_eq!(explained["outcome"], Value::Null);
     assert_eq!(explained["candidates"][0]["passedOver"]["condition"], "path");
+    assert!(explained["unmatched"].as_str().is_some_and(|sentence| sentence.starts_with("host matched, no path matched")));
+}
+
+#[test]
+fn an_explanation_says_whether_it_is_whole() {
+    let explained = |count: usize, path: &str| {
+        let mut rule = to("s", "PathPrefix", "/x")["rules"][0].clone();
+        let values = (0..count).map(|value| {
+            rule["matches"][0]["headers"] = json!([{"name": "x", "value": value.to_string()}]);
+            json!({"rules": [rule.clone()]})
+        });
+        let routes = values.enumerate().map(|(index, route)| put(Kind::Route, &format!("r{index}"), &route));
+        let told = Snapshot::build(&state_of(routes.collect())).explain(&get("a.com", path).view());
+        (told.candidates.len(), told.truncated)
+    };
+    for (path, max) in [("/x", CANDIDATES_MAX), ("/y", CLOSEST_MAX)] {
+        assert_eq!(explained(max, path), (max, false), "{path}");
+        assert_eq!(explained(max + 1, path), (max, true), "{path}");
+    }
 }
 
 #[test]
@@ -264,7 +283,7 @@ fn an_explanation_tells_a_request_that_is_none_of_grpc() {
     assert_eq!(explained["outcome"], Value::Null);
 }
 
-fn random_operation(rng: &mut Rng, state: &State) -> Operation {
+pub(super) fn random_operation(rng: &mut Rng, state: &State) -> Operation {
     let names = ["a", "b", "c", "d", "e"];
     let resource = names[rng.usize(..names.len())];
     let kind = [Kind::Route, Kind::Route, Kind::GrpcRoute, Kind::GrpcRoute, Kind::Service, Kind::Unknown(9)][rng.usize(..6)];
@@ -316,7 +335,7 @@ fn a_snapshot_of_changes_is_that_of_the_state() {
                 for path in ["/", "/a", "/a/b", "/c", "/a/b/c", "/a/c/"] {
                     for request in [get(host, path), grpc(host, path)] {
                         let (found, expected) = (snapshot.explain(&request.view()), scratch.explain(&request.view()));
-                        assert_eq!(found.outcome, expected.outcome, "seed {seed}");
+                        assert_eq!(found, expected, "seed {seed}");
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Tests of matching: cases as scripts, and random tables against a reference.
 
 pub(super) mod documents;
+mod forecast;
 mod precedence;
 mod random;
 mod reference;

@@ -13,6 +13,7 @@ use http::{HeaderMap, Method};
 use super::reference;
 use super::{PathMatchType, RouteMatch, RouteSpec, Snapshot, TestRequest, TestRoute};
 use super::{add, answer, header_match, path_match, query_match, rule_of, snapshot_of};
+use crate::model::spec::{PathMatch, Pattern};
 use crate::model::template::{Segment, Template};
 use crate::table::shard::{captures, literal_prefix};
 
@@ -21,6 +22,8 @@ const PATTERNS: [&str; 7] = ["a.com", "b.a.com", "*.a.com", "*.b.a.com", "*.com"
 const ELEMENTS: [&str; 4] = ["a", "b", "c", "ab"];
 const EXPRESSIONS: [&str; 10] =
     ["/a/.*", "/(a|b)(/.*)?", "/a/b|/ab", "/[abc]+", ".*", "/a/b/[^/]+", "/.", "/a(/c)*/?", "^/b/.+$", "/a/b/c?"];
+/// Expressions of services and methods.
+const NAMES: [&str; 6] = ["", "a", "[ab]", "a.*", ".*", "b|ab"];
 const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::PUT];
 const LISTENERS: [&str; 2] = ["public", "internal"];
 
@@ -92,11 +95,25 @@ fn random_match(rng: &mut Rng) -> RouteMatch {
     conditions
 }
 
+/// What expressions of a service and a method become; an empty one is not given.
+fn call_match(service: &str, method: &str) -> RouteMatch {
+    let [service, method] =
+        [service, method].map(|text| Some(text).filter(|text| !text.is_empty()).map(|text| Pattern::new(text).unwrap()));
+    let pattern = Pattern::of_call(service.as_ref(), method.as_ref());
+    let path = PathMatch {
+        match_type: PathMatchType::RegularExpression,
+        value: pattern.text().to_owned(),
+        pattern: Some(Arc::new(pattern)),
+    };
+    RouteMatch { path, ..path_match(PathMatchType::PathPrefix, "/") }
+}
+
 /// The paths that services and methods of the same alphabet become.
 fn random_grpc_match(rng: &mut Rng) -> RouteMatch {
     let (service, method) = (pick(rng, &ELEMENTS), pick(rng, &ELEMENTS));
-    let mut conditions = match rng.u8(..4) {
+    let mut conditions = match rng.u8(..5) {
         0 => path_match(PathMatchType::Exact, &format!("/{service}/{method}")),
+        3 => call_match(pick(rng, &NAMES), pick(rng, &NAMES)),
         1 => path_match(PathMatchType::PathTemplate, &format!("/{service}/{{method}}")),
         2 => path_match(PathMatchType::PathTemplate, &format!("/{{service}}/{method}")),
         _ => path_match(PathMatchType::PathPrefix, "/"),

@@ -15,7 +15,7 @@ pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(St
     for route in judged(routes).0 {
         for (rule_index, rule) in route.spec.rules.iter().enumerate() {
             for (match_index, conditions) in rule.matches.iter().enumerate() {
-                let Some(path) = path_rank(conditions, &request.path) else { continue };
+                let Some(path) = path_rank(conditions, &request.path, route.is_grpc) else { continue };
                 for host in host_ranks(&route.spec.hostnames, &request.host) {
                     let count = (Reverse(conditions.headers.len()), Reverse(conditions.query_params.len()));
                     let last = (route.created, route.name.clone(), route.is_grpc, rule_index, match_index);
@@ -89,7 +89,7 @@ fn host_ranks(hostnames: &[String], host: &str) -> Vec<HostRank> {
 /// Type, elements of a template, length of an expression or prefix.
 type PathRank = (PathMatchType, Vec<u8>, Reverse<usize>);
 
-fn path_rank(conditions: &RouteMatch, path: &str) -> Option<PathRank> {
+fn path_rank(conditions: &RouteMatch, path: &str, is_grpc: bool) -> Option<PathRank> {
     let value = conditions.path.value.as_str();
     let kind = conditions.path.match_type;
     match kind {
@@ -99,7 +99,12 @@ fn path_rank(conditions: &RouteMatch, path: &str) -> Option<PathRank> {
             let template: Vec<&str> = value[1..].split('/').collect();
             Some((kind, template_rank(&template, &path)?, Reverse(0)))
         }
-        PathMatchType::RegularExpression => whole_matches(value, path).then_some((kind, Vec::new(), Reverse(value.len()))),
+        PathMatchType::RegularExpression => {
+            // Of a call: `/(?:service)/(?:method)`, neither of which is empty or has a slash.
+            let is_call = path.split('/').skip(1).filter(|name| !name.is_empty()).count() == 2 && path.matches('/').count() == 2;
+            let fits = whole_matches(value, path) && (!is_grpc || is_call);
+            fits.then_some((kind, Vec::new(), Reverse(value.len())))
+        }
         PathMatchType::PathPrefix => {
             let value = value.trim_end_matches('/');
             let fits = path == value || value.is_empty() || path.starts_with(&format!("{value}/"));

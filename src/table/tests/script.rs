@@ -7,6 +7,7 @@
 //! grpc NAME@CREATED [hosts=A,B] [listeners=L]: CALL | CALL ; CALL         the same of gRPC routes
 //! METHOD HOST PATH[?QUERY] [via=LISTENER] [NAME:VALUE]... => ROUTE/RULE/MATCH [PARAMETER=VALUE]...   or => 404
 //! call HOST PATH [via=LISTENER] [NAME:VALUE]... => ...                      a gRPC request
+//! why METHOD HOST PATH ... => SENTENCE                                      what explain says of a request that no rule answers
 //! waiting NAME... or: waiting                                             the routes that wait for others, oldest first
 //! ```
 //!
@@ -45,7 +46,10 @@ pub(super) fn run(script: &str) -> usize {
         } else {
             requests += 1;
             let (request, expected) = line.split_once("=>").expect("a request line has =>");
-            let found = run_request(&routes, request);
+            let found = match request.strip_prefix("why ") {
+                Some(request) => run_why(&routes, request),
+                None => run_request(&routes, request),
+            };
             if found != expected.trim() {
                 failures.push(format!("line {}: {line}\n    found {found}", number + 1));
             }
@@ -62,6 +66,12 @@ fn run_request(routes: &[TestRoute], text: &str) -> String {
     let mut text = format!("{}/{}/{}", found.rule.route, found.rule.rule_index, found.match_index);
     found.captures.iter().for_each(|(name, value)| text.push_str(&format!(" {name}={value}")));
     text
+}
+
+fn run_why(routes: &[TestRoute], text: &str) -> String {
+    let snapshot = snapshot_of(routes);
+    let explained = snapshot.explain(&parse_request(text).view());
+    explained.unmatched.unwrap_or_else(|| "answered".to_owned())
 }
 
 fn parse_request(text: &str) -> TestRequest {

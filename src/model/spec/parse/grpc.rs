@@ -18,7 +18,13 @@ const NAME_BYTES_MAX: usize = 1024;
 
 /// Filters of the standard for this kind.
 const FILTERS: [(&str, ()); 2] = [("RequestHeaderModifier", ()), ("ResponseHeaderModifier", ())];
-const FILTERS_NOT_YET: [&str; 2] = ["RequestMirror", "ExtensionRef"];
+const FILTERS_NOT_YET: [&str; 2] = [MIRROR, "ExtensionRef"];
+
+const MIRROR: &str = "RequestMirror";
+
+/// Why there are no copies of calls: no service could take one.
+const MIRROR_NOT_YET: &str = "\"RequestMirror\" is not supported yet for a GRPCRoute: the gateway speaks only HTTP/1.1 to services, which \
+                              carries no gRPC, so that no copy of a call would arrive; remove the filter";
 
 /// The whole spec.
 pub(super) fn grpc_route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
@@ -44,7 +50,11 @@ fn filters_of(owner: &Object<'_>, report: &mut Report) -> Vec<Filter> {
     let mut all_known = true;
     for field in fields {
         // What has no type is told with the rest of its faults.
-        if let Some(name) = field.peek("type") {
+        let Some(name) = field.peek("type") else { continue };
+        if name.string(0..=usize::MAX, &mut Report::default()) == Some(MIRROR) {
+            name.fail(report, MIRROR_NOT_YET);
+            all_known = false;
+        } else {
             all_known &= name.choice(&FILTERS, &FILTERS_NOT_YET, report).is_some();
         }
     }
@@ -80,19 +90,18 @@ fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
     Some(PathMatch { match_type, value, pattern: None })
 }
 
-/// Expressions of the service and of the method become one of the path; what is not given matches every name.
+/// Expressions of the service and of the method become one condition on the path; what is not given matches every name.
 fn method_pattern(cursor: &Cursor<'_>, object: &Object<'_>, report: &mut Report) -> Option<PathMatch> {
-    let mut part = |field: &'static str| {
-        let Some(field) = object.get(field) else { return Some("[^/]+".to_owned()) };
-        matches::pattern(&field, report).map(|pattern| format!("(?:{})", pattern.text()))
-    };
+    let mut part = |field: &'static str| object.get(field).map(|field| matches::pattern(&field, report));
     let (service, method) = (part("service"), part("method"));
-    if object.get("service").is_none() && object.get("method").is_none() {
+    if service.is_none() && method.is_none() {
         cursor.fail(report, "names a service, a method or both");
         return None;
     }
-    let value = format!("/{}/{}", service?, method?);
-    let pattern = Arc::new(cursor.check(report, Pattern::new(&value))?);
+    let (service, method) =
+        (service.map_or(Some(None), |read| read.map(Some))?, method.map_or(Some(None), |read| read.map(Some))?);
+    let pattern = Arc::new(Pattern::of_call(service.as_deref(), method.as_deref()));
+    let value = pattern.text().to_owned();
     Some(PathMatch { match_type: PathMatchType::RegularExpression, value, pattern: Some(pattern) })
 }
 
@@ -209,7 +218,12 @@ mod tests {
                 "/rules/0/filters/0/type",
                 "unknown value \"URLRewrite\"",
             ),
-            (of_filter(json!({"type": "RequestMirror", "requestMirror": {}})), "/rules/0/filters/0/type", "not supported yet"),
+            (
+                of_filter(json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s"}}})),
+                "/rules/0/filters/0/type",
+                "\"RequestMirror\" is not supported yet for a GRPCRoute: the gateway speaks only HTTP/1.1 to services",
+            ),
+            (of_filter(json!({"type": "ExtensionRef", "extensionRef": {}})), "/rules/0/filters/0/type", "not supported yet"),
             (
                 json!({"rules": [{"backendRefs": [{"name": "s", "filters": [{"type": "URLRewrite", "urlRewrite": {}}]}]}]}),
                 "/rules/0/backendRefs/0/filters/0/type",

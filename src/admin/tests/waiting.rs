@@ -1,0 +1,86 @@
+//! Warnings about routes that will wait for others, or that no listener sends requests to.
+
+use serde_json::{Value, json};
+
+use super::api::{Api, put_operation, route};
+
+fn calls(hostname: &str) -> Value {
+    json!({"hostnames": [hostname], "rules": [{"matches": [{"method": {"service": "a.B"}}]}]})
+}
+
+fn web(hostname: &str) -> Value {
+    let mut web = route("/", "s");
+    web["hostnames"] = json!([hostname]);
+    web
+}
+
+/// The warnings that tell of waiting.
+fn told(answer: &Value) -> Vec<&str> {
+    let warnings = answer["warnings"].as_array().unwrap_or_else(|| panic!("no warnings: {answer}"));
+    warnings.iter().filter_map(Value::as_str).filter(|warning| warning.contains("does not serve")).collect()
+}
+
+const GRPC_WAITS: &str = "GRPCRoute \"calls\": is kept and does not serve: Route \"web\" is older, or first by name, and has hostname \
+                          \"x.a.com\" on a listener that both share: a Route and a GRPCRoute cannot both serve there";
+
+#[tokio::test]
+async fn a_route_that_will_wait_is_a_warning() {
+    let api = Api::open();
+    assert_eq!(told(&api.put("/v1/routes/web", &web("x.a.com")).await.body), Vec::<&str>::new());
+    // Whichever call writes it, also one that only asks; and again as long as it waits.
+    let operations = json!({"operations": [put_operation("GRPCRoute", "calls", &calls("*.a.com"))]}).to_string();
+    let items = json!({"items": [{"kind": "GRPCRoute", "name": "calls", "spec": calls("*.a.com")}]}).to_string();
+    for (call, body) in [
+        ("PUT /v1/grpcroutes/calls", calls("*.a.com").to_string()),
+        ("POST /v1/transactions", operations),
+        ("PUT /v1/config?dryRun=true", items.clone()),
+        ("PUT /v1/config", items.clone()),
+    ] {
+        let written = api.send(call, &[], body).await;
+        assert_eq!(told(&written.body), [GRPC_WAITS], "{call}: {written:?}");
+    }
+    let table = api.get("/v1/table").await.body;
+    assert!(table["notCompiled"].to_string().contains("is older, or first by name"), "{table}");
+    // With the other gone, in the same write even, nothing stands in its way.
+    let pruned = api.send("PUT /v1/config?prune=true&dryRun=true", &[], items).await;
+    assert_eq!((pruned.status, told(&pruned.body)), (200, Vec::new()), "{pruned:?}");
+    let moved = api.put("/v1/grpcroutes/calls", &calls("b.com")).await;
+    assert_eq!((moved.status, told(&moved.body)), (200, Vec::new()), "{moved:?}");
+}
+
+#[tokio::test]
+async fn a_route_that_is_displaced_is_a_warning() {
+    let api = Api::open();
+    api.put("/v1/routes/web", &web("y.com")).await;
+    api.put("/v1/grpcroutes/calls", &calls("*.a.com")).await;
+    // The Route is the older: with the hostname of the other it takes its place.
+    let written = api.put("/v1/routes/web", &web("x.a.com")).await;
+    assert_eq!((written.status, told(&written.body)), (200, vec![GRPC_WAITS]), "{written:?}");
+}
+
+#[tokio::test]
+async fn a_route_that_no_listener_reaches_is_a_warning() {
+    let api = Api::open();
+    let warning =
+        "Route \"web\": gets no request on this node: no hostname of it intersects with that of a listener which it is bound to";
+    for (listeners, hostname, is_unreached) in [
+        (json!(["inner"]), "a.example", true),
+        (json!(["inner"]), "inner.example", true),
+        (json!(["inner"]), "a.inner.example", false),
+        (json!(["inner"]), "*.example", false),
+        (json!(["inner", "public"]), "a.example", false),
+        // On this node; where its listener is, another may say so.
+        (json!(["elsewhere"]), "a.example", false),
+        (json!([]), "a.example", false),
+    ] {
+        let mut spec = web(hostname);
+        spec["listeners"] = listeners;
+        let written = api.put("/v1/routes/web", &spec).await;
+        let warnings = written.body["warnings"].as_array().expect("warnings");
+        assert_eq!(warnings.contains(&json!(warning)), is_unreached, "{spec}: {written:?}");
+    }
+    let mut every = route("/", "s");
+    every["listeners"] = json!(["inner"]);
+    let written = api.put("/v1/routes/web", &every).await;
+    assert!(!written.text.contains("gets no request"), "{written:?}");
+}

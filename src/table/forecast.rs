@@ -1,0 +1,80 @@
+//! What a write will make of routes that cannot all serve (`contest`), told before it is proposed.
+//!
+//! It is judged by this table: another write that comes first may change it, and then `/v1/table` tells.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::compile::compile_route;
+use super::rule::CompiledRoute;
+use super::snapshot::Snapshot;
+use crate::model::spec::{RouteSpec, Rule};
+use crate::model::{Kind, Resource, ResourceKey, Timestamp};
+
+/// A route of either kind as far as it can be in the way of others.
+#[derive(Debug, Clone)]
+pub struct RouteOutline {
+    /// Which route.
+    pub key: ResourceKey,
+    /// As in its spec.
+    pub hostnames: Vec<String>,
+    /// As in its spec.
+    pub listeners: Vec<String>,
+}
+
+impl Snapshot {
+    /// Whether [`Snapshot::waiting_after`] has to look at every route for this: the table's first gRPC routes.
+    pub fn opens_contest(&self, written: &[RouteOutline]) -> bool {
+        !self.contest.is_open() && written.iter().any(|outline| outline.key.kind == Kind::GrpcRoute)
+    }
+
+    /// The routes that would wait for others, and why, once `written` are made or replaced and `removed` are gone: those of `written` in their
+    /// order, then those that serve now.
+    pub fn waiting_after(&self, written: &[RouteOutline], removed: &[ResourceKey]) -> Vec<(ResourceKey, String)> {
+        if !self.contest.is_open() && !self.opens_contest(written) {
+            return Vec::new();
+        }
+        let mut contest = self.contest.clone();
+        let touched: BTreeSet<&ResourceKey> = written.iter().map(|outline| &outline.key).chain(removed).collect();
+        let gone = removed.iter().filter_map(|key| self.routes.get(key));
+        gone.for_each(|route| drop(contest.leave(route)));
+        let mut judged = Vec::with_capacity(written.len());
+        let mut entering = Vec::new();
+        for outline in written {
+            let old = self.routes.get(&outline.key);
+            let new = self.outlined(outline, old);
+            let is_same = old.is_some_and(|old| new.claims_same(old));
+            if !is_same {
+                old.iter().for_each(|old| drop(contest.leave(old)));
+                entering.push(Arc::clone(&new));
+            }
+            judged.push(new);
+        }
+        for (index, route) in entering.iter().enumerate() {
+            let untouched = self.routes.iter().filter(|(key, _)| !touched.contains(key)).map(|(_, route)| route);
+            contest.enter(route, untouched.chain(&entering[..index]));
+        }
+        let of_written = judged.iter().filter(|route| route.rules.first().is_some_and(|rule| contest.is_waiting(rule)));
+        let displaced =
+            contest.waiting_unlike(&self.contest).filter(|route| route.key().is_some_and(|key| !touched.contains(&key)));
+        let waiting = of_written.chain(displaced);
+        waiting.filter_map(|route| Some((route.key()?, contest.reason(route)?))).collect()
+    }
+
+    /// The route that an outline stands for, in the place of `old` where there is one.
+    fn outlined(&self, outline: &RouteOutline, old: Option<&Arc<CompiledRoute>>) -> Arc<CompiledRoute> {
+        let created = old.and_then(|old| old.rules.first()).map(|rule| rule.created_revision);
+        let revision = self.revision.next();
+        let resource = Resource {
+            key: outline.key.clone(),
+            created_revision: created.unwrap_or(revision),
+            revision,
+            updated_at: Timestamp(0),
+            spec: Bytes::new(),
+        };
+        let (hostnames, listeners) = (outline.hostnames.clone(), outline.listeners.clone());
+        Arc::new(compile_route(&resource, RouteSpec { hostnames, listeners, rules: vec![Rule::default()] }))
+    }
+}
