@@ -21,7 +21,7 @@ use super::{Attempt, Call, CallError, Client, innermost, receive};
 const STEP_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How long the server may take nothing of the body. It waits for a leader at each step.
-const STALL_TIME_MAX: Duration = Duration::from_secs(2 * 30);
+const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long the server may take for its answer once it has the body: all of a large configuration is then applied.
 pub(in crate::ctl) const ANSWER_TIME_MAX: Duration = Duration::from_secs(600);
