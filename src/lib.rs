@@ -32,7 +32,7 @@
 //! | 3 | [`admin`]: REST; [`proxy`]: the life of a request, publisher, listeners |
 //! | 2 | [`raft`]: propose, linearizable read, peers; [`upstream`]: endpoints, balancing, pools |
 //! | 1 | [`store`]: what survives a crash; [`table`]: State compiled for matching |
-//! | 0 | [`model`]: resources, commands, State; [`config`], [`observe`], [`pb`] |
+//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`config`], [`observe`], [`pb`] |
 //!
 //! # Where to look
 //!
@@ -47,6 +47,7 @@
 pub mod admin;
 pub mod config;
 pub mod ctl;
+mod documents;
 #[cfg(test)]
 mod floors;
 pub mod model;

@@ -26,16 +26,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::nodes::Raftgate;
 
-const HOST: &str = "bench.example.com";
+pub(super) const HOST: &str = "bench.example.com";
 const REQUESTS_A_SECOND: u64 = 2_000;
 const CONNECTIONS: u64 = 32;
 const CHANGES_A_SECOND: u64 = 500;
 /// Changes under way at once.
 const CHANGES_MAX: usize = 256;
-/// Routes in one transaction while the table is filled.
-const LOAD_OPERATIONS: usize = 5_000;
+/// Routes in one piece of the body that fills the table.
+const LOAD_ITEMS: usize = 1_000;
 /// The node that is measured.
-const MEASURED: usize = 0;
+pub(super) const MEASURED: usize = 0;
 
 /// What a round gave.
 struct Round {
@@ -78,7 +78,7 @@ async fn measure_size(size: usize, rounds: u64, length: Duration) {
 }
 
 /// Answers every request with 1 KiB.
-async fn backend() -> SocketAddr {
+pub(super) async fn backend() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let body = Bytes::from(vec![b'x'; 1024]);
@@ -103,19 +103,31 @@ fn route(index: usize, weight: u64) -> Value {
 }
 
 async fn fill(raftgate: &Raftgate, size: usize, backend: SocketAddr) {
-    let service = json!({"endpoints": [{"address": backend.to_string()}]});
-    raftgate.call(MEASURED, Method::PUT, "/v1/services/backend", service.to_string()).await;
-    for first in (0..size).step_by(LOAD_OPERATIONS) {
-        let put = |index| json!({"op": "put", "kind": "Route", "name": format!("r{index}"), "spec": route(index, 1)});
-        let operations: Vec<Value> = (first..size.min(first + LOAD_OPERATIONS)).map(put).collect();
-        let last = first + LOAD_OPERATIONS >= size;
-        let path = if last { "/v1/transactions?wait=live" } else { "/v1/transactions" };
-        raftgate.call(MEASURED, Method::POST, path, json!({"operations": operations}).to_string()).await;
-    }
+    put_configuration(raftgate, size, 1, backend).await;
+}
+
+/// Sends the whole configuration in one call, and waits until it is live everywhere. `weight` is that of the first route.
+pub(super) async fn put_configuration(raftgate: &Raftgate, size: usize, weight: u64, backend: SocketAddr) -> Value {
+    let service = json!({"kind": "Service", "name": "backend", "spec": {"endpoints": [{"address": backend.to_string()}]}});
+    let item = move |index| json!({"kind": "Route", "name": format!("r{index}"), "spec": route(index, if index == 0 { weight } else { 1 })});
+    let chunk = move |first: usize| {
+        let items: Vec<String> = (first..size.min(first + LOAD_ITEMS)).map(|index| format!(",\n{}", item(index))).collect();
+        items.concat()
+    };
+    let head = format!("{{\"items\":[{service}");
+    let chunks = std::iter::once(head).chain((0..size).step_by(LOAD_ITEMS).map(chunk)).chain(["]}".to_owned()]);
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks.map(Ok::<_, Infallible>)));
+    let request =
+        raftgate.client.put(raftgate.admin(MEASURED, "/v1/config?wait=live")).header("content-type", "application/json");
+    let answer = request.header("raftgate-timeout", "30s").body(body).send().await.unwrap();
+    let status = answer.status();
+    let body: Value = answer.json().await.unwrap();
+    assert!(status.is_success() && body["live"] == true, "{status} {body}");
+    body
 }
 
 /// Puts all threads of a process on one core.
-fn pin(process: u32, core: usize) {
+pub(super) fn pin(process: u32, core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core);
     for entry in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
@@ -126,7 +138,7 @@ fn pin(process: u32, core: usize) {
 }
 
 /// KiB that the node's process has for itself, shared pages by their share.
-fn memory(raftgate: &Raftgate) -> u64 {
+pub(super) fn memory(raftgate: &Raftgate) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", raftgate.processes.id(MEASURED));
     let text = fs::read_to_string(path).unwrap();
     let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();

@@ -84,8 +84,24 @@ pub(crate) fn log_file(directory: &Path, name: &str) -> fs::File {
     fs::File::create(directory.join(format!("{name}.log"))).unwrap()
 }
 
+/// What starts a node.
+fn command(directory: &Path, index: usize, host: &str, node: &str, cluster: &str) -> Command {
+    let config = directory.join(format!("node{}.toml", index + 1));
+    let data = directory.join(format!("node{}", index + 1));
+    let text = format!(
+        "{node}\ndata_dir = {data:?}\n[cluster]\nname = \"bench\"\npeer_address = \"{host}:7081\"\n{cluster}\n\
+         [admin]\naddress = \"{host}:9081\"\n[[listener]]\naddress = \"{host}:8081\"\n"
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raftgate"));
+    command.args(["serve", "--config"]).arg(&config).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(log_file(directory, &format!("node{index}")));
+    command
+}
+
 /// Three raftgate nodes.
 pub(crate) struct Raftgate {
+    subnet: String,
     hosts: Vec<String>,
     pub(crate) client: Client,
     /// For what is measured: HTTP/2, one connection a node.
@@ -101,22 +117,18 @@ impl Raftgate {
         let members: Vec<String> = hosts.iter().enumerate().map(|(i, host)| format!("{} = \"{host}:7081\"", i + 1)).collect();
         let mut commands = Vec::new();
         for (index, host) in hosts.iter().enumerate() {
-            let config = directory.join(format!("node{}.toml", index + 1));
-            let data = directory.join(format!("node{}", index + 1));
-            let text = format!(
-                "node_id = {}\ndata_dir = {data:?}\n[cluster]\nname = \"bench\"\npeer_address = \"{host}:7081\"\n\
-                 initial_members = {{ {} }}\n[admin]\naddress = \"{host}:9081\"\n[[listener]]\naddress = \"{host}:8081\"\n",
-                index + 1,
-                members.join(", "),
-            );
-            fs::write(&config, text).unwrap();
-            let mut command = Command::new(env!("CARGO_BIN_EXE_raftgate"));
-            command.args(["serve", "--config"]).arg(&config).args(arguments).stdin(Stdio::null());
-            command.stdout(Stdio::null()).stderr(log_file(&directory, &format!("node{index}")));
+            let cluster = format!("initial_members = {{ {} }}", members.join(", "));
+            let mut command = command(&directory, index, host, &format!("node_id = {}", index + 1), &cluster);
+            command.args(arguments);
             commands.push(command);
         }
-        let mut raftgate =
-            Raftgate { hosts, client: Client::new(), connections: Vec::new(), processes: Processes::start(commands, directory) };
+        let mut raftgate = Raftgate {
+            subnet,
+            hosts,
+            client: Client::new(),
+            connections: Vec::new(),
+            processes: Processes::start(commands, directory),
+        };
         for index in 0..3 {
             raftgate.wait_ready(index).await;
             let stream = TcpStream::connect(format!("{}:9081", raftgate.hosts[index])).await.unwrap();
@@ -126,6 +138,18 @@ impl Raftgate {
             raftgate.connections.push(sender);
         }
         raftgate
+    }
+
+    /// Starts one more node, which joins as a learner. Gives its index.
+    pub(crate) fn join(&mut self) -> usize {
+        let index = self.hosts.len();
+        let host = format!("{}.{}", self.subnet, index + 1);
+        let cluster = format!("join = \"{}:7081\"", self.hosts[0]);
+        let mut command = command(&self.processes.directory, index, &host, "", &cluster);
+        self.processes.children.get_mut().unwrap().push(command.spawn().unwrap());
+        self.processes.commands.get_mut().unwrap().push(command);
+        self.hosts.push(host);
+        index
     }
 
     /// One call; its answer must be good.

@@ -30,25 +30,17 @@ const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(crate) struct Received {
     /// What came.
     pub(crate) bytes: Bytes,
-    /// How it is written.
-    pub(crate) format: Format,
     share: Vec<OwnedSemaphorePermit>,
 }
 
 impl Received {
-    /// Reads the body of a request; its content type must be one of `accepted`.
-    pub(crate) async fn read(
-        parts: &Parts,
-        body: Body,
-        accepted: &[Format],
-        room: &Arc<Semaphore>,
-        deadline: Instant,
-    ) -> Result<Received, Problem> {
-        let format = body_format(&parts.headers, accepted)?;
+    /// Reads the body of a request, which must be JSON.
+    pub(crate) async fn read(parts: &Parts, body: Body, room: &Arc<Semaphore>, deadline: Instant) -> Result<Received, Problem> {
+        body_format(&parts.headers, &[Format::Json])?;
         let (bytes, share) = timeout_at(deadline, collect(body, room))
             .await
             .map_err(|_| Problem::slow_request("the body did not arrive within Raftgate-Timeout"))??;
-        Ok(Received { bytes, format, share })
+        Ok(Received { bytes, share })
     }
 
     /// The body as one JSON value.
@@ -81,7 +73,8 @@ async fn collect(mut body: Body, room: &Arc<Semaphore>) -> Result<(Bytes, Vec<Ow
     Ok((bytes.freeze(), share))
 }
 
-async fn discard(mut body: Body) {
+/// Reads and throws away what is left of a body, up to a bound.
+pub(crate) async fn discard(mut body: Body) {
     let mut left = DISCARDED_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
         let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
@@ -115,7 +108,7 @@ mod tests {
     async fn read(body: Body, room: usize) -> Result<Received, Problem> {
         let (parts, ()) = http::Request::new(()).into_parts();
         let deadline = Instant::now() + Duration::from_millis(200);
-        Received::read(&parts, body, &[Format::Json], &Arc::new(Semaphore::new(room)), deadline).await
+        Received::read(&parts, body, &Arc::new(Semaphore::new(room)), deadline).await
     }
 
     #[tokio::test]

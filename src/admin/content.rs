@@ -1,79 +1,19 @@
 //! From documents to operations: everything that a write's content is checked for before it is proposed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use serde_json::Value;
 
-use super::explain::Listener;
+use super::findings::{Findings, document};
 use super::problem::Problem;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
-use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
-use crate::model::{Kind, Name, Operation, ResourceKey, State};
-use crate::table::{RouteOutline, Snapshot};
+use crate::model::spec::FieldError;
+use crate::model::{Kind, Name, Operation, ResourceKey};
+use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
 pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 4] =
     [("Certificate", "certificates"), ("Consumer", "consumers"), ("Policy", "policies"), ("Discovery", "discoveries")];
-
-/// A place that names a service.
-#[derive(Debug, Clone)]
-pub(crate) struct Reference {
-    place: String,
-    service: Name,
-    /// Whether gRPC calls go there.
-    is_grpc: bool,
-    /// Whether it gets copies alone.
-    is_mirror: bool,
-}
-
-/// A spec that may be proposed.
-#[derive(Debug)]
-pub(crate) struct Document {
-    /// Its canonical form.
-    pub(crate) bytes: Bytes,
-    /// What its author should know all the same.
-    warnings: Vec<String>,
-    /// The services that it refers to, and from where.
-    references: Vec<Reference>,
-    /// The hosts that it is for.
-    hostnames: Vec<String>,
-    /// The listeners that it is bound to.
-    listeners: Vec<String>,
-    /// Regular expressions in it.
-    pattern_count: usize,
-}
-
-/// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
-pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
-    let mut pattern_count = 0;
-    let (mut hostnames, mut listeners) = (Vec::new(), Vec::new());
-    let (warnings, references) = match kind {
-        Kind::Route | Kind::GrpcRoute => {
-            let is_grpc = kind == Kind::GrpcRoute;
-            let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
-            let parsed = parsed.map_err(|errors| under(pointer, errors))?;
-            let references = parsed.spec.references().map(|named| Reference {
-                place: format!("{pointer}{}", named.pointer),
-                service: named.service.clone(),
-                is_grpc,
-                is_mirror: named.is_mirror,
-            });
-            let references = references.collect();
-            pattern_count = parsed.spec.pattern_count();
-            (hostnames, listeners) = (parsed.spec.hostnames, parsed.spec.listeners);
-            (parsed.warnings, references)
-        }
-        Kind::Service => (parse_service(spec).map_err(|errors| under(pointer, errors))?.warnings, Vec::new()),
-        Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
-    };
-    let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count })
-}
-
-fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
-    errors.into_iter().map(|error| FieldError { path: format!("{pointer}{}", error.path), message: error.message }).collect()
-}
 
 /// An error at `path`.
 pub(crate) fn at(path: impl Into<String>, message: impl Into<String>) -> FieldError {
@@ -83,13 +23,8 @@ pub(crate) fn at(path: impl Into<String>, message: impl Into<String>) -> FieldEr
 /// Operations in the making: they are checked one by one, all faults are collected.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
-    operations: Vec<Operation>,
+    content: Content,
     errors: Vec<FieldError>,
-    warnings: Vec<String>,
-    references: Vec<Reference>,
-    bindings: Vec<(String, String)>,
-    outlines: Vec<RouteOutline>,
-    pattern_count: usize,
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
     naming: bool,
@@ -100,15 +35,8 @@ pub(crate) struct Draft {
 pub(crate) struct Content {
     /// In the order of the request.
     pub(crate) operations: Vec<Operation>,
-    /// Of the documents themselves.
-    warnings: Vec<String>,
-    references: Vec<Reference>,
-    /// Where routes are bound to listeners, and to which.
-    bindings: Vec<(String, String)>,
-    /// The routes that it makes.
-    pub(super) outlines: Vec<RouteOutline>,
-    /// Regular expressions in it.
-    pattern_count: usize,
+    /// What was met in their documents.
+    pub(crate) findings: Findings,
 }
 
 impl Draft {
@@ -130,25 +58,15 @@ impl Draft {
                     self.too_large
                         .get_or_insert(format!("the spec of {key} has {bytes} bytes, the limit is {DOCUMENT_BYTES_MAX}"));
                 }
-                self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
-                let references = document.references.into_iter();
-                let named = references.map(|reference| Reference { place: format!("{key}: {}", reference.place), ..reference });
-                self.references.extend(named);
-                let listeners = document.listeners.iter();
-                self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener.clone())));
-                if matches!(key.kind, Kind::Route | Kind::GrpcRoute) {
-                    let (hostnames, listeners) = (document.hostnames, document.listeners);
-                    self.outlines.push(RouteOutline { key: key.clone(), hostnames, listeners });
-                }
-                self.pattern_count += document.pattern_count;
-                self.operations.push(Operation::Put { key, spec: document.bytes });
+                let spec = self.content.findings.add(&key, document, pointer);
+                self.content.operations.push(Operation::Put { key, spec });
             }
         }
     }
 
     /// Adds "remove".
     pub(crate) fn delete(&mut self, key: ResourceKey) {
-        self.operations.push(Operation::Delete { key });
+        self.content.operations.push(Operation::Delete { key });
     }
 
     /// Adds faults.
@@ -156,128 +74,58 @@ impl Draft {
         self.errors.extend(errors);
     }
 
+    /// How many faults there are.
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.len() + usize::from(self.too_large.is_some())
+    }
+
+    /// What is there so far, to be taken out bit by bit.
+    pub(crate) fn content(&mut self) -> &mut Content {
+        &mut self.content
+    }
+
     /// All operations, if there was no fault.
     pub(crate) fn finish(self) -> Result<Content, Problem> {
         if !self.errors.is_empty() {
             return Err(Problem::invalid(self.errors));
         }
-        if let Some(detail) = self.too_large {
-            return Err(Problem::too_large(detail));
+        match self.too_large {
+            Some(detail) => Err(Problem::too_large(detail)),
+            None => Ok(self.content),
         }
-        let Draft { operations, warnings, references, bindings, outlines, pattern_count, .. } = self;
-        Ok(Content { operations, warnings, references, bindings, outlines, pattern_count })
     }
 }
 
 impl Content {
-    /// Warnings for the answer: the documents' own, routes that will wait for others of `table`, references to services that stand neither
-    /// in `state` nor in this content, or that `operations` remove, and routes that this node's `listeners` leave out.
-    pub(crate) fn warnings(
-        &self,
-        state: &State,
-        table: &Snapshot,
-        operations: &[Operation],
-        listeners: &[Listener],
-    ) -> Vec<String> {
-        let removed = |operation: &Operation| match operation {
-            Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
-            Operation::Put { .. } | Operation::Delete { .. } => None,
-        };
-        let made: BTreeMap<&Name, &Bytes> = self.operations.iter().filter_map(service_made).collect();
-        let gone: BTreeSet<Name> = operations.iter().filter_map(removed).collect();
-        let spec_of = |name: &Name| {
-            let present = || state.get(&ResourceKey::new(Kind::Service, name.clone())).map(|resource| &resource.spec);
-            made.get(name).copied().or_else(|| present().filter(|_| !gone.contains(name)))
-        };
-        let of_references = self.references.iter().filter_map(|reference| reference.warning(spec_of(&reference.service)));
-        let is_here = |name: &str| listeners.iter().any(|listener| listener.name == name);
-        let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name)).map(|(place, name)| {
-            format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
-        });
-        let waiting = self.waiting(table, operations);
-        self.warnings
-            .iter()
-            .cloned()
-            .chain(waiting)
-            .chain(of_references)
-            .chain(unbound)
-            .chain(self.unreached(listeners))
-            .take(WARNINGS_MAX)
-            .collect()
+    /// Refuses regular expressions beyond those that `table` can take.
+    pub(crate) fn check_patterns(&self, table: &Snapshot) -> Result<(), Problem> {
+        let replaced = self.operations.iter().map(|operation| table.pattern_count_of(operation.key())).sum();
+        self.findings.check_patterns(table, replaced)
     }
 }
 
-/// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
-/// write, so that writes at several nodes at once may pass it by what they bring.
-const PATTERNS_MAX: usize = 10_000;
-
-impl Content {
-    /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` that neither this nor `operations` replace.
-    pub(crate) fn check_patterns(&self, table: &Snapshot, operations: &[Operation]) -> Result<(), Problem> {
-        if self.pattern_count == 0 {
-            return Ok(());
-        }
-        let replaced: BTreeSet<&ResourceKey> = self.operations.iter().chain(operations).map(Operation::key).collect();
-        let replaced: usize = replaced.into_iter().map(|key| table.pattern_count_of(key)).sum();
-        let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
-        if count <= PATTERNS_MAX {
-            return Ok(());
-        }
-        Err(Problem::too_large(format!(
-            "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
-        )))
-    }
-}
-
-impl Reference {
-    /// What its author should know, where the service has this spec, or none.
-    fn warning(&self, spec: Option<&Bytes>) -> Option<String> {
-        let Reference { place, service, is_grpc, is_mirror } = self;
-        let name = service.as_str();
-        let answer = if *is_grpc { "UNAVAILABLE" } else { "500" };
-        let Some(spec) = spec else {
-            let meanwhile = match is_mirror {
-                true => "nothing is mirrored to it".to_owned(),
-                false => format!("its share is answered with {answer}"),
-            };
-            return Some(format!("{place}: service {name:?} does not exist; {meanwhile} until it does"));
-        };
-        let carries = |spec: &Bytes| protocol_of(spec).is_none_or(Protocol::carries_grpc);
-        let refused = *is_grpc && !carries(spec);
-        refused.then(|| {
-            format!("{place}: service {name:?} speaks HTTP/1.1, which carries no gRPC: its share is answered with {answer}")
-        })
-    }
-}
-
-/// The service that an operation makes, with its spec.
-fn service_made(operation: &Operation) -> Option<(&Name, &Bytes)> {
-    match operation {
-        Operation::Put { key, spec } if key.kind == Kind::Service => Some((&key.name, spec)),
+/// The services that `operations` remove.
+pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<Name> {
+    let removed = |operation: &Operation| match operation {
+        Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
         Operation::Put { .. } | Operation::Delete { .. } => None,
-    }
+    };
+    operations.iter().filter_map(removed).collect()
 }
-
-/// What a service speaks, as far as this version can read it.
-fn protocol_of(spec: &Bytes) -> Option<Protocol> {
-    let document = serde_json::from_slice(spec).ok()?;
-    parse_service(&document).ok().map(|parsed| parsed.spec.protocol)
-}
-
-/// Warnings that one answer lists at most.
-const WARNINGS_MAX: usize = 100;
 
 /// Refuses what every node would refuse, before it is sent to the leader.
-pub(crate) fn check_limits(operations: &[Operation], hint: &str) -> Result<(), Problem> {
+pub(crate) fn check_limits(operations: &[Operation]) -> Result<(), Problem> {
     let count = operations.len();
     if count > TRANSACTION_OPERATIONS_MAX {
         return Err(Problem::too_large(format!(
-            "the transaction has {count} operations, the limit is {TRANSACTION_OPERATIONS_MAX}{hint}"
+            "the transaction has {count} operations, the limit is {TRANSACTION_OPERATIONS_MAX}; PUT /v1/config takes a larger configuration"
         )));
     }
     let bytes: usize = operations.iter().map(Operation::byte_count).sum();
     if bytes > TRANSACTION_BYTES_MAX {
-        return Err(Problem::too_large(format!("the transaction has {bytes} bytes, the limit is {TRANSACTION_BYTES_MAX}{hint}")));
+        return Err(Problem::too_large(format!(
+            "the transaction has {bytes} bytes, the limit is {TRANSACTION_BYTES_MAX}; PUT /v1/config takes a larger configuration"
+        )));
     }
     Ok(())
 }
@@ -374,8 +222,10 @@ fn escape(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
+    use super::super::findings::PATTERNS_MAX;
     use super::*;
     use crate::model::{Command, CommandBody, Timestamp, Transaction};
 
@@ -396,10 +246,10 @@ mod tests {
     fn limits_are_checked_before_proposing() {
         let key = |n: usize| ResourceKey::new(Kind::Route, Name::new(&format!("r{n}")).expect("a name"));
         let many: Vec<Operation> = (0..=TRANSACTION_OPERATIONS_MAX).map(|n| Operation::Delete { key: key(n) }).collect();
-        assert!(check_limits(&many, "").expect_err("too many").detail().contains("10001 operations"));
-        assert!(check_limits(&many[1..], "").is_ok());
+        assert!(check_limits(&many).expect_err("too many").detail().contains("10001 operations"));
+        assert!(check_limits(&many[1..]).is_ok());
         let large = Operation::Put { key: key(0), spec: Bytes::from(vec![b'x'; TRANSACTION_BYTES_MAX]) };
-        assert!(check_limits(&[large], "").expect_err("too large").detail().contains("bytes"));
+        assert!(check_limits(&[large]).expect_err("too large").detail().contains("bytes"));
     }
 
     #[test]
@@ -418,10 +268,10 @@ mod tests {
         let table = Snapshot::build(&state);
         assert_eq!(table.pattern_count(), 1);
         let mut content = route("/b.*");
-        content.pattern_count = PATTERNS_MAX;
-        content.check_patterns(&table, &[]).expect("it replaces the one that is there");
-        assert!(content.check_patterns(&Snapshot::empty(), &[]).is_ok());
+        content.findings.claim_patterns(PATTERNS_MAX);
+        content.check_patterns(&table).expect("it replaces the one that is there");
+        assert!(content.check_patterns(&Snapshot::empty()).is_ok());
         content.operations.clear();
-        assert!(content.check_patterns(&table, &[]).expect_err("too many").detail().contains("10001 regular expressions"));
+        assert!(content.check_patterns(&table).expect_err("too many").detail().contains("10001 regular expressions"));
     }
 }

@@ -17,7 +17,6 @@ use super::Shared;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Fields, at, type_of};
-use super::document::Format;
 use super::problem::Problem;
 use super::query::Parameters;
 use super::render::json_at;
@@ -50,7 +49,7 @@ pub(crate) async fn post(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     Parameters::read(&parts.uri, &[])?;
-    let received = Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?;
+    let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let question = Question::read(&received.json().await?, &shared.admin.listeners).map_err(Problem::invalid)?;
     let snapshot = snapshot_at(&shared, question.revision).await?;
     let view = question.view();

@@ -13,7 +13,6 @@ use super::Shared;
 use super::body::Received;
 use super::call::Call;
 use super::content::{Fields, at, type_of};
-use super::document::Format;
 use super::headers::IDEMPOTENCY_KEY;
 use super::problem::Problem;
 use super::query::Parameters;
@@ -108,7 +107,7 @@ pub(crate) async fn put_note(
 ) -> Result<Response, Problem> {
     let body = body(&shared, &call, request).await?;
     let text = body["text"].as_str().unwrap_or_default().to_owned();
-    super::writes::set_note(&shared, &call, text).await?;
+    super::writes::propose(&shared, &call, crate::model::CommandBody::SetNote(text)).await?;
     Ok(shown(&shared, StatusCode::OK, None))
 }
 
@@ -121,7 +120,7 @@ async fn make(shared: &Shared, call: &Call, change: MemberChange, about: Option<
 async fn body(shared: &Shared, call: &Call, request: Request) -> Result<Value, Problem> {
     let (parts, body) = request.into_parts();
     check(&parts.uri, &parts.headers)?;
-    Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?.json().await
+    Received::read(&parts, body, &shared.bodies, call.deadline).await?.json().await
 }
 
 /// These calls have no parameters and no conditions, and find by themselves what is done already.

@@ -18,9 +18,12 @@ mod body;
 mod call;
 mod cluster;
 mod config_document;
+mod config_reader;
+mod config_upload;
 mod content;
 mod document;
 mod explain;
+mod findings;
 mod headers;
 mod health;
 mod members;
@@ -82,18 +85,21 @@ struct Shared {
     calls: Semaphore,
     /// One permit a byte of a body that is held.
     bodies: Arc<Semaphore>,
+    /// One permit a configuration that is taken.
+    configurations: Semaphore,
 }
 
 /// The admin API as a service.
 pub fn router(admin: AdminState) -> Router {
     let bodies = Arc::new(Semaphore::new(body::BODIES_BYTES_MAX));
-    let shared = Arc::new(Shared { admin, calls: Semaphore::new(CALLS_MAX), bodies });
+    let configurations = Semaphore::new(config_upload::CONFIGURATIONS_MAX);
+    let shared = Arc::new(Shared { admin, calls: Semaphore::new(CALLS_MAX), bodies, configurations });
     let calls = Router::new();
     #[cfg(feature = "next-format")]
     let calls = calls.route("/v1/note", axum::routing::put(members::put_note));
     let calls = calls
         .route("/v1/transactions", post(transaction::post))
-        .route("/v1/config", get(config_document::get).put(config_document::put))
+        .route("/v1/config", get(config_document::get).put(config_upload::put))
         .route("/v1/table", get(reads::table))
         .route("/v1/table/publications", get(reads::publications))
         .route("/v1/cluster", get(reads::cluster))

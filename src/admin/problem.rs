@@ -11,7 +11,7 @@ use crate::model::Revision;
 use crate::model::spec::FieldError;
 
 /// Errors that one problem lists at most; more of them help nobody and would make a bad request's answer larger than the request.
-const ERRORS_MAX: usize = 100;
+pub(crate) const ERRORS_MAX: usize = 100;
 
 /// Whether a write that was answered with a problem may have happened all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +170,16 @@ impl Problem {
     pub(crate) fn of_write(mut self) -> Problem {
         self.outcome.get_or_insert(WriteOutcome::NotApplied);
         self
+    }
+
+    /// Of a part that changes nothing by itself: whatever became of it, nothing was applied.
+    pub(crate) fn of_staging(self) -> Problem {
+        match self.outcome {
+            Some(WriteOutcome::Unknown) => {
+                Problem::unavailable(format!("nothing was applied, a part was not staged: {}", self.detail))
+            }
+            _ => self,
+        }
     }
 
     /// The words for people.

@@ -13,7 +13,7 @@ use super::advice::advise;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Draft, KINDS_NOT_SERVED, at, check_limits};
-use super::document::{Format, read_json};
+use super::document::read_json;
 use super::headers::{already_has, conditions, tag_of};
 use super::problem::Problem;
 use super::query::Parameters;
@@ -90,7 +90,7 @@ pub(crate) async fn put(
     let (parts, body) = request.into_parts();
     let parameters = Parameters::read(&parts.uri, &WRITE_PARAMETERS)?;
     let preconditions = conditions(&parts.headers, &key)?.into_iter().collect();
-    let received = Received::read(&parts, body, &[Format::Json], &shared.bodies, call.deadline).await?;
+    let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
     let content = offload(received.bytes.len(), move || {
         let spec = read_json(&received.bytes)?;
@@ -99,7 +99,7 @@ pub(crate) async fn put(
         draft.finish()
     })
     .await?;
-    check_limits(&content.operations, "")?;
+    check_limits(&content.operations)?;
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;

@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::Shared;
 use super::body::offload;
@@ -39,24 +40,35 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// Reads the wishes of a request with this body.
     pub(crate) fn read(parts: &Parts, parameters: &Parameters, actor: &str, body: &[u8]) -> Result<Wishes, Problem> {
+        Wishes::without_key(parameters)?.keyed(parts, actor, Sha256::digest(body).into())
+    }
+
+    /// Reads what can be read before the body came.
+    pub(crate) fn without_key(parameters: &Parameters) -> Result<Wishes, Problem> {
         let dry_run = parameters.flag("dryRun")?;
         let wait_live = parameters.choice("wait", "live", "commit")?;
         if dry_run && wait_live {
             return Err(Problem::malformed("query parameters \"dryRun\" and \"wait\" exclude each other"));
         }
+        Ok(Wishes { dry_run, wait_live, idempotency: None })
+    }
+
+    /// Reads the idempotency key of a request whose body has this SHA-256.
+    pub(crate) fn keyed(self, parts: &Parts, actor: &str, body_sha256: [u8; 32]) -> Result<Wishes, Problem> {
         let key = idempotency_key(&parts.headers)?;
+        let request_sha256 = || fingerprint(parts, &body_sha256);
         let idempotency =
-            key.map(|key| IdempotencyKey { scoped_key: format!("{actor}\0{key}"), request_sha256: fingerprint(parts, body) });
-        Ok(Wishes { dry_run, wait_live, idempotency })
+            key.map(|key| IdempotencyKey { scoped_key: format!("{actor}\0{key}"), request_sha256: request_sha256() });
+        Ok(Wishes { idempotency, ..self })
     }
 }
 
 /// What a request asks for: method, target, preconditions and body.
-fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+fn fingerprint(parts: &Parts, body_sha256: &[u8; 32]) -> [u8; 32] {
     let header = |name| parts.headers.get(name).map_or(&[][..], http::HeaderValue::as_bytes);
     let target = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     let conditions = [header(header::IF_MATCH), header(header::IF_NONE_MATCH)];
-    Digest::of_parts([parts.method.as_str().as_bytes(), target.as_bytes(), conditions[0], conditions[1], body]).0
+    Digest::of_parts([parts.method.as_str().as_bytes(), target.as_bytes(), conditions[0], conditions[1], body_sha256]).0
 }
 
 /// A write that was done, or would be.
@@ -70,6 +82,10 @@ pub(crate) struct Done {
     pub(crate) results: Vec<ResultItem>,
     /// Of a dry run: what it would change.
     difference: Option<Value>,
+    /// Changes of a dry run that `difference` leaves out.
+    omitted: usize,
+    /// Puts and deletes of an upload that was staged: it has no results one by one.
+    uploaded: Option<[u64; 2]>,
     /// Who has published it, where that was asked for.
     live: Option<Vec<MemberLive>>,
 }
@@ -77,7 +93,17 @@ pub(crate) struct Done {
 impl Done {
     /// A write that had nothing to do.
     pub(crate) fn nothing(revision: Revision) -> Done {
-        Done { revision, changed: false, results: Vec::new(), difference: None, live: None }
+        Done { revision, changed: false, results: Vec::new(), difference: None, omitted: 0, uploaded: None, live: None }
+    }
+
+    /// A dry run that shows all but `omitted` changes.
+    pub(crate) fn with_omitted(self, omitted: usize) -> Done {
+        Done { omitted, ..self }
+    }
+
+    /// What was staged and became live with it.
+    pub(crate) fn with_uploaded(self, uploaded: Option<[u64; 2]>) -> Done {
+        Done { uploaded, ..self }
     }
 
     /// The status of a write of one resource.
@@ -103,6 +129,10 @@ impl Done {
         if let Some(difference) = &self.difference {
             body["dryRun"] = json!(true);
             body["changes"] = difference.clone();
+            body["changesOmitted"] = json!(self.omitted);
+        }
+        if let Some([puts, deletes]) = self.uploaded {
+            body["operations"] = json!({"put": puts, "delete": deletes});
         }
         if let Some(members) = &self.live {
             body["live"] = json!(members.iter().all(|member| member.live));
@@ -149,7 +179,7 @@ pub(crate) async fn perform(
         let state = shared.admin.cluster.read(call.deadline).await.map_err(|error| unreadable(&error))?;
         return rehearse(call, transaction, state, shape).await;
     }
-    let done = done_of(propose(shared, call, transaction).await?, shape)?;
+    let done = done_of(propose(shared, call, CommandBody::Transaction(transaction)).await?, shape)?;
     Ok(await_live(shared, call, wishes, done).await)
 }
 
@@ -157,7 +187,7 @@ pub(crate) async fn perform(
 pub(crate) fn done_of(outcome: Outcome, shape: Shape) -> Result<Done, Problem> {
     match outcome {
         Outcome::Refused { revision, refusal } => Err(refused(revision, &refusal, shape)),
-        Outcome::Applied { revision, changed, results } => Ok(Done { revision, changed, results, difference: None, live: None }),
+        Outcome::Applied { revision, changed, results } => Ok(Done { changed, results, ..Done::nothing(revision) }),
     }
 }
 
@@ -169,19 +199,13 @@ pub(crate) async fn await_live(shared: &Shared, call: &Call, wishes: &Wishes, mu
     done
 }
 
-/// Proposes `transaction` in the caller's name.
-pub(crate) async fn propose(shared: &Shared, call: &Call, transaction: Transaction) -> Result<Outcome, Problem> {
-    shared.admin.cluster.propose(command(call, transaction), call.deadline).await.map_err(|error| not_proposed(&error))
+/// Proposes `body` in the caller's name.
+pub(crate) async fn propose(shared: &Shared, call: &Call, body: CommandBody) -> Result<Outcome, Problem> {
+    shared.admin.cluster.propose(command(call, body), call.deadline).await.map_err(|error| not_proposed(&error))
 }
 
-#[cfg(feature = "next-format")]
-pub(crate) async fn set_note(shared: &Shared, call: &Call, note: String) -> Result<(), Problem> {
-    let command = Command { proposed_at: now(), actor: call.actor.to_string(), body: CommandBody::SetNote(note) };
-    shared.admin.cluster.propose(command, call.deadline).await.map(|_| ()).map_err(|error| not_proposed(&error))
-}
-
-fn command(call: &Call, transaction: Transaction) -> Command {
-    Command { proposed_at: now(), actor: call.actor.to_string(), body: CommandBody::Transaction(transaction) }
+fn command(call: &Call, body: CommandBody) -> Command {
+    Command { proposed_at: now(), actor: call.actor.to_string(), body }
 }
 
 /// Says what `transaction` would do at `state`.
@@ -189,7 +213,7 @@ pub(crate) async fn rehearse(call: &Call, mut transaction: Transaction, state: S
     // A remembered outcome would tell what happened long ago, not what would happen now.
     transaction.idempotency = None;
     let bytes = transaction.operations.iter().map(crate::model::Operation::byte_count).sum();
-    let command = command(call, transaction);
+    let command = command(call, CommandBody::Transaction(transaction));
     if let Some(reason) = command.body.refused_at(state.feature_level()) {
         return Err(Problem::conflict(reason));
     }
@@ -197,7 +221,7 @@ pub(crate) async fn rehearse(call: &Call, mut transaction: Transaction, state: S
         (Outcome::Refused { revision, refusal }, _) => Err(refused(revision, &refusal, shape)),
         (Outcome::Applied { changed, results, .. }, after) => {
             let difference = Some(difference(&state, &after));
-            Ok(Done { revision: state.revision(), changed, results, difference, live: None })
+            Ok(Done { changed, results, difference, ..Done::nothing(state.revision()) })
         }
     })
     .await
@@ -238,7 +262,7 @@ fn not_proposed(error: &ProposeError) -> Problem {
 }
 
 /// The problem that tells of a refusal at `revision`.
-fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
+pub(crate) fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
     let place = |list: &str, index: u32| match shape {
         Shape::Single => String::new(),
         Shape::Transaction => format!("/{list}/{index}"),
@@ -261,6 +285,10 @@ fn refused(revision: Revision, refusal: &Refusal, shape: Shape) -> Problem {
         Refusal::TooLarge { what, count, limit } => Problem::too_large(format!("{count} {what}, the limit is {limit}")),
         Refusal::IdempotencyKeyReused => Problem::idempotency_key_reused(),
         Refusal::IdempotencyMemoryFull => Problem::unavailable("too many idempotency keys are remembered at present"),
+        Refusal::StagingFull => {
+            Problem::unavailable("as many large configurations are on their way as the cluster takes at one time")
+        }
+        Refusal::Upload { .. } => Problem::unavailable("the upload took so long that the cluster no longer holds it"),
     };
     problem.at(revision)
 }

@@ -3,16 +3,15 @@
 //! Only the outer form is checked here; content is the node's to judge. What the node finds wrong it names by the document's place in the
 //! request, and [`Documents::locate`] turns that back into a file and a document of it.
 
-use std::fs;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use serde::de::Deserialize;
-use serde_json::{Value, json};
-use serde_norway::Value as Yaml;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::kubernetes::{self, Kubernetes};
+use crate::documents::{Form, Limits, Place, ReadError, Sink, read_json, read_yaml};
 
 /// Keys that a node adds to what it shows, and that may come back.
 const ADDED: [&str; 3] = ["createdRevision", "revision", "updatedAt"];
@@ -66,8 +65,12 @@ impl Documents {
         let mut documents = Documents::default();
         for file in files {
             let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-            let text = read_text(file).map_err(|source| DocumentError::Read { name: name.clone(), source })?;
-            documents.add(&name, &text)?;
+            if file == Path::new("-") {
+                documents.add(&name, io::stdin().lock())?;
+            } else {
+                let text = File::open(file).map_err(|source| DocumentError::Read { name: name.clone(), source })?;
+                documents.add(&name, text)?;
+            }
         }
         Ok(documents)
     }
@@ -76,29 +79,24 @@ impl Documents {
     #[cfg(test)]
     pub(super) fn of_text(file: &str, text: &str) -> Result<Documents, DocumentError> {
         let mut documents = Documents::default();
-        documents.add(file, text).map(|()| documents)
+        documents.add(file, text.as_bytes()).map(|()| documents)
     }
 
-    fn add(&mut self, file: &str, text: &str) -> Result<(), DocumentError> {
+    fn add<R: Read>(&mut self, file: &str, text: R) -> Result<(), DocumentError> {
         let before = self.list.len();
-        for (index, value) in parse(text).into_iter().enumerate() {
-            let form = |message: String| DocumentError::Form { name: file.to_owned(), number: index + 1, message };
-            let value = value.and_then(|value| serde_json::to_value(value).map_err(|error| error.to_string())).map_err(form)?;
-            if value.is_null() {
-                continue;
+        let form = |document: usize, message| DocumentError::Form { name: file.to_owned(), number: document + 1, message };
+        let (is_json, text) = sniff(text).map_err(|source| DocumentError::Read { name: file.to_owned(), source })?;
+        let mut sink = FileSink { documents: self, file };
+        let read = if is_json { read_json(text, &mut sink, &LIMITS) } else { read_yaml(text, &mut sink, &LIMITS) };
+        match read {
+            Ok(_) if self.list.len() == before => Err(DocumentError::Empty(file.to_owned())),
+            Ok(_) => Ok(()),
+            Err(ReadError::Io(source)) => Err(DocumentError::Read { name: file.to_owned(), source }),
+            Err(ReadError::Syntax { document, message } | ReadError::TooLarge { document, message }) => {
+                Err(form(document, message))
             }
-            for resource in resources(value) {
-                let (kind, name, spec) = match resource {
-                    Value::Object(fields) if kubernetes::is_document(&fields) => {
-                        self.kubernetes.resource(&format!("{file}: document {}", index + 1), fields)
-                    }
-                    other => resource_of(other),
-                }
-                .map_err(form)?;
-                self.list.push(Document { file: file.to_owned(), number: index + 1, kind, name, spec });
-            }
+            Err(ReadError::Sink((document, message))) => Err(form(document, message)),
         }
-        if self.list.len() == before { Err(DocumentError::Empty(file.to_owned())) } else { Ok(()) }
     }
 
     /// What of the files' content is left out.
@@ -131,41 +129,54 @@ impl Documents {
     }
 }
 
-fn read_text(file: &Path) -> io::Result<String> {
-    if file != Path::new("-") {
-        return fs::read_to_string(file);
-    }
-    let mut text = String::new();
-    io::stdin().lock().read_to_string(&mut text)?;
-    Ok(text)
+/// What is held of a file at one time. A node takes a resource of 1 MiB in its canonical form; the rest is for how it may be written.
+const LIMITS: Limits =
+    Limits { resource_bytes_max: 8 * 1024 * 1024, values_max: 1_000_000, document_bytes_max: 16 * 1024 * 1024 };
+
+/// What is looked at to tell JSON from YAML.
+const SNIFFED_BYTES: u64 = 4096;
+
+/// Whether a text is JSON, and the whole text. JSON is read as JSON: YAML takes no tabs, and not one resource after the other.
+fn sniff<R: Read>(mut text: R) -> io::Result<(bool, impl Read)> {
+    let mut head = Vec::new();
+    text.by_ref().take(SNIFFED_BYTES).read_to_end(&mut head)?;
+    let first = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&head).trim_ascii_start().first();
+    Ok((matches!(first, Some(b'{' | b'[')), Cursor::new(head).chain(text)))
 }
 
-/// Every document of a text. JSON is read as JSON (YAML takes no tabs), both into YAML's values, whose maps refuse a repeated key.
-fn parse(text: &str) -> Vec<Result<Yaml, String>> {
-    if text.trim_start().starts_with(['{', '[']) {
-        let documents = serde_json::Deserializer::from_str(text).into_iter::<Yaml>();
-        return documents.map(|document| document.map_err(|error| error.to_string())).collect();
-    }
-    let mut documents = Vec::new();
-    for document in serde_norway::Deserializer::from_str(text) {
-        documents.push(Yaml::deserialize(document).map_err(|error| error.to_string()));
-        if documents.last().is_some_and(Result::is_err) {
-            break;
+/// Takes the resources of one file. Errors: the document, counted from 0, and what is wrong with it.
+struct FileSink<'a> {
+    documents: &'a mut Documents,
+    file: &'a str,
+}
+
+impl Sink for FileSink<'_> {
+    type Error = (usize, String);
+
+    fn resource(&mut self, place: Place, value: Value) -> Result<(), Self::Error> {
+        let number = place.document + 1;
+        let (kind, name, spec) = match value {
+            Value::Object(fields) if kubernetes::is_document(&fields) => {
+                self.documents.kubernetes.resource(&format!("{}: document {number}", self.file), fields)
+            }
+            other => resource_of(other),
         }
+        .map_err(|message| (place.document, message))?;
+        self.documents.list.push(Document { file: self.file.to_owned(), number, kind, name, spec });
+        Ok(())
     }
-    documents
-}
 
-/// A document is a resource, a list of them, `{"items": [...]}` as a node shows lists, or a `List` of Kubernetes, whose metadata is that of
-/// the answer it came in.
-fn resources(document: Value) -> Vec<Value> {
-    match document {
-        Value::Array(list) => list,
-        Value::Object(mut fields) if fields.get("kind").is_none_or(|kind| kind == "List") => match fields.remove("items") {
-            Some(Value::Array(list)) => list,
-            _ => vec![Value::Object(fields)],
-        },
-        other => vec![other],
+    /// A list as a node shows it, or a `List` of Kubernetes, whose metadata is that of the answer it came in.
+    fn envelope(&mut self, document: usize, _form: Form, fields: Map<String, Value>) -> Result<(), Self::Error> {
+        let is_kubernetes = fields.get("kind").is_some_and(|kind| kind == "List");
+        let is_known = |field: &str| match field {
+            "apiVersion" | "kind" | "metadata" => is_kubernetes,
+            _ => false,
+        };
+        match fields.keys().find(|field| !is_known(field)) {
+            Some(field) => Err((document, format!("unknown field `{field}` beside `items`"))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -220,7 +231,7 @@ mod tests {
             ("kind: Route\nname: 3\nspec: {}", "`name`: expected a string"),
             ("kind: Route\nname: b\nspecs: {}\nspec: {}", "Route b: unknown field `specs`"),
             ("just text", "expected an object"),
-            ("kind: Route\nkind: Service\nname: b\nspec: {}", "duplicate"),
+            ("kind: Route\nkind: Service\nname: b\nspec: {}", "stands twice in one object"),
             ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute", "/metadata is missing"),
             ("kind: [", "line"),
         ];
@@ -229,7 +240,7 @@ mod tests {
             assert!(message.starts_with("f.yaml: document 2: ") && message.contains(expected), "{text}\n  gave {message}");
         }
         let message = read("{\"kind\": \"Route\", \"kind\": \"Route\"}").unwrap_err().to_string();
-        assert!(message.contains("duplicate"), "{message}");
+        assert!(message.contains("stands twice in one object"), "{message}");
         assert_eq!(read("# nothing\n").unwrap_err().to_string(), "f.yaml: no documents");
     }
 

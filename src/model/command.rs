@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Revision, Timestamp};
 use super::resource::ResourceKey;
+use super::staging::{Activation, Chunk, UploadId};
 
 /// One entry of the log. `store` puts it into a versioned envelope; a command or envelope that a node does not know stops it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,12 @@ pub enum CommandBody {
     Transaction(Transaction),
     /// Raise the feature level to this number; a lower one changes nothing.
     RaiseFeatureLevel(u32),
+    /// Keep a part of a larger change for its activation. Feature level 1.
+    Stage(Chunk),
+    /// Make a staged upload live. Feature level 1.
+    Activate(Activation),
+    /// Forget a staged upload, if it is there. Feature level 1.
+    Discard(UploadId),
     /// Sets the note of State. Feature level 2.
     #[cfg(feature = "next-format")]
     SetNote(String),
@@ -41,12 +48,25 @@ impl CommandBody {
         })
     }
 
+    /// Whether it may be proposed again where nobody can tell what became of it: a second one finds the first one's work done.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            CommandBody::Transaction(transaction) => transaction.idempotency.is_some(),
+            CommandBody::Activate(activation) => activation.idempotency.is_some(),
+            CommandBody::RaiseFeatureLevel(_) | CommandBody::Stage(_) | CommandBody::Discard(_) => true,
+            #[cfg(feature = "next-format")]
+            CommandBody::SetNote(_) => false,
+        }
+    }
+
     /// The level that the cluster must have been raised to. Asked before a command is proposed, never while it is applied: what is in the
     /// log was let in.
     pub fn feature_level(&self) -> u32 {
         match self {
-            CommandBody::Transaction(transaction) => transaction.feature_level(),
+            CommandBody::Transaction(transaction) => level_of(&transaction.operations),
             CommandBody::RaiseFeatureLevel(_) => 0,
+            CommandBody::Stage(chunk) => level_of(&chunk.operations).max(1),
+            CommandBody::Activate(_) | CommandBody::Discard(_) => 1,
             #[cfg(feature = "next-format")]
             CommandBody::SetNote(_) => 2,
         }
@@ -64,11 +84,9 @@ pub struct Transaction {
     pub idempotency: Option<IdempotencyKey>,
 }
 
-impl Transaction {
-    /// That of the kinds that it changes.
-    fn feature_level(&self) -> u32 {
-        self.operations.iter().map(|operation| operation.key().kind.feature_level()).max().unwrap_or(0)
-    }
+/// The feature level of the kinds that `operations` change.
+fn level_of(operations: &[Operation]) -> u32 {
+    operations.iter().map(|operation| operation.key().kind.feature_level()).max().unwrap_or(0)
 }
 
 /// What must hold for a transaction to be applied.

@@ -22,6 +22,36 @@ pub struct HistoryEntry {
     pub changes: Vec<Change>,
     /// The digest of all resources after it.
     pub digest: Digest,
+    /// How many resources it changed, where they are too many to be kept: `changes` is empty then. Snapshots hold it in a record of its own
+    /// ([`super::StateRecord::LargeRevision`]).
+    #[serde(skip)]
+    pub omitted: Option<ChangeCounts>,
+}
+
+/// How many resources a revision changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChangeCounts {
+    /// Made.
+    pub created: u64,
+    /// Given another content.
+    pub updated: u64,
+    /// Removed.
+    pub deleted: u64,
+}
+
+impl ChangeCounts {
+    pub(super) fn count(&mut self, change: &Change) {
+        match (&change.before, &change.after) {
+            (None, _) => self.created += 1,
+            (_, None) => self.deleted += 1,
+            (Some(_), Some(_)) => self.updated += 1,
+        }
+    }
+
+    /// All of them.
+    pub fn sum(self) -> u64 {
+        self.created + self.updated + self.deleted
+    }
 }
 
 /// What happened to one resource.
@@ -71,6 +101,9 @@ impl HistoryEntry {
             parts.push(change.key.name.as_str().as_bytes().to_vec());
             parts.push(change.before.as_ref().map_or(0, |v| v.revision.0).to_le_bytes().to_vec());
             parts.push(change.after.as_ref().map_or(0, |v| v.revision.0).to_le_bytes().to_vec());
+        }
+        if let Some(ChangeCounts { created, updated, deleted }) = self.omitted {
+            parts.extend([created, updated, deleted].map(|count| count.to_le_bytes().to_vec()));
         }
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// The highest feature level that this version knows: what commands, State and snapshots may hold. A cluster is raised to a level once every
 /// member knows it, and no version that does not can come in after that.
+/// Level 1: `GRPCRoute`, and staged uploads.
 pub const FEATURE_LEVEL_MAX: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
 
 /// Operations in one transaction.
@@ -11,6 +12,18 @@ pub const TRANSACTION_OPERATIONS_MAX: usize = 10_000;
 
 /// Bytes of one transaction: names and documents of its operations together.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Uploads that are staged at one time.
+pub const UPLOADS_MAX: usize = 8;
+
+/// Operations of all staged uploads together.
+pub const STAGED_OPERATIONS_MAX: usize = 2_000_000;
+
+/// Bytes of all staged uploads together: names and documents.
+pub const STAGED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// How long a staged upload is kept at least after its last chunk, by the State's clock.
+pub const UPLOAD_RETENTION: Duration = Duration::from_secs(600);
 
 /// Bytes of one document (a resource's canonical spec).
 pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;

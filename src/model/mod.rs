@@ -22,6 +22,7 @@ mod published;
 mod record;
 mod resource;
 pub mod spec;
+mod staging;
 mod state;
 pub mod template;
 #[cfg(test)]
@@ -29,11 +30,12 @@ mod tests;
 
 pub use command::{Command, CommandBody, IdempotencyKey, Operation, Precondition, Transaction};
 pub use digest::{Digest, SetHash};
-pub use history::{Change, HistoryEntry, Version};
+pub use history::{Change, ChangeCounts, HistoryEntry, Version};
 pub use ids::{NodeId, Revision, Timestamp};
 pub use method::MethodRefusal;
 pub use outcome::{Outcome, Refusal, ResultItem};
 pub use published::Published;
 pub use record::{RecordError, StateBuilder, StateRecord};
 pub use resource::{Kind, Name, NameError, Resource, ResourceKey};
+pub use staging::{Activation, Chunk, StagedChunk, UploadId};
 pub use state::State;

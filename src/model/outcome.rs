@@ -90,4 +90,17 @@ pub enum Refusal {
     IdempotencyKeyReused,
     /// The idempotency memory is full of keys that have not expired: nothing was applied, try later.
     IdempotencyMemoryFull,
+    /// The staged upload has another number of chunks than the command expects; `None` where there is no such upload.
+    Upload {
+        /// How many it has.
+        chunks: Option<u32>,
+    },
+    /// As much is staged as may be: nothing was applied, try later.
+    StagingFull,
+}
+
+impl Refusal {
+    pub(super) fn too_large(what: &str, count: usize, limit: usize) -> Refusal {
+        Refusal::TooLarge { what: what.to_owned(), count: count as u64, limit: limit as u64 }
+    }
 }

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::digest::Digest;
-use super::history::HistoryEntry;
+use super::history::{ChangeCounts, HistoryEntry};
 use super::idempotency::Remembered;
 use super::ids::{NodeId, Revision, Timestamp};
 use super::resource::Resource;
+use super::staging::{StagedChunk, UploadId};
 use super::state::State;
 
 /// One piece of State. Variants are appended, never reordered.
@@ -44,7 +45,21 @@ pub enum StateRecord {
         /// Its data directory's.
         incarnation: [u8; 16],
     },
-    /// The note. Feature level 1.
+    /// A part of a staged upload; they come in order. Feature level 1.
+    StagedChunk {
+        /// Which upload.
+        upload: UploadId,
+        /// The part.
+        chunk: StagedChunk,
+    },
+    /// A kept revision without its changes. Comes among those of [`StateRecord::History`]. Feature level 1.
+    LargeRevision {
+        /// The revision.
+        entry: HistoryEntry,
+        /// How much it changed.
+        omitted: ChangeCounts,
+    },
+    /// The note. Feature level 2.
     #[cfg(feature = "next-format")]
     Note(String),
 }
@@ -97,6 +112,10 @@ impl StateBuilder {
             }
             StateRecord::Resource(resource) => self.state.restore_resource(resource),
             StateRecord::History(entry) => self.state.restore_history(entry),
+            StateRecord::LargeRevision { entry, omitted } => {
+                self.state.restore_history(HistoryEntry { omitted: Some(omitted), ..entry });
+            }
+            StateRecord::StagedChunk { upload, chunk } => self.state.restore_staged(upload, chunk),
             StateRecord::Remembered(remembered) => self.state.restore_remembered(remembered),
             StateRecord::RemovedMember { id, incarnation } => self.state.remember_removed_member(id, incarnation),
             #[cfg(feature = "next-format")]

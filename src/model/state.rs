@@ -1,6 +1,6 @@
 //! State: a fold over commands.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use super::command::{Command, CommandBody, Operation, Precondition, Transaction};
+use super::command::{Command, CommandBody, IdempotencyKey, Operation, Precondition, Transaction};
 use super::digest::{Digest, SetHash};
-use super::history::{Change, History, HistoryEntry, Version};
+use super::history::{Change, ChangeCounts, History, HistoryEntry, Version};
 use super::idempotency::{IdempotencyMemory, Lookup, Remembered};
 use super::ids::{NodeId, Revision, Timestamp};
 use super::limits::{
@@ -19,6 +19,7 @@ use super::limits::{
 use super::outcome::{Outcome, Refusal, ResultItem};
 use super::record::StateRecord;
 use super::resource::{Kind, Name, Resource, ResourceKey};
+use super::staging::{Activation, StagedChunk, Staging, UploadId};
 
 /// Everything that the cluster agrees on.
 ///
@@ -34,6 +35,8 @@ pub struct State {
     hash: SetHash,
     history: History,
     idempotency: IdempotencyMemory,
+    /// Uploads that wait for their activation.
+    staging: Staging,
     /// Members that were removed, with the incarnation of each: their ids are never used again.
     removed_members: OrdMap<NodeId, [u8; 16]>,
     #[cfg(feature = "next-format")]
@@ -64,6 +67,10 @@ impl State {
             self.removed_members_digest().0.as_slice(),
         ]);
         // A field of a later level counts once it holds something: below its level all versions have one digest.
+        let digest = match self.staging.is_empty() {
+            true => digest,
+            false => Digest::of_parts([digest.0.as_slice(), self.staging.digest().0.as_slice()]),
+        };
         #[cfg(feature = "next-format")]
         if !self.note.is_empty() {
             return Digest::of_parts([digest.0.as_slice(), self.note.as_bytes()]);
@@ -138,11 +145,14 @@ impl State {
     }
 
     /// The resources as they were at `revision`, with that revision and nothing else; `None` where history no longer holds all that came
-    /// after, or where `revision` is yet to come. Costs O(changes since).
+    /// after (a staged upload that became live leaves no changes behind), or where `revision` is yet to come. Costs O(changes since).
     pub fn at(&self, revision: Revision) -> Option<State> {
         let mut past = State { revision, resources: self.resources.clone(), hash: self.hash, ..State::default() };
         let mut present = self.revision;
         for entry in self.history.iter().rev().take_while(|entry| entry.revision > revision) {
+            if entry.omitted.is_some() {
+                return None;
+            }
             entry.changes.iter().for_each(|change| past.undo(change));
             present = Revision(entry.revision.0 - 1);
         }
@@ -181,8 +191,26 @@ impl State {
     pub fn apply(&mut self, command: &Command) -> Outcome {
         self.advance_clock(command.proposed_at);
         self.idempotency.expire(self.clock);
+        self.staging.expire(self.clock);
         match &command.body {
-            CommandBody::Transaction(transaction) => self.apply_once(command, transaction),
+            CommandBody::Transaction(transaction) => {
+                self.once(transaction.idempotency.as_ref(), |state| state.apply_transaction(command, transaction))
+            }
+            CommandBody::Stage(chunk) => match self.staging.stage(chunk, self.clock) {
+                Ok(()) => self.unchanged(Vec::new()),
+                Err(refusal) => self.refused(refusal),
+            },
+            CommandBody::Activate(activation) => {
+                let outcome = self.once(activation.idempotency.as_ref(), |state| state.activate(command, activation));
+                if matches!(outcome, Outcome::Applied { .. }) {
+                    self.staging.remove(activation.upload);
+                }
+                outcome
+            }
+            CommandBody::Discard(upload) => {
+                self.staging.remove(*upload);
+                self.unchanged(Vec::new())
+            }
             CommandBody::RaiseFeatureLevel(level) => {
                 self.feature_level = self.feature_level.max(*level);
                 self.unchanged(Vec::new())
@@ -213,9 +241,13 @@ impl State {
         let footer = StateRecord::Footer { digest: self.digest(), state_digest: self.state_digest() };
         std::iter::once(header)
             .chain(self.resources.values().map(|resource| StateRecord::Resource(resource.as_ref().clone())))
-            .chain(self.history.iter().map(|entry| StateRecord::History(entry.clone())))
+            .chain(self.history.iter().map(|entry| match entry.omitted {
+                None => StateRecord::History(entry.clone()),
+                Some(omitted) => StateRecord::LargeRevision { entry: entry.clone(), omitted },
+            }))
             .chain(self.idempotency.iter().map(|remembered| StateRecord::Remembered(remembered.clone())))
             .chain(self.removed_members.iter().map(|(&id, &incarnation)| StateRecord::RemovedMember { id, incarnation }))
+            .chain(self.staging.chunks().map(|(upload, chunk)| StateRecord::StagedChunk { upload, chunk: chunk.clone() }))
             .chain(self.later_records())
             .chain(std::iter::once(footer))
     }
@@ -252,11 +284,12 @@ impl State {
         Digest::of_parts(parts.collect::<Vec<_>>().iter().map(Vec::as_slice))
     }
 
-    fn apply_once(&mut self, command: &Command, transaction: &Transaction) -> Outcome {
-        let Some(key) = &transaction.idempotency else { return self.apply_transaction(command, transaction) };
+    /// Does `work`, unless a request with this key was done before.
+    fn once(&mut self, key: Option<&IdempotencyKey>, work: impl FnOnce(&mut State) -> Outcome) -> Outcome {
+        let Some(key) = key else { return work(self) };
         if key.scoped_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             let count = key.scoped_key.len();
-            return self.refused(too_large("bytes of the idempotency key", count, IDEMPOTENCY_KEY_BYTES_MAX));
+            return self.refused(Refusal::too_large("bytes of the idempotency key", count, IDEMPOTENCY_KEY_BYTES_MAX));
         }
         match self.idempotency.look_up(key) {
             Lookup::Same(outcome) => return outcome,
@@ -264,7 +297,7 @@ impl State {
             Lookup::New if !self.idempotency.has_room() => return self.refused(Refusal::IdempotencyMemoryFull),
             Lookup::New => {}
         }
-        let outcome = self.apply_transaction(command, transaction);
+        let outcome = work(self);
         self.idempotency.remember(key.clone(), outcome.clone(), self.clock);
         outcome
     }
@@ -284,42 +317,73 @@ impl State {
         if changes.is_empty() {
             return self.unchanged(results);
         }
-        self.revision = next;
-        let actor = command.actor.clone();
-        self.history.push(HistoryEntry { revision: next, at: command.proposed_at, actor, changes, digest: self.digest() });
+        self.make_revision(command, changes, None);
         Outcome::Applied { revision: next, changed: true, results }
+    }
+
+    fn make_revision(&mut self, command: &Command, changes: Vec<Change>, omitted: Option<ChangeCounts>) {
+        self.revision = self.revision.next();
+        let (revision, at, actor, digest) = (self.revision, command.proposed_at, command.actor.clone(), self.digest());
+        self.history.push(HistoryEntry { revision, at, actor, changes, digest, omitted });
+    }
+
+    /// Applies a staged upload as one transaction. It answers no results, and history keeps its changes only where it is not larger than
+    /// a transaction: both would be as large as the upload. A delete of what is not there changes nothing.
+    fn activate(&mut self, command: &Command, activation: &Activation) -> Outcome {
+        let Some(upload) = self.staging.get(activation.upload).cloned() else {
+            return self.refused(Refusal::Upload { chunks: None });
+        };
+        if upload.chunk_count() != activation.chunk_count as usize {
+            return self.refused(Refusal::Upload { chunks: Some(upload.chunk_count() as u32) });
+        }
+        let mut seen = HashSet::new();
+        let mut first_repeated =
+            || upload.operations().zip(0..).find_map(|(operation, index)| repeated(&mut seen, operation, index));
+        if let Some(refusal) = self.first_broken(&activation.preconditions).or_else(&mut first_repeated) {
+            return self.refused(refusal);
+        }
+        let keeps = upload.operation_count() <= TRANSACTION_OPERATIONS_MAX && upload.byte_count() <= TRANSACTION_BYTES_MAX;
+        let (mut kept, mut counts) = (Vec::new(), ChangeCounts::default());
+        for operation in upload.operations() {
+            let Some(change) = self.apply_operation(operation, self.revision.next(), command.proposed_at).1 else { continue };
+            counts.count(&change);
+            kept.extend(keeps.then_some(change));
+        }
+        if counts.sum() == 0 {
+            return self.unchanged(Vec::new());
+        }
+        self.make_revision(command, kept, (!keeps).then_some(counts));
+        Outcome::Applied { revision: self.revision, changed: true, results: Vec::new() }
     }
 
     /// The first rule that `transaction` breaks. All are checked before anything is changed.
     fn refusal(&self, transaction: &Transaction) -> Option<Refusal> {
         let operations = transaction.operations.len();
         if operations > TRANSACTION_OPERATIONS_MAX {
-            return Some(too_large("operations in the transaction", operations, TRANSACTION_OPERATIONS_MAX));
+            return Some(Refusal::too_large("operations in the transaction", operations, TRANSACTION_OPERATIONS_MAX));
         }
         let bytes: usize = transaction.operations.iter().map(Operation::byte_count).sum();
         if bytes > TRANSACTION_BYTES_MAX {
-            return Some(too_large("bytes of the transaction", bytes, TRANSACTION_BYTES_MAX));
+            return Some(Refusal::too_large("bytes of the transaction", bytes, TRANSACTION_BYTES_MAX));
         }
-        let failed = transaction.preconditions.iter().enumerate().find_map(|(i, p)| self.broken_precondition(i, p));
-        if failed.is_some() {
-            return failed;
+        let mut seen = HashSet::new();
+        let refused =
+            |(operation, index)| repeated(&mut seen, operation, index).or_else(|| self.refused_operation(operation, index));
+        self.first_broken(&transaction.preconditions).or_else(|| transaction.operations.iter().zip(0..).find_map(refused))
+    }
+
+    fn refused_operation(&self, operation: &Operation, index: u32) -> Option<Refusal> {
+        match operation {
+            Operation::Put { spec, .. } if spec.len() > DOCUMENT_BYTES_MAX => {
+                Some(Refusal::too_large("bytes of one document", spec.len(), DOCUMENT_BYTES_MAX))
+            }
+            Operation::Delete { key } if !self.resources.contains_key(key) => Some(Refusal::NotFound { index, key: key.clone() }),
+            Operation::Put { .. } | Operation::Delete { .. } => None,
         }
-        let mut seen = BTreeSet::new();
-        transaction.operations.iter().enumerate().find_map(|(index, operation)| {
-            let key = operation.key();
-            if !seen.insert(key) {
-                return Some(Refusal::DuplicateOperation { index: index as u32, key: key.clone() });
-            }
-            match operation {
-                Operation::Put { spec, .. } if spec.len() > DOCUMENT_BYTES_MAX => {
-                    Some(too_large("bytes of one document", spec.len(), DOCUMENT_BYTES_MAX))
-                }
-                Operation::Delete { key } if !self.resources.contains_key(key) => {
-                    Some(Refusal::NotFound { index: index as u32, key: key.clone() })
-                }
-                Operation::Put { .. } | Operation::Delete { .. } => None,
-            }
-        })
+    }
+
+    fn first_broken(&self, preconditions: &[Precondition]) -> Option<Refusal> {
+        preconditions.iter().enumerate().find_map(|(index, precondition)| self.broken_precondition(index, precondition))
     }
 
     fn broken_precondition(&self, index: usize, precondition: &Precondition) -> Option<Refusal> {
@@ -340,6 +404,9 @@ impl State {
         let key = operation.key();
         let before = self.resources.get(key).cloned();
         let after = match operation {
+            Operation::Delete { .. } if before.is_none() => {
+                return (ResultItem { key: key.clone(), revision: self.revision, created: false }, None);
+            }
             Operation::Delete { .. } => None,
             Operation::Put { spec, .. } => match &before {
                 Some(present) if present.spec == *spec => {
@@ -409,13 +476,19 @@ impl State {
         self.history.push(entry);
     }
 
+    pub(super) fn restore_staged(&mut self, upload: UploadId, chunk: StagedChunk) {
+        self.staging.restore(upload, chunk);
+    }
+
     pub(super) fn restore_remembered(&mut self, remembered: Remembered) {
         self.idempotency.restore(remembered);
     }
 }
 
-fn too_large(what: &str, count: usize, limit: usize) -> Refusal {
-    Refusal::TooLarge { what: what.to_owned(), count: count as u64, limit: limit as u64 }
+/// Refuses an operation on a resource that one before it is on.
+fn repeated<'a>(seen: &mut HashSet<&'a ResourceKey>, operation: &'a Operation, index: u32) -> Option<Refusal> {
+    let key = operation.key();
+    (!seen.insert(key)).then(|| Refusal::DuplicateOperation { index, key: key.clone() })
 }
 
 fn first_key(kind: Kind) -> Option<ResourceKey> {

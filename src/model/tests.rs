@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::limits::*;
 use super::*;
 
+mod staging;
+
 const START: u64 = 1_700_000_000_000;
 
 fn key(name: &str) -> ResourceKey {

@@ -53,6 +53,8 @@ pub(super) fn members_hash(name: &str, members: &BTreeMap<NodeId, String>) -> By
 /// What a member says of itself.
 #[derive(Debug, Clone)]
 struct Hello {
+    /// Who answers; another than was asked for only where it belongs to a formed cluster.
+    node_id: NodeId,
     cluster_id: Option<ClusterId>,
     incarnation: Incarnation,
     members_hash: Bytes,
@@ -104,13 +106,16 @@ impl Shared {
     async fn ask_hello(&self, id: NodeId, address: &str) -> Result<Hello, String> {
         let peer = self.peers.get(id, address).map_err(|error| error.to_string())?;
         let answer = self.say_hello(&peer, id).await.map_err(|error| error.to_string())?;
-        if answer.node_id != id {
+        // A list from before members were replaced names addresses where others are now.
+        let is_member = answer.formed && !answer.cluster_id.is_empty();
+        if answer.node_id != id && !is_member {
             return Err(format!("node {} answers at {address}", answer.node_id));
         }
         if answer.protocol != PROTOCOL {
             return Err(format!("it speaks protocol {}, this node {PROTOCOL}", answer.protocol));
         }
         Ok(Hello {
+            node_id: answer.node_id,
             cluster_id: wire::read_cluster_id(&answer.cluster_id).map_err(|error| error.to_string())?,
             incarnation: wire::read_incarnation(&answer.incarnation).map_err(|error| error.to_string())?,
             members_hash: answer.members_hash,
@@ -158,8 +163,12 @@ fn next_step(own: NodeId, lowest: NodeId, hash: &Bytes, hellos: &BTreeMap<NodeId
             if KnownBug::IdReuse.is_on() {
                 return Step::Adopt(cluster);
             }
+            let who = match hello.node_id {
+                other if other != *id => format!("node {other}, at the address of member {id},"),
+                _ => format!("member {id}"),
+            };
             return Step::Stop(format!(
-                "member {id} already belongs to cluster {cluster}: start this node with an empty data directory under a new id and \
+                "{who} already belongs to cluster {cluster}: start this node with an empty data directory under a new id and \
                  join it (serve --join ADDRESS); if node {own} was a member, remove it first"
             ));
         }
@@ -252,6 +261,7 @@ mod tests {
 
     fn hello(cluster: Option<u8>, formed: bool, hash: &'static [u8]) -> Result<Hello, String> {
         Ok(Hello {
+            node_id: 0,
             cluster_id: cluster.map(|byte| ClusterId([byte; 16])),
             incarnation: Incarnation([9; 16]),
             members_hash: Bytes::from_static(hash),

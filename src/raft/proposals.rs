@@ -87,8 +87,7 @@ impl Shared {
     }
 
     async fn propose_until(self: &Arc<Self>, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
-        let remembered = matches!(&command.body, CommandBody::Transaction(transaction) if transaction.idempotency.is_some());
-        let repeatable = remembered || KnownBug::BlindRetry.is_on();
+        let repeatable = command.body.is_repeatable() || KnownBug::BlindRetry.is_on();
         self.check_level(&command.body)?;
         let bytes =
             encode_command(&command).map_err(|error| not_applied(NotAppliedKind::Busy, format!("not encodable: {error}")))?;

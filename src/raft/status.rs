@@ -137,7 +137,9 @@ impl Shared {
         status.joint = (joint.len() > 1).then(|| joint.iter().map(|voters| voters.iter().copied().collect()).collect());
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let reports = self.board.reports();
-        for (&id, member) in metrics.membership_config.nodes() {
+        // A node that was removed knows the membership from before.
+        let known = metrics.membership_config.nodes().filter(|(id, _)| status.removed.is_none() || **id != status.node_id);
+        for (&id, member) in known {
             let mut shown = MemberStatus {
                 id,
                 role: if voters.contains(&id) { Role::Voter } else { Role::Learner },

@@ -446,6 +446,16 @@ async fn a_wiped_node_does_not_come_back_under_its_id() {
     let reason = node.status().bootstrap_failed.unwrap();
     assert!(reason.contains("already belongs to cluster"), "{reason}");
     put_at(&cluster.node(1), "orders", "goes on").await;
+    // Nor with a list of members that is out of date: where it expects node 2, node 1 answers.
+    cluster.stop_node(3).await;
+    std::fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+    let [one, two] = [1, 2].map(|id| cluster.members[&id].clone());
+    cluster.members.extend([(1, two), (2, one)]);
+    cluster.start_node(3).await;
+    let node = cluster.node(3);
+    eventually("the wiped node refuses", || node.status().bootstrap_failed.is_some()).await;
+    let reason = node.status().bootstrap_failed.unwrap();
+    assert!(reason.contains("node 2, at the address of member 1, already belongs to cluster"), "{reason}");
     cluster.stop().await;
 }
 

@@ -44,6 +44,8 @@ fn refusal_message(refusal: Refusal) -> Message {
         Refusal::TooLarge { what, count, limit } => Message::TooLarge(refused::TooLarge { what, count, limit }),
         Refusal::IdempotencyKeyReused => Message::IdempotencyKeyReused(true),
         Refusal::IdempotencyMemoryFull => Message::IdempotencyMemoryFull(true),
+        Refusal::Upload { chunks } => Message::Upload(refused::Upload { chunks }),
+        Refusal::StagingFull => Message::StagingFull(true),
     }
 }
 
@@ -77,6 +79,8 @@ fn read_refusal(message: &Message) -> Result<Refusal, WireError> {
         Message::TooLarge(at) => Refusal::TooLarge { what: at.what.clone(), count: at.count, limit: at.limit },
         Message::IdempotencyKeyReused(_) => Refusal::IdempotencyKeyReused,
         Message::IdempotencyMemoryFull(_) => Refusal::IdempotencyMemoryFull,
+        Message::Upload(found) => Refusal::Upload { chunks: found.chunks },
+        Message::StagingFull(_) => Refusal::StagingFull,
     })
 }
 
@@ -173,6 +177,9 @@ mod tests {
             Refusal::TooLarge { what: "operations".to_owned(), count: 3, limit: 2 },
             Refusal::IdempotencyKeyReused,
             Refusal::IdempotencyMemoryFull,
+            Refusal::Upload { chunks: None },
+            Refusal::Upload { chunks: Some(0) },
+            Refusal::StagingFull,
         ];
         let mut outcomes: Vec<Outcome> =
             refusals.into_iter().map(|refusal| Outcome::Refused { revision: Revision(9), refusal }).collect();

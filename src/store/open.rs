@@ -30,7 +30,7 @@ use crate::observe::Metrics;
 
 /// What the operator does about a data directory that lost something. A voter never repairs itself under its old id: what it forgot, it
 /// may have promised to others.
-const REPLACE: &str = "this node must not vote again under this id: remove the member (raftgate cluster remove ID), start a node with an \
+pub(crate) const REPLACE: &str = "this node must not vote again under this id: remove the member (raftgate cluster remove ID), start a node with an \
                        empty data directory under a new id (serve --join ADDRESS), and promote it (raftgate cluster promote ID)";
 
 /// What to open.
@@ -164,13 +164,22 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     if recovery::is_interrupted(dir).map_err(file_error("directory"))? {
         return Err(OpenError::Interrupted { path: dir.to_path_buf() });
     }
-    fs::create_dir_all(dir).map_err(file_error("directory"))?;
+    make_directory(dir).map_err(file_error("directory"))?;
     let examined = examine(&options)?;
     let (writer, opened) = assemble(options.metrics, options.feature_level_max, examined, Blocking::Threads, LOG_BYTES_MIN);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(file_error("thread"))?;
     let run = move || runtime.block_on(writer.run());
     thread::Builder::new().name("raftgate-log".to_owned()).spawn(run).map_err(file_error("thread"))?;
     Ok(opened)
+}
+
+fn make_directory(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir).map_err(|error| match dir.exists() && !dir.is_dir() {
+        true => {
+            io::Error::new(io::ErrorKind::NotADirectory, "it is a file; data_dir is a directory that belongs to this node alone")
+        }
+        false => error,
+    })
 }
 
 /// What a simulation brings in place of sled and of threads.
@@ -185,7 +194,7 @@ pub struct Simulated {
 /// As [`open`], for a simulation: everything happens in tasks of the present runtime.
 pub fn open_simulated(options: StoreOptions, simulated: Simulated) -> Result<Opened, OpenError> {
     let dir = options.dir.as_path();
-    fs::create_dir_all(dir).map_err(|source| OpenError::File { path: dir.to_path_buf(), what: "directory", source })?;
+    make_directory(dir).map_err(|source| OpenError::File { path: dir.to_path_buf(), what: "directory", source })?;
     let examined = examine_with(&options, || Ok(simulated.file))?;
     let (writer, opened) =
         assemble(options.metrics, options.feature_level_max, examined, Blocking::Here, simulated.snapshot_log_bytes);

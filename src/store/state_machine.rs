@@ -20,8 +20,8 @@ use super::codec::decode_command;
 use super::failure::Failure;
 use super::samples::Samples;
 use super::snapshot::{SnapshotDirectory, SnapshotFile};
-use super::types::{Answer, Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::model::State;
+use super::types::{Answer, Entry, LogId, Membership, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::model::{Command, CommandBody, State};
 use crate::observe::{KnownBug, Metrics, crash_point};
 
 /// State at an applied log id.
@@ -45,9 +45,13 @@ impl AppliedState {
     }
 
     pub(super) fn apply(&mut self, entry: Entry) -> io::Result<Answer> {
+        Ok(self.fold(Decoded::read(entry)?))
+    }
+
+    fn fold(&mut self, entry: Decoded) -> Answer {
         let answer = match entry.payload {
-            Payload::Blank => None,
-            Payload::Membership(membership) => {
+            DecodedPayload::Blank => None,
+            DecodedPayload::Membership(membership) => {
                 for (&id, member) in self.membership.nodes() {
                     if membership.get_node(&id).is_none() {
                         self.state.remember_removed_member(id, member.incarnation.0);
@@ -59,15 +63,41 @@ impl AppliedState {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 None
             }
-            Payload::Normal(proposal) => {
-                let command = decode_command(&proposal.0).map_err(|error| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("command at {}: {error}", entry.log_id))
-                })?;
-                Some(self.state.apply(&command))
-            }
+            DecodedPayload::Command(command) => Some(self.state.apply(&command)),
         };
         self.log_id = Some(entry.log_id);
-        Ok(answer)
+        answer
+    }
+}
+
+/// An entry that this version understands.
+struct Decoded {
+    log_id: LogId,
+    payload: DecodedPayload,
+}
+
+enum DecodedPayload {
+    Blank,
+    Membership(Membership),
+    Command(Command),
+}
+
+impl Decoded {
+    fn read(entry: Entry) -> io::Result<Decoded> {
+        let payload =
+            match entry.payload {
+                Payload::Blank => DecodedPayload::Blank,
+                Payload::Membership(membership) => DecodedPayload::Membership(membership),
+                Payload::Normal(proposal) => DecodedPayload::Command(decode_command(&proposal.0).map_err(|error| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("command at {}: {error}", entry.log_id))
+                })?),
+            };
+        Ok(Decoded { log_id: entry.log_id, payload })
+    }
+
+    /// Whether it may take seconds: a million operations at once.
+    fn is_long(&self) -> bool {
+        matches!(&self.payload, DecodedPayload::Command(Command { body: CommandBody::Activate(_), .. }))
     }
 }
 
@@ -157,6 +187,22 @@ impl StateMachine {
         Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }
 
+    /// Applies an entry: here, or where it takes long on a thread of its own, for heartbeats share this one.
+    async fn apply_entry(&mut self, entry: Entry) -> io::Result<Answer> {
+        let entry = Decoded::read(entry)?;
+        if !entry.is_long() {
+            return Ok(self.current.fold(entry));
+        }
+        let mut current = std::mem::take(&mut self.current);
+        let applied = self.snapshots.blocking.run(move || {
+            let answer = current.fold(entry);
+            Ok((current, answer))
+        });
+        let (current, answer) = applied.await?;
+        self.current = current;
+        Ok(answer)
+    }
+
     fn publish(&self) {
         self.samples.after_batch(&self.current);
         self.states.send_replace(self.current.state.clone());
@@ -184,7 +230,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         crash_point("apply-begun");
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let answer = self.current.apply(entry).and_then(|answer| self.check_level(&self.current.state).map(|()| answer));
+            let answer = self.apply_entry(entry).await;
+            let answer = answer.and_then(|answer| self.check_level(&self.current.state).map(|()| answer));
             let answer = answer.inspect_err(|error| self.snapshots.failure.set(&error.to_string()))?;
             self.samples.after_entry(&self.current);
             answers.extend(responder.map(|responder| (responder, answer)));

@@ -12,5 +12,6 @@ mod members;
 mod recovery;
 mod snapshots;
 mod start;
+mod uploads;
 mod versions;
 mod writer;

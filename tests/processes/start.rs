@@ -49,6 +49,8 @@ async fn configuration_errors_name_the_key() {
         check_refusal(&cluster, 0, words);
     }
     let cluster = Cluster::prepare();
+    fs::write(cluster.nodes[0].data_dir(), "no directory").unwrap();
+    check_refusal(&cluster, 0, &["data", "it is a file"]);
     fs::remove_file(cluster.nodes[0].config_file()).unwrap();
     check_refusal(&cluster, 0, &["node.toml"]);
 }

@@ -21,7 +21,7 @@ use crate::model::{
 };
 use crate::observe::Metrics;
 use crate::raft::{ClusterStatus, MemberChange, MemberError, MemberLive, NotAppliedKind, ProposeError, ReadError};
-use crate::table::{Live, Snapshot};
+use crate::table::Live;
 
 /// How the cluster fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,9 @@ pub(super) struct FakeCluster {
 impl FakeCluster {
     fn apply(&self, command: &Command) -> Outcome {
         let mut state = self.state.lock().expect("the state");
+        let before = state.clone();
         let outcome = state.apply(command);
-        self.live.store(Arc::new(Snapshot::build(&state)));
+        self.live.store(Arc::new(self.live.load().updated(&before, &state)));
         outcome
     }
 

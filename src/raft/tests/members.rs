@@ -64,6 +64,7 @@ async fn a_node_joins_votes_and_leaves_for_ever() {
     let refused = cluster.node(4).propose(put(&[("orders", spec("x"))], None), Instant::now() + SOON).await.unwrap_err();
     assert!(matches!(refused, ProposeError::NotApplied { kind: NotAppliedKind::Removed, .. }), "{refused:?}");
     assert!(cluster.node(4).read(Instant::now() + SOON).await.unwrap_err().to_string().contains("was removed"));
+    assert!(cluster.node(4).status().members.iter().all(|member| member.id != 4), "it no longer counts itself");
     assert!(matches!(cluster.change(1, MemberChange::Remove(4)).await, Err(MemberError::NotFound(_))));
     cluster.all_but(4, Revision(3)).await;
     // Started again it hears it again, from a node that was started again too.

@@ -1,0 +1,231 @@
+//! What the documents of a write bring with them: what they refer to, and what their author should know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::content::at;
+use super::explain::Listener;
+use super::problem::Problem;
+use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
+use crate::model::{Kind, Name, ResourceKey, State};
+use crate::table::{RouteOutline, Snapshot};
+
+/// A place that names a service.
+#[derive(Debug, Clone)]
+struct Reference {
+    place: String,
+    service: Name,
+    /// Whether gRPC calls go there.
+    is_grpc: bool,
+    /// Whether it gets copies alone.
+    is_mirror: bool,
+}
+
+/// A spec that may be proposed.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// Its canonical form.
+    pub(crate) bytes: Bytes,
+    /// What its author should know all the same.
+    warnings: Vec<String>,
+    /// The services that it refers to, and from where.
+    references: Vec<Reference>,
+    /// The hosts that it is for.
+    hostnames: Vec<String>,
+    /// The listeners that it is bound to.
+    listeners: Vec<String>,
+    /// Regular expressions in it.
+    pattern_count: usize,
+    /// What it speaks, where it is a service.
+    protocol: Option<Protocol>,
+}
+
+/// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
+pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
+    let (mut pattern_count, mut protocol) = (0, None);
+    let (mut hostnames, mut listeners) = (Vec::new(), Vec::new());
+    let (warnings, references) = match kind {
+        Kind::Route | Kind::GrpcRoute => {
+            let is_grpc = kind == Kind::GrpcRoute;
+            let parsed = if is_grpc { parse_grpc_route(spec) } else { parse_route(spec) };
+            let parsed = parsed.map_err(|errors| under(pointer, errors))?;
+            let references = parsed.spec.references().map(|named| Reference {
+                place: format!("{pointer}{}", named.pointer),
+                service: named.service.clone(),
+                is_grpc,
+                is_mirror: named.is_mirror,
+            });
+            let references = references.collect();
+            pattern_count = parsed.spec.pattern_count();
+            (hostnames, listeners) = (parsed.spec.hostnames, parsed.spec.listeners);
+            (parsed.warnings, references)
+        }
+        Kind::Service => {
+            let parsed = parse_service(spec).map_err(|errors| under(pointer, errors))?;
+            protocol = Some(parsed.spec.protocol);
+            (parsed.warnings, Vec::new())
+        }
+        Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
+    };
+    let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
+    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count, protocol })
+}
+
+fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
+    errors.into_iter().map(|error| FieldError { path: format!("{pointer}{}", error.path), message: error.message }).collect()
+}
+
+/// What was met in the documents of a write.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Of the documents themselves.
+    warnings: Vec<String>,
+    references: Vec<Reference>,
+    /// Where routes are bound to listeners, and to which.
+    bindings: Vec<(String, String)>,
+    /// The routes; none, once there were more than [`OUTLINES_MAX`].
+    outlines: Vec<RouteOutline>,
+    route_count: usize,
+    /// Services, and what they speak.
+    services: BTreeMap<Name, Option<Protocol>>,
+    /// Regular expressions.
+    pattern_count: usize,
+}
+
+/// Warnings that one answer lists at most.
+const WARNINGS_MAX: usize = 100;
+/// References to services that are yet to come, kept for a warning at most. Beyond them nobody is warned.
+const REFERENCES_MAX: usize = 10_000;
+/// Routes that are kept for what is told of them together, at most. Where there are more, nothing is: part of them would tell what is not so.
+const OUTLINES_MAX: usize = 10_000;
+/// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
+/// write, so that writes at several nodes at once may pass it by what they bring.
+pub(super) const PATTERNS_MAX: usize = 10_000;
+
+impl Findings {
+    /// Takes note of a document that stands at `pointer`, and gives its canonical form.
+    pub(super) fn add(&mut self, key: &ResourceKey, document: Document, pointer: &str) -> Bytes {
+        self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
+        let references = document.references.into_iter();
+        self.references
+            .extend(references.map(|reference| Reference { place: format!("{key}: {}", reference.place), ..reference }));
+        let listeners = document.listeners.iter();
+        self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener.clone())));
+        if matches!(key.kind, Kind::Route | Kind::GrpcRoute) {
+            let (hostnames, listeners) = (document.hostnames, document.listeners);
+            self.outline(RouteOutline { key: key.clone(), hostnames, listeners });
+        }
+        self.pattern_count += document.pattern_count;
+        if key.kind == Kind::Service {
+            self.services.insert(key.name.clone(), document.protocol);
+        }
+        document.bytes
+    }
+
+    fn outline(&mut self, outline: RouteOutline) {
+        self.route_count += 1;
+        if self.route_count <= OUTLINES_MAX {
+            self.outlines.push(outline);
+        } else {
+            self.outlines = Vec::new();
+        }
+    }
+
+    /// The routes of the documents, where they are not too many.
+    pub(super) fn outlines(&self) -> &[RouteOutline] {
+        &self.outlines
+    }
+
+    /// Warnings for the answer: the documents' own, those of `waiting`, references to services that stand neither in `state` nor among these, or that are
+    /// `gone`, and routes that this node's `listeners` leave out.
+    pub(super) fn warnings(
+        &self,
+        state: &State,
+        gone: &BTreeSet<Name>,
+        waiting: Vec<String>,
+        listeners: &[Listener],
+    ) -> Vec<String> {
+        let of_references = self.references.iter().filter_map(|reference| {
+            let present = if gone.contains(&reference.service) { None } else { Some(state) };
+            reference.warning(self.service(&reference.service, present))
+        });
+        let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name, listeners)).map(|(place, name)| {
+            format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
+        });
+        self.warnings
+            .iter()
+            .cloned()
+            .chain(waiting)
+            .chain(of_references)
+            .chain(unbound)
+            .chain(self.unreached(listeners))
+            .take(WARNINGS_MAX)
+            .collect()
+    }
+
+    /// Forgets what gives no warning, and what is too much for one answer, so that a long upload does not grow. `present` is the State whose
+    /// services stay, if they do.
+    pub(crate) fn settle(&mut self, present: Option<&State>, listeners: &[Listener]) {
+        let mut references = std::mem::take(&mut self.references);
+        references.retain(|reference| reference.warning(self.service(&reference.service, present)).is_some());
+        references.truncate(REFERENCES_MAX);
+        self.references = references;
+        self.bindings.retain(|(_, name)| !is_here(name, listeners));
+        self.bindings.truncate(WARNINGS_MAX);
+        self.warnings.truncate(WARNINGS_MAX);
+    }
+
+    /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` of which these replace `replaced`.
+    pub(crate) fn check_patterns(&self, table: &Snapshot, replaced: usize) -> Result<(), Problem> {
+        let count = table.pattern_count().saturating_sub(replaced) + self.pattern_count;
+        if self.pattern_count == 0 || count <= PATTERNS_MAX {
+            return Ok(());
+        }
+        Err(Problem::too_large(format!(
+            "the table would hold {count} regular expressions, the limit is {PATTERNS_MAX}; PathPrefix and PathTemplate have none"
+        )))
+    }
+
+    #[cfg(test)]
+    pub(super) fn claim_patterns(&mut self, count: usize) {
+        self.pattern_count = count;
+    }
+
+    /// What the service of that name speaks; `None`: there is none. Where a State's document cannot be read here, it is taken to carry all.
+    fn service(&self, name: &Name, present: Option<&State>) -> Option<Option<Protocol>> {
+        let made = self.services.get(name).copied();
+        made.or_else(|| Some(protocol_of(&present?.get(&ResourceKey::new(Kind::Service, name.clone()))?.spec)))
+    }
+}
+
+fn is_here(name: &str, listeners: &[Listener]) -> bool {
+    listeners.iter().any(|listener| listener.name == name)
+}
+
+impl Reference {
+    /// What its author should know, where there is such a service that speaks this, or none.
+    fn warning(&self, service: Option<Option<Protocol>>) -> Option<String> {
+        let Reference { place, service: name, is_grpc, is_mirror } = self;
+        let name = name.as_str();
+        let answer = if *is_grpc { "UNAVAILABLE" } else { "500" };
+        let Some(protocol) = service else {
+            let meanwhile = match is_mirror {
+                true => "nothing is mirrored to it".to_owned(),
+                false => format!("its share is answered with {answer}"),
+            };
+            return Some(format!("{place}: service {name:?} does not exist; {meanwhile} until it does"));
+        };
+        let refused = *is_grpc && !protocol.is_none_or(Protocol::carries_grpc);
+        refused.then(|| {
+            format!("{place}: service {name:?} speaks HTTP/1.1, which carries no gRPC: its share is answered with {answer}")
+        })
+    }
+}
+
+/// What a service speaks, as far as this version can read it.
+fn protocol_of(spec: &Bytes) -> Option<Protocol> {
+    let document = serde_json::from_slice(spec).ok()?;
+    parse_service(&document).ok().map(|parsed| parsed.spec.protocol)
+}
