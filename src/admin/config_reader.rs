@@ -4,7 +4,7 @@
 //! batches, each as large as one transaction. So what is held at one time does not grow with the text; what does grow is 16 bytes and a
 //! flag for each resource, by which resources that stand twice are found, and those that no longer stand there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use bytes::{Buf as _, Bytes};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use super::advice::Gone;
 use super::content::{Draft, Fields, at};
 use super::document::Format;
 use super::explain::Listener;
+use super::findings::Findings;
 use super::problem::{ERRORS_MAX, Problem};
 use crate::documents::{self, Form, Limits, Place, ReadError, Sink};
 use crate::model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::FieldError;
-use crate::model::{Digest, Kind, Operation, ResourceKey, State};
+use crate::model::{Digest, Kind, Name, Operation, ResourceKey, State};
 use crate::table::Live;
 
 /// How much of one resource, or of one YAML document, is held at most.
@@ -57,9 +57,10 @@ pub(crate) struct Wanted {
     pub(crate) pending: Batch,
     /// Operations beyond `pending` that a dry run does not show.
     pub(crate) omitted: usize,
-    /// What its author should know.
-    pub(crate) warnings: Vec<String>,
-    gone: Gone,
+    /// What was met in the documents.
+    pub(crate) findings: Findings,
+    /// Services that go.
+    pub(crate) gone: BTreeSet<Name>,
 }
 
 impl Wanted {
@@ -171,8 +172,8 @@ impl Reading {
             named: Named::default(),
             pending: Batch::default(),
             omitted: 0,
-            warnings: Vec::new(),
-            gone: Gone::default(),
+            findings: Findings::default(),
+            gone: BTreeSet::new(),
         };
         let mut reader = Reader { reading: self, draft: Draft::naming(), wanted, resource_count: 0, replaced_patterns: 0 };
         let (language, read) = match format {
@@ -281,11 +282,9 @@ impl Reader {
         if self.wanted.prune && self.remove_the_rest().is_break() {
             return Err(Problem::unavailable("the upload was given up"));
         }
-        let table = self.reading.live.load();
-        let findings = &self.draft.content().findings;
-        findings.check_patterns(&table, self.replaced_patterns)?;
-        self.wanted.warnings = findings.warnings(&self.wanted.base, &table, &self.wanted.gone, &self.reading.listeners);
-        Ok(self.wanted)
+        let findings = std::mem::take(&mut self.draft.content().findings);
+        findings.check_patterns(&self.reading.live.load(), self.replaced_patterns)?;
+        Ok(Wanted { findings, ..self.wanted })
     }
 
     fn remove_the_rest(&mut self) -> ControlFlow<()> {
@@ -294,7 +293,9 @@ impl Reader {
             if self.wanted.named.get(key).is_some() {
                 continue;
             }
-            self.wanted.gone.add(key);
+            if key.kind == Kind::Service {
+                self.wanted.gone.insert(key.name.clone());
+            }
             if self.want(Operation::Delete { key: key.clone() }).is_err() {
                 return ControlFlow::Break(());
             }

@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Shared;
+use super::advice::{Rest, warnings};
 use super::body::discard;
 use super::call::Call;
 use super::config_reader::{Batch, BodyReader, Reading, Wanted};
@@ -77,7 +78,9 @@ pub(crate) async fn put(
     let reading = Reading { base: base.clone(), live, listeners, prune, dry_run: wishes.dry_run, batches };
     let (mut wanted, body_sha256) = take_in(body, format, reading, received, &mut upload, &mut pace).await?;
     let wishes = wishes.keyed(&parts, &call.actor, body_sha256)?;
-    let warnings = std::mem::take(&mut wanted.warnings);
+    let removed = (!prune).then(Vec::new);
+    let rest = Rest { state: base.clone(), gone: std::mem::take(&mut wanted.gone), removed };
+    let warnings = warnings(&shared, std::mem::take(&mut wanted.findings), rest).await?;
     let done = make_so(&shared, &mut pace, base, &mut wanted, upload, expected, &wishes).await?;
     Ok(done.answer(StatusCode::OK, &warnings))
 }

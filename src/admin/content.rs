@@ -1,5 +1,7 @@
 //! From documents to operations: everything that a write's content is checked for before it is proposed.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::findings::{Findings, document};
@@ -100,6 +102,15 @@ impl Content {
         let replaced = self.operations.iter().map(|operation| table.pattern_count_of(operation.key())).sum();
         self.findings.check_patterns(table, replaced)
     }
+}
+
+/// The services that `operations` remove.
+pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<Name> {
+    let removed = |operation: &Operation| match operation {
+        Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
+        Operation::Put { .. } | Operation::Delete { .. } => None,
+    };
+    operations.iter().filter_map(removed).collect()
 }
 
 /// Refuses what every node would refuse, before it is sent to the leader.

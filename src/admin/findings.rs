@@ -1,15 +1,13 @@
 //! What the documents of a write bring with them: what they refer to, and what their author should know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::advice::{Gone, unreached, waiting};
 use super::content::at;
 use super::explain::Listener;
 use super::problem::Problem;
-use crate::model::limits::TRANSACTION_OPERATIONS_MAX;
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, ResourceKey, State};
 use crate::table::{RouteOutline, Snapshot};
@@ -87,10 +85,9 @@ pub(crate) struct Findings {
     references: Vec<Reference>,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
-    /// Routes, as far as they can be in the way of others.
+    /// The routes; none, once there were more than [`OUTLINES_MAX`].
     outlines: Vec<RouteOutline>,
-    /// Whether routes were too many for that: `/v1/table` tells which of them wait.
-    has_too_many: bool,
+    route_count: usize,
     /// Services, and what they speak.
     services: BTreeMap<Name, Option<Protocol>>,
     /// Regular expressions.
@@ -101,13 +98,15 @@ pub(crate) struct Findings {
 const WARNINGS_MAX: usize = 100;
 /// References to services that are yet to come, kept for a warning at most. Beyond them nobody is warned.
 const REFERENCES_MAX: usize = 10_000;
+/// Routes that are kept for what is told of them together, at most. Where there are more, nothing is: part of them would tell what is not so.
+const OUTLINES_MAX: usize = 10_000;
 /// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
 /// write, so that writes at several nodes at once may pass it by what they bring.
 pub(super) const PATTERNS_MAX: usize = 10_000;
 
 impl Findings {
     /// Takes note of a document that stands at `pointer`, and gives its canonical form.
-    pub(super) fn add(&mut self, key: &ResourceKey, mut document: Document, pointer: &str) -> Bytes {
+    pub(super) fn add(&mut self, key: &ResourceKey, document: Document, pointer: &str) -> Bytes {
         self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
         let references = document.references.into_iter();
         self.references
@@ -115,8 +114,8 @@ impl Findings {
         let listeners = document.listeners.iter();
         self.bindings.extend(listeners.map(|listener| (format!("{key}: {pointer}/listeners"), listener.clone())));
         if matches!(key.kind, Kind::Route | Kind::GrpcRoute) {
-            let [hostnames, listeners] = [&mut document.hostnames, &mut document.listeners].map(std::mem::take);
-            self.outlines.push(RouteOutline { key: key.clone(), hostnames, listeners });
+            let (hostnames, listeners) = (document.hostnames, document.listeners);
+            self.outline(RouteOutline { key: key.clone(), hostnames, listeners });
         }
         self.pattern_count += document.pattern_count;
         if key.kind == Kind::Service {
@@ -125,25 +124,45 @@ impl Findings {
         document.bytes
     }
 
-    /// Whether the warnings cost a look at every route of `table`.
-    pub(crate) fn opens_contest(&self, table: &Snapshot) -> bool {
-        table.opens_contest(&self.outlines)
+    fn outline(&mut self, outline: RouteOutline) {
+        self.route_count += 1;
+        if self.route_count <= OUTLINES_MAX {
+            self.outlines.push(outline);
+        } else {
+            self.outlines = Vec::new();
+        }
     }
 
-    /// Warnings for the answer: the documents' own, routes that will wait for others of `table`, references to services that stand neither
-    /// in `state` nor among these, or that are `gone`, and routes that this node's `listeners` leave out.
-    pub(crate) fn warnings(&self, state: &State, table: &Snapshot, gone: &Gone, listeners: &[Listener]) -> Vec<String> {
-        let waiting = if self.has_too_many { Vec::new() } else { waiting(&self.outlines, table, gone) };
+    /// The routes of the documents, where they are not too many.
+    pub(super) fn outlines(&self) -> &[RouteOutline] {
+        &self.outlines
+    }
+
+    /// Warnings for the answer: the documents' own, those of `waiting`, references to services that stand neither in `state` nor among these, or that are
+    /// `gone`, and routes that this node's `listeners` leave out.
+    pub(super) fn warnings(
+        &self,
+        state: &State,
+        gone: &BTreeSet<Name>,
+        waiting: Vec<String>,
+        listeners: &[Listener],
+    ) -> Vec<String> {
         let of_references = self.references.iter().filter_map(|reference| {
-            let present = if gone.services.contains(&reference.service) { None } else { Some(state) };
+            let present = if gone.contains(&reference.service) { None } else { Some(state) };
             reference.warning(self.service(&reference.service, present))
         });
         let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name, listeners)).map(|(place, name)| {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
         });
-        let own = self.warnings.iter().cloned();
-        let unreached = unreached(&self.outlines, listeners);
-        own.chain(waiting).chain(of_references).chain(unbound).chain(unreached).take(WARNINGS_MAX).collect()
+        self.warnings
+            .iter()
+            .cloned()
+            .chain(waiting)
+            .chain(of_references)
+            .chain(unbound)
+            .chain(self.unreached(listeners))
+            .take(WARNINGS_MAX)
+            .collect()
     }
 
     /// Forgets what gives no warning, and what is too much for one answer, so that a long upload does not grow. `present` is the State whose
@@ -155,10 +174,6 @@ impl Findings {
         self.references = references;
         self.bindings.retain(|(_, name)| !is_here(name, listeners));
         self.bindings.truncate(WARNINGS_MAX);
-        if self.has_too_many || self.outlines.len() > TRANSACTION_OPERATIONS_MAX {
-            self.has_too_many = true;
-            self.warnings.extend(unreached(&std::mem::take(&mut self.outlines), listeners));
-        }
         self.warnings.truncate(WARNINGS_MAX);
     }
 

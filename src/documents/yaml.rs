@@ -3,8 +3,9 @@
 //! The cuts are the markers of YAML 1.2, 9.1.2: a line that begins with `---` or `...`, followed by white space or nothing. No such line
 //! can stand inside a document, not even in a quoted string or a block scalar, so that nothing else has to be understood to find them.
 //!
-//! What is not bounded well is the time for a document of nothing but opening brackets: libyaml looks at all that are open with each token,
-//! and goes through the whole document before its depth is refused (128 KiB of `{a: ` take seconds). JSON has no such text.
+//! libyaml looks at every bracket that is open with each token, and goes through a whole document before its depth is refused: 128 KiB of `{a: ` take
+//! it seconds, 8 MiB would take hours. So the brackets of one document are bounded, wherever in it they stand: what is a bracket and what is
+//! part of a text only a parser can tell. JSON has no such text.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 
@@ -13,6 +14,9 @@ use serde_norway::Deserializer;
 use super::json::without_mark;
 use super::resources::{Budget, Reading};
 use super::{Limits, ReadError, Sink};
+
+/// Opening brackets in one document, without those that are closed at once (`[]`, `{}`). Were all of them open, they would take a second.
+const BRACKETS_MAX: usize = 10_000;
 
 /// Reads every document of a text; gives their number, without those that are empty.
 pub(crate) fn read_yaml<R: Read, S: Sink>(reader: R, sink: &mut S, limits: &Limits) -> Result<usize, ReadError<S::Error>> {
@@ -28,6 +32,9 @@ pub(crate) fn read_yaml<R: Read, S: Sink>(reader: R, sink: &mut S, limits: &Limi
             Err(CutError::Io(error)) => return Err(ReadError::Io(error)),
             Err(CutError::TooLarge(message)) => return Err(ReadError::TooLarge { document: reading.document, message }),
         };
+        if let Some(message) = too_many_brackets(&text) {
+            return Err(ReadError::TooLarge { document: reading.document, message });
+        }
         budget.allow(text.len());
         // More than one where a carriage return alone ends a line.
         for deserializer in Deserializer::from_slice(&text) {
@@ -40,6 +47,18 @@ pub(crate) fn read_yaml<R: Read, S: Sink>(reader: R, sink: &mut S, limits: &Limi
         }
         lines_before += text.iter().filter(|byte| **byte == b'\n').count();
     }
+}
+
+fn too_many_brackets(text: &[u8]) -> Option<String> {
+    let closed = |next: &[u8]| matches!(next, b"[]" | b"{}");
+    let opened = text.iter().enumerate().filter(|(_, byte)| matches!(byte, b'[' | b'{'));
+    let count = opened.filter(|(at, _)| !text.get(*at..at + 2).is_some_and(closed)).count();
+    (count > BRACKETS_MAX).then(|| {
+        format!(
+            "the YAML document has {count} opening brackets, the limit is {BRACKETS_MAX}; separate the resources by lines of ---, \
+             write lists and mappings as blocks, or send JSON"
+        )
+    })
 }
 
 /// A message about lines of one document, for the whole text.

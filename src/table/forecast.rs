@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::compile::compile_route;
+use super::contest::Contest;
 use super::rule::CompiledRoute;
 use super::snapshot::Snapshot;
 use crate::model::spec::{RouteSpec, Rule};
@@ -24,41 +25,66 @@ pub struct RouteOutline {
     pub listeners: Vec<String>,
 }
 
+/// What happens to the routes that a write does not make or replace.
+#[derive(Debug, Clone, Copy)]
+pub enum Others<'a> {
+    /// They stay, but for these.
+    StayBut(&'a [ResourceKey]),
+    /// All of them go.
+    Go,
+}
+
 impl Snapshot {
     /// Whether [`Snapshot::waiting_after`] has to look at every route for this: the table's first gRPC routes.
     pub fn opens_contest(&self, written: &[RouteOutline]) -> bool {
         !self.contest.is_open() && written.iter().any(|outline| outline.key.kind == Kind::GrpcRoute)
     }
 
-    /// The routes that would wait for others, and why, once `written` are made or replaced and `removed` are gone: those of `written` in their
-    /// order, then those that serve now.
-    pub fn waiting_after(&self, written: &[RouteOutline], removed: &[ResourceKey]) -> Vec<(ResourceKey, String)> {
+    /// The routes that would wait for others, and why, once `written` are made or replaced: those of `written` in their order, then those that
+    /// serve now.
+    pub fn waiting_after(&self, written: &[RouteOutline], others: Others<'_>) -> Vec<(ResourceKey, String)> {
         if !self.contest.is_open() && !self.opens_contest(written) {
             return Vec::new();
         }
-        let mut contest = self.contest.clone();
-        let touched: BTreeSet<&ResourceKey> = written.iter().map(|outline| &outline.key).chain(removed).collect();
-        let gone = removed.iter().filter_map(|key| self.routes.get(key));
-        gone.for_each(|route| drop(contest.leave(route)));
+        match others {
+            Others::Go => self.judged(Contest::default(), written, &|_| false),
+            Others::StayBut(removed) => {
+                let mut contest = self.contest.clone();
+                let gone = removed.iter().filter_map(|key| self.routes.get(key));
+                gone.for_each(|route| drop(contest.leave(route)));
+                let touched: BTreeSet<&ResourceKey> = written.iter().map(|outline| &outline.key).chain(removed).collect();
+                self.judged(contest, written, &|key| !touched.contains(key))
+            }
+        }
+    }
+
+    /// Lets `written` into a contest of what stays.
+    fn judged(
+        &self,
+        mut contest: Contest,
+        written: &[RouteOutline],
+        is_untouched: &dyn Fn(&ResourceKey) -> bool,
+    ) -> Vec<(ResourceKey, String)> {
+        // Before its first gRPC route a contest knows of no route: then all of them are let in anew.
+        let is_open = contest.is_open();
         let mut judged = Vec::with_capacity(written.len());
         let mut entering = Vec::new();
         for outline in written {
             let old = self.routes.get(&outline.key);
             let new = self.outlined(outline, old);
-            let is_same = old.is_some_and(|old| new.claims_same(old));
-            if !is_same {
+            let old = old.filter(|_| is_open);
+            if old.is_none_or(|old| !new.claims_same(old)) {
                 old.iter().for_each(|old| drop(contest.leave(old)));
                 entering.push(Arc::clone(&new));
             }
             judged.push(new);
         }
         for (index, route) in entering.iter().enumerate() {
-            let untouched = self.routes.iter().filter(|(key, _)| !touched.contains(key)).map(|(_, route)| route);
+            let untouched = self.routes.iter().filter(|(key, _)| is_untouched(key)).map(|(_, route)| route);
             contest.enter(route, untouched.chain(&entering[..index]));
         }
         let of_written = judged.iter().filter(|route| route.rules.first().is_some_and(|rule| contest.is_waiting(rule)));
-        let displaced =
-            contest.waiting_unlike(&self.contest).filter(|route| route.key().is_some_and(|key| !touched.contains(&key)));
+        let displaced = contest.waiting_unlike(&self.contest).filter(|route| route.key().is_some_and(|key| is_untouched(&key)));
         let waiting = of_written.chain(displaced);
         waiting.filter_map(|route| Some((route.key()?, contest.reason(route)?))).collect()
     }

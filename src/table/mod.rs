@@ -47,7 +47,7 @@ mod walk;
 mod tests;
 
 pub use explain::{CANDIDATES_MAX, CLOSEST_MAX, CandidateReport, Condition, Explanation, PassedOver};
-pub use forecast::RouteOutline;
+pub use forecast::{Others, RouteOutline};
 pub use live::{Live, PUBLICATIONS_MAX, Publication};
 pub use request::{Captures, Matched, RequestView, is_grpc};
 pub use rule::{CompiledRule, Service, ServiceId};

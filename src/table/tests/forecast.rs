@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::documents::{apply, random_operation};
+use super::documents::{apply, put, random_operation};
 use crate::model::spec::{parse_grpc_route, parse_route};
 use crate::model::{Kind, Operation, ResourceKey, State};
-use crate::table::{RouteOutline, Snapshot};
+use crate::table::{Others, RouteOutline, Snapshot};
 
 /// What the admin API hands over: nothing of a document that it would refuse.
 fn outline(operation: &Operation) -> Option<Option<RouteOutline>> {
@@ -43,7 +43,11 @@ fn a_forecast_comes_true() {
             let written: Vec<RouteOutline> = operations.iter().filter_map(|operation| outline(operation).flatten()).collect();
             let gone = operations.iter().filter(|operation| matches!(operation, Operation::Delete { .. }));
             let gone: Vec<ResourceKey> = gone.map(|operation| operation.key().clone()).collect();
-            let forecast = snapshot.waiting_after(&written, &gone);
+            let forecast = snapshot.waiting_after(&written, Others::StayBut(&gone));
+
+            let standing = state.resources().map(|resource| resource.key.clone());
+            let gone: Vec<ResourceKey> = standing.filter(|key| written.iter().all(|outline| outline.key != *key)).collect();
+            assert_eq!(snapshot.waiting_after(&written, Others::Go), snapshot.waiting_after(&written, Others::StayBut(&gone)));
 
             let before: BTreeSet<ResourceKey> = snapshot.waiting().map(|(key, _)| key).collect();
             let old = state.clone();
@@ -60,4 +64,18 @@ fn a_forecast_comes_true() {
         }
     }
     assert!(told > 1000 && displaced > 100, "{told} told, {displaced} of them displaced");
+}
+
+#[test]
+fn the_first_grpc_route_meets_routes_that_are_written_as_they_stand() {
+    let web = json!({"rules": [{}]});
+    let call = json!({"rules": [{}]});
+    let mut state = State::default();
+    apply(&mut state, vec![put(Kind::Route, "web", &web)]);
+    let operations = [put(Kind::Route, "web", &web), put(Kind::GrpcRoute, "a", &call)];
+    let written: Vec<RouteOutline> = operations.iter().filter_map(|operation| outline(operation).flatten()).collect();
+    for others in [Others::StayBut(&[]), Others::Go] {
+        let waiting = Snapshot::build(&state).waiting_after(&written, others);
+        assert!(matches!(&waiting[..], [(key, _)] if key.kind == Kind::GrpcRoute), "{others:?}: {waiting:?}");
+    }
 }
