@@ -390,12 +390,12 @@ proptest! {
 #[test]
 fn open_brackets_of_a_document_are_bounded() {
     // Hours of work for the parser, were it let.
-    for text in ["{a: ".repeat(20_000), "[".repeat(90_000), "{\"}\": ".repeat(20_000)] {
+    for text in ["{a: ".repeat(20_000), "[".repeat(90_000), "{\"}\": ".repeat(12_000)] {
         let read = read_from(Yaml, text.as_bytes(), &mut Kept::default(), &WIDE);
         let Err(ReadError::TooLarge { document: 0, message }) = read else { panic!("gave {read:?}") };
         assert!(message.contains("opening brackets, the limit is 10000"), "{message}");
     }
-    let list = format!("items:\n{}", "- {a: []}\n".repeat(9_999));
+    let list = format!("items:\n{}", "- {a: 1}\n".repeat(9_999));
     let mut kept = Kept::default();
     read_from(Yaml, list.as_bytes(), &mut kept, &WIDE).expect("as many as may be");
     assert_eq!(kept.resources.len(), 9_999);
