@@ -37,6 +37,8 @@ impl Snapshot {
             return Vec::new();
         }
         let mut contest = self.contest.clone();
+        // Before its first gRPC route a contest knows of no route: then those that are written as they stand are let in too.
+        let is_open = contest.is_open();
         let touched: BTreeSet<&ResourceKey> = written.iter().map(|outline| &outline.key).chain(removed).collect();
         let gone = removed.iter().filter_map(|key| self.routes.get(key));
         gone.for_each(|route| drop(contest.leave(route)));
@@ -45,8 +47,7 @@ impl Snapshot {
         for outline in written {
             let old = self.routes.get(&outline.key);
             let new = self.outlined(outline, old);
-            let is_same = old.is_some_and(|old| new.claims_same(old));
-            if !is_same {
+            if !is_open || old.is_none_or(|old| !new.claims_same(old)) {
                 old.iter().for_each(|old| drop(contest.leave(old)));
                 entering.push(Arc::clone(&new));
             }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::documents::{apply, random_operation};
+use super::documents::{apply, put, random_operation};
 use crate::model::spec::{parse_grpc_route, parse_route};
 use crate::model::{Kind, Operation, ResourceKey, State};
 use crate::table::{RouteOutline, Snapshot};
@@ -60,4 +60,15 @@ fn a_forecast_comes_true() {
         }
     }
     assert!(told > 1000 && displaced > 100, "{told} told, {displaced} of them displaced");
+}
+
+#[test]
+fn the_first_grpc_route_meets_routes_that_are_written_as_they_stand() {
+    let (web, call) = (json!({"rules": [{}]}), json!({"rules": [{}]}));
+    let mut state = State::default();
+    apply(&mut state, vec![put(Kind::Route, "web", &web)]);
+    let operations = [put(Kind::Route, "web", &web), put(Kind::GrpcRoute, "a", &call)];
+    let written: Vec<RouteOutline> = operations.iter().filter_map(|operation| outline(operation).flatten()).collect();
+    let waiting = Snapshot::build(&state).waiting_after(&written, &[]);
+    assert!(matches!(&waiting[..], [(key, _)] if key.kind == Kind::GrpcRoute), "{waiting:?}");
 }
