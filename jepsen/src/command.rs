@@ -1,7 +1,7 @@
 //! The command line: what to run, where, and with which exit status.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -72,7 +72,7 @@ pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.what {
         What::Check { history } => check_again(history),
-        _ => prepare_and_run(&arguments),
+        _ => as_before(arguments).and_then(|arguments| prepare_and_run(&arguments)),
     };
     done.unwrap_or_else(|error| {
         say!("the suite failed (this says nothing about the gateway): {error:#}");
@@ -80,9 +80,25 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
+/// Takes what a replay does not say itself from the run that it repeats.
+fn as_before(mut arguments: Arguments) -> anyhow::Result<Arguments> {
+    if let What::Replay { directory } = &arguments.what {
+        let (_, earlier) = Request::load(directory)?;
+        arguments.places.take_over(earlier);
+        for (name, value) in &arguments.places.environment {
+            say!("as before: {name}={value}");
+        }
+    }
+    Ok(arguments)
+}
+
 fn check_again(history: &Path) -> anyhow::Result<ExitCode> {
     let (test, events) = report::read(history)?;
-    let results = check::judge(&test, &events);
+    let mut results = check::judge(&test, &events);
+    let own = report::read_own_verdicts(history)?;
+    let names: Vec<&str> = own.iter().map(|verdict| verdict.name.as_str()).collect();
+    say!("not judged again, for only the run itself sees it: {}", names.join(", "));
+    results.verdicts.extend(own);
     let directory = history.parent().context("a file in a directory")?;
     report::write(directory, &test, &events, &results)?;
     Ok(verdict::tell(&results))
@@ -98,6 +114,7 @@ fn prepare_and_run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         });
     }
     let binary = binary(arguments)?;
+    arguments.places.other_binary.as_deref().into_iter().chain([binary.as_path()]).try_for_each(check_program)?;
     let (isolation, words) = isolation(&arguments.places);
     say!("testing {}; nodes are kept apart by {words}", binary.display());
     let parent = std::env::temp_dir();
@@ -170,7 +187,7 @@ async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> any
             spares: 0,
             scratch: scratch.to_path_buf(),
             logs: PathBuf::new(),
-            environment: Vec::new(),
+            environment: arguments.places.environment.clone(),
             faketime: FAKETIME.iter().map(PathBuf::from).find(|path| path.is_file()),
         },
         store: std::path::absolute(&arguments.places.store)?,
@@ -187,7 +204,7 @@ async fn run(arguments: &Arguments, isolation: Isolation, scratch: &Path) -> any
 async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCode> {
     let request = match &arguments.what {
         What::Test(request) => request.clone(),
-        What::Replay { directory } => Request::load(directory)?,
+        What::Replay { directory } => Request::load(directory)?.0,
         What::Matrix(matrix) => return matrix.run(ground).await,
         What::Bugs(bugs) => return bugs.run(ground).await,
         What::Check { history } => return check_again(history),
@@ -202,6 +219,20 @@ async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCo
         say!("run it again: raftgate-jepsen replay {}", directory.display());
     }
     Ok(code)
+}
+
+/// A program that is none fails the suite, not the gateway.
+fn check_program(program: &Path) -> anyhow::Result<()> {
+    let told = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let told = told.with_context(|| format!("{} cannot be run", program.display()))?;
+    let words = String::from_utf8_lossy(&told.stdout);
+    anyhow::ensure!(
+        told.status.success() && words.starts_with("raftgate "),
+        "{} is not raftgate: to --version it says {:?}",
+        program.display(),
+        words.trim()
+    );
+    Ok(())
 }
 
 /// The program under test. The one with known bugs has a target directory of its own, so that it never takes the place of the sound one.
@@ -243,6 +274,16 @@ impl std::process::Termination for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_not_raftgate_is_named() {
+        for (program, words) in
+            [("/nonexistent", "cannot be run"), ("/bin/true", "is not raftgate"), ("/bin/false", "is not raftgate")]
+        {
+            let error = format!("{:#}", check_program(Path::new(program)).unwrap_err());
+            assert!(error.contains(program) && error.contains(words), "{error}");
+        }
+    }
 
     #[test]
     fn only_what_dead_suites_left_is_removed() {

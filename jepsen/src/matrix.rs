@@ -104,7 +104,7 @@ impl Matrix {
             table,
             "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|"
         )?;
-        for request in self.requests() {
+        for request in self.requests()? {
             let line = match runner::run(&request, ground).await {
                 Ok(finished) => {
                     verdict::tell(&finished.results);
@@ -135,7 +135,7 @@ impl Matrix {
         Ok(worst.report())
     }
 
-    fn requests(&self) -> Vec<Request> {
+    fn requests(&self) -> anyhow::Result<Vec<Request>> {
         let mut pairs: Vec<(&str, String)> = Vec::new();
         for workload in WORKLOADS {
             pairs.extend(["none", "mix"].map(|nemesis| (workload, nemesis.to_owned())));
@@ -148,7 +148,13 @@ impl Matrix {
             time: self.time,
             seed: self.seed + index as u64,
         });
-        requests.filter(|request| self.only.as_ref().is_none_or(|only| request.name().contains(only))).collect()
+        let requests: Vec<Request> = requests.collect();
+        let all: Vec<String> = requests.iter().map(Request::name).collect();
+        let chosen = requests.into_iter().filter(|request| self.only.as_ref().is_none_or(|only| request.name().contains(only)));
+        let chosen: Vec<Request> = chosen.collect();
+        let only = self.only.as_deref().unwrap_or_default();
+        anyhow::ensure!(!chosen.is_empty(), "no test has {only:?} in its name; there are {}", all.join(", "));
+        Ok(chosen)
     }
 }
 
@@ -211,6 +217,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_choice_of_nothing_is_an_error_that_names_all() {
+        let matrix = |only: &str| Matrix { nodes: 3, time: 1, seed: 1, only: Some(only.to_owned()) };
+        assert_eq!(matrix("kill-leader").requests().unwrap().len(), 1);
+        let error = matrix("nosuch").requests().unwrap_err().to_string();
+        assert!(error.contains("nosuch") && error.contains("register-kill-leader-3"), "{error}");
+    }
+
+    #[test]
     fn the_tests_numbers_are_summed_or_the_worst_stands() {
         let mut totals = Totals::default();
         for (acknowledged, recovery) in [(10.0, 0.5), (5.0, 0.25)] {
@@ -222,12 +236,12 @@ mod tests {
     #[test]
     fn every_fault_and_every_workload_is_there_once() {
         let matrix = Matrix { nodes: 3, time: 20, seed: 5, only: None };
-        let requests = matrix.requests();
+        let requests = matrix.requests().unwrap();
         let names: std::collections::BTreeSet<String> = requests.iter().map(Request::name).collect();
         assert_eq!((names.len(), requests.len()), (12 + Fault::ALL.len(), 12 + Fault::ALL.len()));
         assert!(requests.iter().all(|request| crate::request::workload(&request.workload).is_ok()));
         assert_eq!(requests.iter().map(|request| request.seed).collect::<std::collections::BTreeSet<_>>().len(), requests.len());
         let some = Matrix { only: Some("power-cut".to_owned()), ..matrix };
-        assert_eq!(some.requests().len(), 3);
+        assert_eq!(some.requests().unwrap().len(), 3);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use crate::report;
 use crate::test::{Outcome, Verdict};
 
 /// What became of the parts so far.
@@ -42,7 +43,7 @@ impl Phases {
     pub(crate) fn verdict(&self) -> Verdict {
         let (outcome, detail) =
             if self.late.is_empty() { (Outcome::Pass, self.ended.clone()) } else { (Outcome::Fail, self.late.join("; ")) };
-        Verdict { name: "phases".to_owned(), outcome, detail }
+        Verdict { name: report::PHASES.to_owned(), outcome, detail }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::isolation::Isolation;
+use crate::nemesis::{Fault, MIX, NONE};
 use crate::test::Workload;
 
 /// The file from which a test is run again.
@@ -22,7 +24,7 @@ pub(crate) struct Request {
     #[arg(long, default_value = "register", value_parser = |text: &str| workload(text).map(|_| text.to_owned()))]
     pub(crate) workload: String,
     /// What breaks, by name, with commas between; `none` breaks nothing, `mix` has two to four lanes of faults.
-    #[arg(long, value_delimiter = ',', default_value = "none")]
+    #[arg(long, value_delimiter = ',', default_value = "none", value_parser = nemeses())]
     pub(crate) nemesis: Vec<String>,
     /// Members of the cluster.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
@@ -33,6 +35,26 @@ pub(crate) struct Request {
     /// What all choices are made of. The same seed makes the same schedule of faults and the same choices of the clients.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// What else made a run what it was; `replay` does it again in the same way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Circumstances {
+    pub(crate) binary: Option<PathBuf>,
+    pub(crate) other_binary: Option<PathBuf>,
+    pub(crate) isolation: Option<Kept>,
+    /// Variables of the nodes: a known bug that is switched on.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// `test.json`
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    #[serde(flatten)]
+    request: Request,
+    #[serde(default)]
+    circumstances: Circumstances,
 }
 
 /// Where things are, and how nodes are kept apart.
@@ -50,15 +72,39 @@ pub(crate) struct Places {
     /// How nodes are kept apart. Default: as well as the machine allows.
     #[arg(long, global = true, value_enum)]
     pub(crate) isolation: Option<Kept>,
+    /// Further variables of the nodes, of a run that is done again.
+    #[arg(skip)]
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl Places {
+    /// Those of an earlier run, where the command line says nothing else.
+    pub(crate) fn take_over(&mut self, earlier: Circumstances) {
+        let Circumstances { binary, other_binary, isolation, environment } = earlier;
+        self.binary = self.binary.take().or(binary);
+        self.other_binary = self.other_binary.take().or(other_binary);
+        self.isolation = self.isolation.or(isolation);
+        self.environment = environment;
+    }
 }
 
 /// How nodes are kept apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kept {
     /// Network namespaces and disk images; needs root.
     Namespaces,
     /// Loopback addresses and proxies.
     Loopback,
+}
+
+impl From<Isolation> for Kept {
+    fn from(isolation: Isolation) -> Kept {
+        match isolation {
+            Isolation::Namespaces => Kept::Namespaces,
+            Isolation::Loopback => Kept::Loopback,
+        }
+    }
 }
 
 impl From<Kept> for Isolation {
@@ -68,6 +114,11 @@ impl From<Kept> for Isolation {
             Kept::Loopback => Isolation::Loopback,
         }
     }
+}
+
+/// Every name of a nemesis, for the command line and its help.
+fn nemeses() -> PossibleValuesParser {
+    PossibleValuesParser::new([NONE, MIX].into_iter().chain(Fault::ALL.iter().map(|fault| fault.name())))
 }
 
 /// A workload by its name.
@@ -98,15 +149,17 @@ impl Request {
     }
 
     /// Writes it down for `replay`.
-    pub(crate) fn save(&self, directory: &Path) -> anyhow::Result<()> {
-        std::fs::write(directory.join(FILE), serde_json::to_string_pretty(self)? + "\n").context("write test.json")
+    pub(crate) fn save(&self, directory: &Path, circumstances: Circumstances) -> anyhow::Result<()> {
+        let saved = Saved { request: self.clone(), circumstances };
+        std::fs::write(directory.join(FILE), serde_json::to_string_pretty(&saved)? + "\n").context("write test.json")
     }
 
     /// Reads it back.
-    pub(crate) fn load(directory: &Path) -> anyhow::Result<Request> {
+    pub(crate) fn load(directory: &Path) -> anyhow::Result<(Request, Circumstances)> {
         let path = directory.join(FILE);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a test", path.display()))
+        let saved: Saved = serde_json::from_str(&text).with_context(|| format!("{} is not a test", path.display()))?;
+        Ok((saved.request, saved.circumstances))
     }
 }
 
@@ -119,8 +172,27 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let nemesis = vec!["kill-leader".to_owned(), "mix".to_owned()];
         let request = Request { workload: "txn".to_owned(), nemesis, nodes: 5, time: 30, seed: u64::MAX };
-        request.save(directory.path()).unwrap();
-        assert_eq!(Request::load(directory.path()).unwrap(), request);
+        let circumstances = Circumstances {
+            binary: Some("/b".into()),
+            other_binary: None,
+            isolation: Some(Kept::Loopback),
+            environment: vec![("BUG".to_owned(), "stale-read".to_owned())],
+        };
+        request.save(directory.path(), circumstances.clone()).unwrap();
+        assert_eq!(Request::load(directory.path()).unwrap(), (request.clone(), circumstances.clone()));
+        // What the command line says comes first.
+        let mut places = Places {
+            binary: None,
+            other_binary: None,
+            store: "store".into(),
+            isolation: Some(Kept::Namespaces),
+            environment: Vec::new(),
+        };
+        places.take_over(circumstances);
+        assert_eq!((places.binary, places.isolation, places.environment.len()), (Some("/b".into()), Some(Kept::Namespaces), 1));
+        // Tests of before say less.
+        std::fs::write(directory.path().join(FILE), serde_json::to_string(&request).unwrap()).unwrap();
+        assert_eq!(Request::load(directory.path()).unwrap(), (request.clone(), Circumstances::default()));
         assert_eq!(request.name(), "txn-kill-leader+mix-5");
         assert!(workload("regster").unwrap_err().contains("register, txn"));
     }

@@ -18,7 +18,7 @@ use crate::history::{Event, Kind, Op};
 use crate::nemesis::{self, Fault, Plan, Stage};
 use crate::phases::Phases;
 use crate::record::Recorder;
-use crate::request::{self, Request};
+use crate::request::{self, Circumstances, Request};
 use crate::terminal::say;
 use crate::test::{Outcome, Results, Test, Verdict, Workload};
 use crate::workload::{self, Scene};
@@ -69,7 +69,9 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
     let directory = ground.store.join(request.name()).join(time);
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
-    request.save(&directory)?;
+    let Settings { binary, other_binary, isolation, environment, .. } = ground.settings.clone();
+    let (binary, isolation) = (Some(binary), Some(isolation.into()));
+    request.save(&directory, Circumstances { binary, other_binary, isolation, environment })?;
     say!("{}", request.arguments());
     say!("results in {}", directory.display());
     let mut settings = ground.settings.clone();
@@ -99,7 +101,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
         seconds: request.time,
         seed: request.seed,
         isolation: ground.settings.isolation.name().to_owned(),
-        command: format!("cargo run --release -p raftgate-jepsen -- {}", request.arguments()),
+        command: format!("cargo run --release -p raftgate-jepsen -- replay {}", directory.display()),
     };
     let mut results = check::judge(&test, &played.history);
     results.verdicts.extend([played.verdict(), played.nodes(), phases.verdict()]);
@@ -136,7 +138,7 @@ impl Played {
             ([], None) => (Outcome::Fail, "it did not come to the last writes and reads".to_owned()),
             (wrong, _) => (Outcome::Fail, wrong.join("; ")),
         };
-        Verdict { name: "final".to_owned(), outcome, detail }
+        Verdict { name: report::FINAL.to_owned(), outcome, detail }
     }
 
     /// Whether all nodes live that a fault does not excuse.
@@ -145,7 +147,7 @@ impl Played {
             [] => (Outcome::Pass, "no node ended by itself".to_owned()),
             ended => (Outcome::Fail, ended.join("; ")),
         };
-        Verdict { name: "nodes".to_owned(), outcome, detail }
+        Verdict { name: report::NODES.to_owned(), outcome, detail }
     }
 
     /// Whether the runner saw nothing wrong.
@@ -164,7 +166,7 @@ impl Played {
             None if ok.is_empty() => (Outcome::Fail, format!("no change of membership was made: {errors}")),
             None => (Outcome::Pass, format!("{} changes made, {} not read back: {errors}", ok.len(), unknown.len())),
         };
-        (workload == Workload::Membership).then(|| Verdict { name: "membership".to_owned(), outcome, detail })
+        (workload == Workload::Membership).then(|| Verdict { name: report::MEMBERSHIP.to_owned(), outcome, detail })
     }
 }
 

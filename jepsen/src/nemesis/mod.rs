@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use crate::workload::Scene;
 
 pub(crate) use act::{Stage, Trouble};
-pub(crate) use kind::Fault;
+pub(crate) use kind::{Fault, MIX, NONE};
 pub(crate) use plan::Plan;
 
 use act::Act;

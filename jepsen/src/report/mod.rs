@@ -17,10 +17,17 @@ use crate::check::fault::Faults;
 use crate::check::operation;
 use crate::edn::Edn;
 use crate::history::Event;
-use crate::test::{Results, Test};
+use crate::test::{Outcome, Results, Test, Verdict};
 
 /// The longest line of a history that is read: a read of 100,000 routes fits.
 const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Verdicts of the run itself.
+pub(crate) const FINAL: &str = "final";
+pub(crate) const NODES: &str = "nodes";
+pub(crate) const PHASES: &str = "phases";
+pub(crate) const MEMBERSHIP: &str = "membership";
+const OWN_VERDICTS: [&str; 4] = [FINAL, NODES, PHASES, MEMBERSHIP];
 
 /// Writes all files of a test into its directory.
 pub(crate) fn write(directory: &Path, test: &Test, history: &[Event], results: &Results) -> anyhow::Result<()> {
@@ -58,6 +65,22 @@ pub(crate) fn read(history: &Path) -> anyhow::Result<(Test, Vec<Event>)> {
     let test = edn::test(&test).with_context(|| beside.display().to_string())?;
     let file = File::open(history).with_context(|| history.display().to_string())?;
     Ok((test, read_events(BufReader::new(file)).with_context(|| history.display().to_string())?))
+}
+
+/// What the run itself has judged, which its history does not show: from the `results.edn` beside the history. Where there is none, nobody
+/// can tell. An error where it cannot be read: it would be overwritten with a better verdict.
+pub(crate) fn read_own_verdicts(history: &Path) -> anyhow::Result<Vec<Verdict>> {
+    let path = history.with_file_name("results.edn");
+    if !path.exists() {
+        let detail = "no results.edn stands beside the history, and only the run itself could tell";
+        let untold = |name: &str| Verdict { name: name.to_owned(), outcome: Outcome::NotTested, detail: detail.to_owned() };
+        return Ok(OWN_VERDICTS.into_iter().filter(|name| *name != MEMBERSHIP).map(untold).collect());
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let results = crate::edn::parse(&text).with_context(|| path.display().to_string())?;
+    let own = OWN_VERDICTS.into_iter().map(|name| edn::verdict(&results, name));
+    let own: Result<Vec<Option<Verdict>>, _> = own.collect();
+    Ok(own.with_context(|| path.display().to_string())?.into_iter().flatten().collect())
 }
 
 fn read_events(mut file: impl BufRead) -> anyhow::Result<Vec<Event>> {
@@ -122,6 +145,24 @@ mod tests {
         assert_eq!(results.get("seed"), Some(&Edn::from(test.seed)));
         assert_eq!(results.get("replay"), Some(&Edn::from(test.command.as_str())));
         assert!(results.get("verdicts").and_then(|verdicts| verdicts.get("I2")?.get("valid?")).is_some());
+    }
+
+    #[test]
+    fn what_the_run_itself_judged_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = directory.path().join("history.edn");
+        let untold = read_own_verdicts(&history).unwrap();
+        assert_eq!(untold.len(), 3);
+        assert!(untold.iter().all(|verdict| verdict.outcome == Outcome::NotTested), "{untold:?}");
+        let outcomes =
+            [(FINAL, Outcome::Pass), (NODES, Outcome::Fail), (PHASES, Outcome::Unknown), (MEMBERSHIP, Outcome::NotTested)];
+        let own = outcomes.map(|(name, outcome)| Verdict { name: name.to_owned(), outcome, detail: format!("of {name}") });
+        let judged = Verdict { name: "I1".to_owned(), outcome: Outcome::Pass, detail: String::new() };
+        let verdicts = own.iter().cloned().chain([judged]).collect();
+        write(directory.path(), &register(), &story().events, &Results { verdicts, numbers: Vec::new() }).unwrap();
+        assert_eq!(read_own_verdicts(&history).unwrap(), own);
+        std::fs::write(directory.path().join("results.edn"), "{:valid? true").unwrap();
+        assert!(format!("{:#}", read_own_verdicts(&history).unwrap_err()).contains("results.edn"));
     }
 
     fn read_back(directory: &Path) -> (Test, Vec<Event>) {

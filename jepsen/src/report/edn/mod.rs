@@ -20,7 +20,7 @@
 mod read;
 mod write;
 
-pub(crate) use read::{event, test};
+pub(crate) use read::{event, test, verdict};
 pub(crate) use write::{of_event, of_results, of_test, workload_name};
 
 #[cfg(test)]

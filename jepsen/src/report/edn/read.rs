@@ -2,7 +2,7 @@
 
 use crate::edn::Edn;
 use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Value, Written};
-use crate::test::{Test, Workload};
+use crate::test::{Outcome, Test, Verdict, Workload};
 
 use super::write::workload_name;
 
@@ -162,6 +162,20 @@ pub(crate) fn test(map: &Edn) -> Result<Test, Error> {
         isolation: text(map, "isolation")?.ok_or(Error::Missing("isolation"))?,
         command: text(map, "command")?.ok_or(Error::Missing("command"))?,
     })
+}
+
+/// Reads a verdict of `results.edn`; none where it holds none of that name.
+pub(crate) fn verdict(results: &Edn, name: &str) -> Result<Option<Verdict>, Error> {
+    let Some(map) = required(results, "verdicts")?.get(name) else { return Ok(None) };
+    let outcome = match required(map, "valid?")? {
+        Edn::Bool(true) => Outcome::Pass,
+        Edn::Bool(false) => Outcome::Fail,
+        Edn::Keyword(word) if word == "unknown" => Outcome::Unknown,
+        Edn::Keyword(word) if word == "not-tested" => Outcome::NotTested,
+        _ => return Err(Error::Wrong("valid?", "not true, false, :unknown or :not-tested")),
+    };
+    let detail = text(map, "detail")?.unwrap_or_default();
+    Ok(Some(Verdict { name: name.to_owned(), outcome, detail }))
 }
 
 fn required<'a>(map: &'a Edn, name: &'static str) -> Result<&'a Edn, Error> {
