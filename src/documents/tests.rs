@@ -388,6 +388,12 @@ proptest! {
 }
 
 #[test]
+fn a_mark_alone_on_a_line_is_no_content() {
+    let text = "---\n...\n%YAML 1.2\n\u{feff}\n---\na: 1\n";
+    assert_eq!(read(Yaml, text).map(|kept| kept.resources), Ok(vec![(0, None, json!({"a": 1}))]));
+}
+
+#[test]
 fn open_brackets_of_a_document_are_bounded() {
     // Hours of work for the parser, were it let.
     for text in ["{a: ".repeat(20_000), "[".repeat(90_000), "{\"}\": ".repeat(12_000)] {

@@ -148,7 +148,11 @@ fn line_of(line: &[u8]) -> Line {
         let rest = line.strip_prefix(marker);
         rest.filter(|rest| rest.first().is_none_or(|next| matches!(next, b' ' | b'\t' | b'\r' | b'\n')))
     };
-    let is_nothing = |text: &[u8]| text.trim_ascii_start().first().is_none_or(|first| *first == b'#');
+    // A byte order mark may begin any line (libyaml; YAML 1.2 has it before each document).
+    let is_nothing = |text: &[u8]| {
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+        text.trim_ascii_start().first().is_none_or(|first| *first == b'#')
+    };
     if after(b"---").is_some() {
         Line::Begin
     } else if after(b"...").is_some_and(is_nothing) {
