@@ -90,7 +90,8 @@ pub(super) struct ListenerFile {
     pub(super) hostname: Option<String>,
     pub(super) tls: Option<Value>,
     pub(super) http2: Option<bool>,
-    pub(super) proxy_protocol: Option<Value>,
+    #[serde(default)]
+    pub(super) proxy_protocol: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

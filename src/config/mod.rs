@@ -119,13 +119,16 @@ pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
     /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `http2`,
-    /// `trusted_proxies`, `connections_max`, `header_bytes_max` and all timeouts.
+    /// `proxy_protocol`, `trusted_proxies`, `connections_max`, `header_bytes_max` and all timeouts.
     pub address: SocketAddr,
     /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
     /// Default: all hosts.
     pub hostname: Option<String>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1: in clear text by prior knowledge (RFC 9113 3.3). Default true.
     pub http2: bool,
+    /// Demands a header of the PROXY protocol, version 1 or 2, of every connection, and takes the client's address from it: for a listener
+    /// that only load balancers reach. Default false.
+    pub proxy_protocol: bool,
     /// Adds `Raftgate-Revision` to every answer. Default false.
     pub debug_headers: bool,
     /// Honours `Raftgate-Min-Revision` of requests. Default false.

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use super::connection;
+use super::proxy_protocol;
 use super::worker::Worker;
 use crate::model::hostname;
 use crate::model::path::EscapedSlashes;
@@ -31,6 +32,8 @@ pub struct ListenerOptions {
     pub hostname: Option<String>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1.
     pub http2: bool,
+    /// Whether every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Whether answers carry `Raftgate-Revision`.
     pub debug_headers: bool,
     /// Whether `Raftgate-Min-Revision` is heeded.
@@ -61,6 +64,7 @@ impl Default for ListenerOptions {
             name: "default".into(),
             hostname: None,
             http2: true,
+            proxy_protocol: false,
             debug_headers: false,
             min_revision: false,
             trusted_proxies: Vec::new(),
@@ -248,11 +252,26 @@ fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: 
         return tracing::debug!(%error, "connection already gone");
     }
     let open = OpenConnection::new(listener);
-    let serving = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical(), None);
+    let serving = serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
     tokio::task::spawn_local(async move {
         serving.await;
         drop(open);
     });
+}
+
+/// Serves one connection, once it is known whose it is.
+async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut stream: TcpStream, mut address: IpAddr) {
+    if listener.options.proxy_protocol {
+        let reading = proxy_protocol::read_client(&mut stream, address);
+        address = match tokio::time::timeout(listener.options.header_read_timeout, reading).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                return tracing::debug!(listener = listener.options.name, peer = %address, error = &error as &dyn std::error::Error, "connection closed");
+            }
+            Err(_) => return tracing::debug!(listener = listener.options.name, peer = %address, "no PROXY header in time"),
+        };
+    }
+    connection::serve(worker, listener, stream, address, None).await;
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         name: config.name.clone(),
         hostname: config.hostname.clone(),
         http2: config.http2,
+        proxy_protocol: config.proxy_protocol,
         debug_headers: config.debug_headers,
         min_revision: config.min_revision,
         trusted_proxies: config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect(),
