@@ -183,6 +183,9 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     within(&key("header_bytes_max"), header_bytes_max, 4 * 1024, 1024 * 1024)?;
     let connections_max = file.connections_max.unwrap_or(16_384);
     within(&key("connections_max"), connections_max, 1, 1_000_000)?;
+    if let Some(most) = file.connections_per_address_max {
+        within(&key("connections_per_address_max"), most, 1, 1_000_000)?;
+    }
     let short = Duration::from_millis(100);
     let timeout = |name: &str, value: Option<Duration>, seconds| span(&key(name), value, Duration::from_secs(seconds), short);
     Ok(ListenerConfig {
@@ -204,6 +207,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
         stream_idle_timeout: timeout("stream_idle_timeout", file.stream_idle_timeout.map(|s| s.0), 300)?,
         body_bytes_max: file.body_bytes_max.map(|size| size.0),
         connections_max,
+        connections_per_address_max: file.connections_per_address_max,
         name,
     })
 }
@@ -263,6 +267,7 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
         ("http2", listener.http2 == other.http2),
         ("proxy_protocol", listener.proxy_protocol == other.proxy_protocol),
         ("connections_max", listener.connections_max == other.connections_max),
+        ("connections_per_address_max", listener.connections_per_address_max == other.connections_per_address_max),
         ("header_bytes_max", listener.header_bytes_max == other.header_bytes_max),
         ("header_read_timeout", listener.header_read_timeout == other.header_read_timeout),
         ("idle_timeout", listener.idle_timeout == other.idle_timeout),

@@ -15,6 +15,7 @@
 //! beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length is dropped and its connection
 //! closed after the answer. What is sent on is always framed anew.
 
+mod admission;
 mod authority;
 mod body;
 mod connection;

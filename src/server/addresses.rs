@@ -99,6 +99,7 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         header_read_timeout: config.header_read_timeout,
         body_bytes_max: config.body_bytes_max,
         connections_max: config.connections_max,
+        connections_per_address_max: config.connections_per_address_max,
         idle_timeout: config.idle_timeout,
         stream_idle_timeout: config.stream_idle_timeout,
     }

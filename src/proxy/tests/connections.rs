@@ -161,3 +161,20 @@ fn a_listener_behind_a_load_balancer_knows_the_client() {
     assert_eq!(gateway.get("/"), "");
     assert_eq!(backend.seen().len(), 1);
 }
+
+#[test]
+fn one_address_has_no_more_connections_than_it_may() {
+    let backend = Backend::answering(OK);
+    let options = ListenerOptions { connections_per_address_max: Some(2), ..ListenerOptions::default() };
+    let gateway = Gateway::with(options, &backend);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held: Vec<_> = (0..2).map(|_| gateway.connect()).collect();
+    for client in &mut held {
+        client.send(request);
+        assert_eq!(status(&client.answer()), 200);
+    }
+    assert_eq!(gateway.get("/"), "");
+    assert_eq!(gateway.metrics.connections_refused.with_label_values(&["per_address"]).get(), 1);
+    held.pop();
+    wait_for("room for another", || status(&gateway.get("/")) == 200);
+}
