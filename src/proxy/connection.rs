@@ -14,7 +14,7 @@ mod io;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -210,8 +210,7 @@ impl ClientConnection {
     }
 
     /// `future`'s output, or `None` once the connection is closed.
-    async fn unless_closed<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+    async fn unless_closed<F: Future>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
         poll_fn(|cx| {
             if self.is_closed.get() {
                 return Poll::Ready(None);
@@ -223,8 +222,7 @@ impl ClientConnection {
     }
 
     /// `future`'s output, or `None` once the exchange stood still for too long.
-    pub(super) async fn unless_stalled<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+    pub(super) async fn unless_stalled<F: Future>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending if self.is_stalled() => Poll::Ready(None),
@@ -284,7 +282,7 @@ where
     let protocol = match protocol {
         Some(protocol) => protocol,
         None if !connection.listener().options.http2 => Protocol::Http1,
-        None => match connection.unless_closed(io.find_protocol()).await {
+        None => match connection.unless_closed(pin!(io.find_protocol())).await {
             Some(Ok(protocol)) => protocol,
             Some(Err(_)) | None => return,
         },

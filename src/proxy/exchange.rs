@@ -140,7 +140,7 @@ async fn run<'c>(
     tally.note_host(&admitted.authority.host());
 
     if admitted.options.min_revision {
-        connection.worker().parking.wait(&head.headers).await?;
+        Box::pin(connection.worker().parking.wait(&head.headers)).await?;
     }
 
     let matched = find_rule(connection, &head, &admitted, tally)?;

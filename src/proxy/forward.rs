@@ -1,8 +1,10 @@
 //! Which backend a request goes to, and the fifth phase of an exchange: which endpoint, one try after another until there is an answer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
@@ -80,7 +82,7 @@ pub(super) async fn forward(
             Step::Again(next) => next,
         };
         if !next.wait.is_zero() {
-            let waited = within(connection, None, tokio::time::sleep(next.wait)).await;
+            let waited = within(connection, None, pin!(tokio::time::sleep(next.wait))).await;
             waited.ok_or_else(|| Fault::no_answer_in_time(&service.id.name))?;
         }
         request = next.request;
@@ -127,13 +129,13 @@ impl Tries<'_> {
         let deadline = earlier(self.total, self.rule.timeouts.backend_request.map(|timeout| asked + timeout));
         let connects = &self.connection.worker().metrics.upstream_connects;
         let opening = open(connects, self.service, endpoint, is_fresh);
-        let upstream = match within(self.connection, deadline, opening).await {
+        let upstream = match within(self.connection, deadline, pin!(opening)).await {
             Some(Ok(upstream)) => upstream,
             Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::unsent(request)),
             None => return self.late(progress.as_deref(), Remains::unsent(request)),
         };
         let remains = Remains::exposed(self.retries.copy(&request, upstream.is_reused()));
-        match within(self.connection, deadline, upstream.send(endpoint, request)).await {
+        match within(self.connection, deadline, pin!(upstream.send(endpoint, request))).await {
             Some(Ok((response, lease))) => {
                 tally.note_upstream(asked);
                 self.answered(response, lease, deadline, remains)
@@ -245,11 +247,19 @@ fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
 }
 
 /// `future`'s output, or `None` once the deadline passed or the connection stood still for too long. A timer is armed only for a
-/// deadline of the rule's own.
-async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    let unless_stalled = connection.unless_stalled(future);
-    match deadline {
-        None => unless_stalled.await,
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), unless_stalled).await.unwrap_or(None),
-    }
+/// deadline of the rule's own. The caller keeps the future: what an async function takes, it moves more than once.
+async fn within<F: Future>(
+    connection: &ClientConnection,
+    deadline: Option<Instant>,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
+    let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.into())));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let is_late = timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        if is_late || connection.is_stalled() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }

@@ -1,7 +1,7 @@
 //! What follows an exchange that changed the protocol: bytes both ways, until either side ends it.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use hyper::upgrade::OnUpgrade;
@@ -47,7 +47,7 @@ impl Tunnel {
         let mut client = Counted { io: client, connection, bytes: 0 };
         let copied = {
             let mut upstream = TokioIo::new(upstream);
-            let copying = copy_bidirectional(&mut client, &mut upstream);
+            let copying = pin!(copy_bidirectional(&mut client, &mut upstream));
             connection.unless_stalled(copying).await
         };
         drop(lease);

@@ -123,13 +123,12 @@ impl Slot {
     }
 
     /// Sends `request` and waits for the head of the answer.
-    pub(super) async fn send(
+    pub(super) fn send(
         &self,
         request: Request<RequestBody>,
         scheme: Scheme,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let request = in_terms_of_http2(request, scheme);
-        self.connection.sender.clone().try_send_request(request).await
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        self.connection.sender.clone().try_send_request(in_terms_of_http2(request, scheme))
     }
 }
 

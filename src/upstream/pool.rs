@@ -2,14 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use http::uri::Scheme;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -105,7 +108,8 @@ impl Endpoint {
         {
             return Ok(Connection { channel: Channel::Http1(kept), is_reused: true });
         }
-        match timeout(connect_timeout, self.open(fresh)).await {
+        // Rare, and large: not a part of every request.
+        match Box::pin(timeout(connect_timeout, self.open(fresh))).await {
             Ok(opened) => opened,
             Err(_) => Err(SendFailure::ConnectTimeout { address: self.address.clone() }),
         }
@@ -191,6 +195,16 @@ impl Endpoint {
         Ok(stream)
     }
 
+    fn failed(&self, mut error: TrySendError<Request<RequestBody>>) -> SendError {
+        let unsent = error.take_message().map(Box::new);
+        let source = error.into_error();
+        let failure = match source.is_parse() {
+            true => SendFailure::Protocol { address: self.address.clone(), source },
+            false => self.terminated(source),
+        };
+        SendError { failure: Box::new(failure), unsent }
+    }
+
     fn terminated(&self, source: hyper::Error) -> SendFailure {
         SendFailure::Terminated { address: self.address.clone(), source }
     }
@@ -257,26 +271,21 @@ impl Connection {
     }
 
     /// Sends `request` and waits for the head of the answer, without a deadline of its own.
-    pub async fn send(
+    pub fn send(
         mut self,
         endpoint: &Rc<Endpoint>,
         request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    ) -> impl Future<Output = Result<(Response<Incoming>, Lease), SendError>> {
         let progress = request.body().progress();
+        // Handed over before anything is waited for, so that what waits does not hold the request too.
         let sent = match &mut self.channel {
-            Channel::Http1(connection) => connection.sender.try_send_request(request).await,
-            Channel::Http2(slot) => slot.send(request, Scheme::HTTP).await,
+            Channel::Http1(connection) => Either::Left(connection.sender.try_send_request(request)),
+            Channel::Http2(slot) => Either::Right(slot.send(request, Scheme::HTTP)),
         };
-        match sent {
-            Ok(response) => Ok((response, Lease { channel: Some(self.channel), endpoint: Rc::clone(endpoint), progress })),
-            Err(mut error) => {
-                let unsent = error.take_message().map(Box::new);
-                let source = error.into_error();
-                let failure = match source.is_parse() {
-                    true => SendFailure::Protocol { address: endpoint.address.clone(), source },
-                    false => endpoint.terminated(source),
-                };
-                Err(SendError { failure: Box::new(failure), unsent })
+        async move {
+            match sent.await {
+                Ok(response) => Ok((response, Lease { channel: Some(self.channel), endpoint: Rc::clone(endpoint), progress })),
+                Err(error) => Err(endpoint.failed(error)),
             }
         }
     }

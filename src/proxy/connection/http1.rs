@@ -1,6 +1,6 @@
 //! HTTP/1.1 on a client's connection (RFC 9112), and what may follow it there.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use hyper::server::conn::http1;
@@ -42,5 +42,5 @@ where
         // Sent before the client could know that the protocol changes: it may be a request as well, for somebody else's eyes.
         return tracing::debug!(client = %connection.peer(), "bytes of another protocol came before it was agreed on");
     }
-    connection.unless_closed(tunnel.run(connection, parts.io.into_inner())).await;
+    connection.unless_closed(pin!(tunnel.run(connection, parts.io.into_inner()))).await;
 }

@@ -53,7 +53,7 @@ where
     let mut serving = pin!(builder.serve_connection(TokioIo::new(outbox.clone()), service));
     let mut is_leaving = false;
     let mut writes = Writes { outbox, is_put_off: false };
-    let ended = connection.unless_closed(poll_fn(|cx| {
+    let served = pin!(poll_fn(|cx| {
         if connection.is_leaving.get() && !std::mem::replace(&mut is_leaving, true) {
             serving.as_mut().graceful_shutdown();
         }
@@ -64,11 +64,11 @@ where
             (served, _) => served.map(|_| Ok(())),
         }
     }));
-    if let Some(Err(error)) = ended.await {
+    if let Some(Err(error)) = connection.unless_closed(served).await {
         tracing::debug!(client = %connection.peer(), %error, "client connection ended");
     }
     // What the last poll left, above all why the connection ends.
-    connection.unless_closed(poll_fn(|cx| writes.outbox.poll_send(cx))).await;
+    connection.unless_closed(pin!(poll_fn(|cx| writes.outbox.poll_send(cx)))).await;
 }
 
 /// When what the streams wrote goes out: one turn of the scheduler later than it might, so that answers that are ready at the same time
@@ -119,13 +119,15 @@ where
             tokio::task::spawn_local(future);
             return;
         };
+        let mut future = Box::pin(future);
         tokio::task::spawn_local(async move {
             let connection = &stream.connection;
             // Given up, it resets the stream.
-            connection.unless_closed(future).await;
+            connection.unless_closed(future.as_mut()).await;
+            drop(future);
             let tunnel = connection.tunnel.take();
             if let Some(tunnel) = tunnel {
-                connection.unless_closed(tunnel.run_over_stream(connection)).await;
+                connection.unless_closed(Box::pin(tunnel.run_over_stream(connection)).as_mut()).await;
             }
         });
     }
