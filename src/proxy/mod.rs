@@ -25,6 +25,7 @@ mod exchange;
 mod fault;
 mod filter;
 mod forward;
+mod framing;
 mod grpc;
 mod headers;
 mod listener;
@@ -39,6 +40,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use framing::{Flaw, Follower, Refusal};
 pub use listener::{BindError, BoundListener, ListenerOptions, bind};
 pub use publisher::Publisher;
 pub use worker::{Proxy, ProxyHandle, ProxyOptions, StartError};
