@@ -89,7 +89,7 @@ pub(super) struct ListenerFile {
     pub(super) connections_max: Option<usize>,
     pub(super) hostname: Option<String>,
     pub(super) tls: Option<Value>,
-    pub(super) http2: Option<Value>,
+    pub(super) http2: Option<bool>,
     pub(super) proxy_protocol: Option<Value>,
 }
 

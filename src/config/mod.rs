@@ -118,12 +118,14 @@ impl fmt::Debug for AdminToken {
 pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
-    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `trusted_proxies`,
-    /// `connections_max`, `header_bytes_max` and all timeouts.
+    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `http2`,
+    /// `trusted_proxies`, `connections_max`, `header_bytes_max` and all timeouts.
     pub address: SocketAddr,
     /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
     /// Default: all hosts.
     pub hostname: Option<String>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1: in clear text by prior knowledge (RFC 9113 3.3). Default true.
+    pub http2: bool,
     /// Adds `Raftgate-Revision` to every answer. Default false.
     pub debug_headers: bool,
     /// Honours `Raftgate-Min-Revision` of requests. Default false.

@@ -79,7 +79,7 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("[admin]", "[admin]\nadress = 1", "`admin.adress`: unknown field `adress`"),
         ("[admin]", "[admin]\ntls = { cert = \"c\" }", "`admin.tls`: not supported yet"),
         ("[cluster]", "[cluster]\ntls = true", "`cluster.tls`: not supported yet"),
-        ("[[listener]]", "[[listener]]\nhttp2 = true", "`listener[0].http2`: not supported yet"),
+        ("[[listener]]", "[[listener]]\nhttp2 = 1", "`listener[0].http2`: invalid type: integer `1`"),
         ("[[listener]]", "[[listener]]\nhostname = \"a.*\"", "`listener[0].hostname`: a wildcard is not allowed here"),
         ("[[listener]]", "[[listener]]\nhostname = \"A.com\"", "`listener[0].hostname`: a host name is written in lower case"),
         ("[[listener]]", "[[listener]]\nproxy_protocol = true", "`listener[0].proxy_protocol`: not supported yet"),

@@ -172,7 +172,7 @@ fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
 
 fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let key = |key: &str| format!("listener[{index}].{key}");
-    for (name, value) in [("tls", &file.tls), ("http2", &file.http2), ("proxy_protocol", &file.proxy_protocol)] {
+    for (name, value) in [("tls", &file.tls), ("proxy_protocol", &file.proxy_protocol)] {
         not_served(&key(name), value.as_ref())?;
     }
     let name = file.name.unwrap_or_else(|| "default".to_owned());
@@ -190,6 +190,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     Ok(ListenerConfig {
         address: address(&key("address"), file.address)?,
         hostname,
+        http2: file.http2.unwrap_or(true),
         debug_headers: file.debug_headers,
         min_revision: file.min_revision,
         trusted_proxies: networks(&key("trusted_proxies"), &file.trusted_proxies)?,
@@ -260,6 +261,7 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
     }
     let agreements = [
         ("trusted_proxies", listener.trusted_proxies == other.trusted_proxies),
+        ("http2", listener.http2 == other.http2),
         ("connections_max", listener.connections_max == other.connections_max),
         ("header_bytes_max", listener.header_bytes_max == other.header_bytes_max),
         ("header_read_timeout", listener.header_read_timeout == other.header_read_timeout),

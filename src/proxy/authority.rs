@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderValue, Version, request};
 
 use super::fault::Fault;
 
@@ -27,19 +27,26 @@ impl Authority {
     }
 }
 
-/// The authority of a request (RFC 9112 3.2): exactly one valid `Host`, and over it the authority of an absolute-form target.
-pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Fault> {
-    let mut fields = headers.get_all(HOST).iter();
-    let field = fields.next().ok_or(Fault::bad_request("Host is missing"))?;
+/// The authority of a request. Over HTTP/1.1 (RFC 9112 3.2): exactly one valid `Host`, and over it the authority of an absolute-form
+/// target. Over HTTP/2 (RFC 9113 8.3.1): `:authority`, or else `Host`, and the same where both are there.
+pub(super) fn authority(head: &request::Parts) -> Result<Authority, Fault> {
+    let is_http2 = head.version == Version::HTTP_2;
+    let mut fields = head.headers.get_all(HOST).iter();
+    let host = fields.next();
     if fields.next().is_some() {
         return Err(Fault::bad_request("Host stands more than once"));
     }
-    if !field.to_str().is_ok_and(is_valid) {
+    if host.is_some_and(|host| !host.to_str().is_ok_and(is_valid)) {
         return Err(Fault::bad_request("Host is not a host and port"));
     }
-    match uri.authority() {
-        None => Ok(Authority { field: field.clone() }),
-        Some(authority) => match HeaderValue::from_str(authority.as_str()) {
+    match (head.uri.authority(), host) {
+        (None, None) => Err(Fault::bad_request(if is_http2 { ":authority is missing" } else { "Host is missing" })),
+        (Some(_), None) if !is_http2 => Err(Fault::bad_request("Host is missing")),
+        (None, Some(host)) => Ok(Authority { field: host.clone() }),
+        (Some(authority), Some(host)) if is_http2 && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            Err(Fault::bad_request("Host is not what :authority says"))
+        }
+        (Some(authority), _) => match HeaderValue::from_str(authority.as_str()) {
             Ok(field) if is_valid(authority.as_str()) => Ok(Authority { field }),
             _ => Err(Fault::bad_request("the target's authority is not a host and port")),
         },
@@ -70,12 +77,12 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
 mod tests {
     use super::*;
 
-    fn found(target: &str, hosts: &[&str]) -> Option<(String, String)> {
-        let mut headers = HeaderMap::new();
+    fn found(version: Version, target: &str, hosts: &[&str]) -> Option<(String, String)> {
+        let mut request = http::Request::builder().uri(target).version(version);
         for host in hosts {
-            headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
+            request = request.header(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        let authority = authority(&target.parse().unwrap(), &headers).ok()?;
+        let authority = authority(&request.body(()).unwrap().into_parts().0).ok()?;
         Some((authority.field.to_str().unwrap().to_owned(), authority.host().into_owned()))
     }
 
@@ -109,7 +116,24 @@ mod tests {
         ];
         for (target, hosts, expected) in table {
             let expected = expected.map(|(field, host)| (field.to_owned(), host.to_owned()));
-            assert_eq!(found(target, hosts), expected, "{target} {hosts:?}");
+            assert_eq!(found(Version::HTTP_11, target, hosts), expected, "{target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn over_http2_the_authority_is_said_once_or_twice_the_same() {
+        let table: &[(&str, &[&str], Option<&str>)] = &[
+            ("http://a.example/p", &[], Some("a.example")),
+            ("http://a.example:81/p", &["A.example:81"], Some("a.example:81")),
+            ("/p", &["a.example"], Some("a.example")),
+            ("http://a.example/p", &["b.example"], None),
+            ("http://a.example/p", &["a.example", "a.example"], None),
+            ("http://u@a.example/p", &[], None),
+            ("/p", &[], None),
+        ];
+        for (target, hosts, expected) in table {
+            let found = found(Version::HTTP_2, target, hosts).map(|(field, _)| field);
+            assert_eq!(found.as_deref(), *expected, "{target} {hosts:?}");
         }
     }
 }

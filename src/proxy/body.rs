@@ -29,7 +29,8 @@ pub(super) enum BodyError {
 pub(super) struct ResponseBody {
     source: Source,
     deadline: Option<Pin<Box<Sleep>>>,
-    tally: Tally,
+    /// Absent where the exchange goes on as a tunnel.
+    tally: Option<Tally>,
 }
 
 #[derive(Debug)]
@@ -43,17 +44,28 @@ impl ResponseBody {
     /// The gateway's own.
     pub(super) fn whole(bytes: Bytes, tally: Tally) -> ResponseBody {
         let source = if bytes.is_empty() { Source::Nothing } else { Source::Whole(bytes) };
-        ResponseBody { source, deadline: None, tally }
+        ResponseBody { source, deadline: None, tally: Some(tally) }
+    }
+
+    /// None: the connection goes on as a tunnel.
+    pub(super) fn none() -> ResponseBody {
+        ResponseBody { source: Source::Nothing, deadline: None, tally: None }
     }
 
     /// A backend's. The lease ends with it: kept where the body came to its end, closed where it did not.
     pub(super) fn backend(incoming: Incoming, lease: Lease, deadline: Option<Instant>, tally: Tally) -> ResponseBody {
         if incoming.is_end_stream() {
             lease.finish();
-            return ResponseBody { source: Source::Nothing, deadline: None, tally };
+            return ResponseBody { source: Source::Nothing, deadline: None, tally: Some(tally) };
         }
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        ResponseBody { source: Source::Backend { incoming, lease }, deadline, tally }
+        ResponseBody { source: Source::Backend { incoming, lease }, deadline, tally: Some(tally) }
+    }
+
+    fn add_bytes(&mut self, bytes: usize) {
+        if let Some(tally) = &mut self.tally {
+            tally.add_bytes(bytes);
+        }
     }
 
     fn finish(&mut self) {
@@ -64,10 +76,12 @@ impl ResponseBody {
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.source = Source::Nothing;
-        self.tally.note_error(match error {
-            BodyError::Broken(_) => "http_response_incomplete",
-            BodyError::Deadline => "http_response_timeout",
-        });
+        if let Some(tally) = &mut self.tally {
+            tally.note_error(match error {
+                BodyError::Broken(_) => "http_response_incomplete",
+                BodyError::Deadline => "http_response_timeout",
+            });
+        }
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -83,7 +97,7 @@ impl Body for ResponseBody {
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.source = Source::Nothing;
-                this.tally.add_bytes(bytes.len());
+                this.add_bytes(bytes.len());
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Source::Backend { incoming, .. } => incoming,
@@ -96,7 +110,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Err(error))) => this.fail(BodyError::Broken(error)),
             Poll::Ready(Some(Ok(mut frame))) => {
                 let is_last = incoming.is_end_stream();
-                this.tally.add_bytes(frame.data_ref().map_or(0, Buf::remaining));
+                this.add_bytes(frame.data_ref().map_or(0, Buf::remaining));
                 if let Some(trailers) = frame.trailers_mut() {
                     remove_hop_by_hop(trailers);
                 }

@@ -1,32 +1,41 @@
-//! A client's connection: hyper's HTTP/1.1 server over a socket, and the deadlines that it lacks.
+//! A client's connection: what is spoken on it, and the deadlines that hyper lacks.
+//!
+//! [`serve`] finds out whether HTTP/1.1 or HTTP/2 is spoken, and hands the connection to `http1` or `http2`.
 //!
 //! Deadlines live with the connection and not with the request: over HTTP/1.1 there is one exchange at a time, and any byte read or
-//! written is a sign of life for all of it. The worker's tick calls [`ClientConnection::check_deadlines`]; no timer is armed for a request.
+//! written is a sign of life for all of it. Over HTTP/2 each stream is a [`ClientConnection`] of its own beside that of the socket, for
+//! one stream may stand still while others go on; there a frame of a body is the sign of life. The worker's tick calls
+//! [`ClientConnection::check_deadlines`]; no timer is armed for a request.
+
+mod http1;
+mod http2;
+mod io;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use http::HeaderValue;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::exchange;
+use self::io::Watched;
 use super::listener::Listener;
+use super::tunnel::Tunnel;
 use super::worker::Worker;
+use crate::upstream::BodyProgress;
 
-/// Fields of a request's head at most.
-const HEADERS_MAX: usize = 100;
-/// The least that hyper's buffer may be.
-const BUFFER_BYTES_MIN: usize = 8192;
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, RFC 9112.
+    Http1,
+    /// HTTP/2, RFC 9113.
+    Http2,
+}
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,48 +48,91 @@ enum Phase {
     Exchange,
 }
 
-/// What the exchanges of one connection share with it, and the worker's clock with both.
+/// What all exchanges of one connection know of their client.
 #[derive(Debug)]
-pub(super) struct ClientConnection {
+struct Peer {
     worker: Rc<Worker>,
     listener: Rc<Listener>,
-    peer: IpAddr,
+    address: IpAddr,
     is_trusted: bool,
     forwarded_for: HeaderValue,
+}
+
+/// What exchanges share with the connection that they run on (over HTTP/2: with their stream), and the worker's clock with both.
+#[derive(Debug)]
+pub(super) struct ClientConnection {
+    peer: Rc<Peer>,
+    /// The connection that this is a stream of.
+    parent: Option<Rc<ClientConnection>>,
+    protocol: Cell<Protocol>,
     phase: Cell<Phase>,
+    /// Streams that are open, where this is a connection of HTTP/2.
+    streams: Cell<usize>,
     /// When the phase began or, in an exchange and while idle, when the last byte passed.
     since: Cell<Instant>,
     is_stalled: Cell<bool>,
+    /// Whether no further request is taken; of HTTP/2 alone.
+    is_leaving: Cell<bool>,
     is_closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// The body that the client of a stream sends.
+    progress: RefCell<Option<Rc<BodyProgress>>>,
+    /// What follows the present exchange, once both sides agreed to speak something else.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl ClientConnection {
+    fn new(peer: Rc<Peer>, protocol: Protocol, parent: Option<Rc<ClientConnection>>) -> ClientConnection {
+        ClientConnection {
+            since: Cell::new(peer.worker.now()),
+            peer,
+            parent,
+            protocol: Cell::new(protocol),
+            phase: Cell::new(Phase::Idle),
+            streams: Cell::new(0),
+            is_stalled: Cell::new(false),
+            is_leaving: Cell::new(false),
+            is_closed: Cell::new(false),
+            waker: RefCell::new(None),
+            progress: RefCell::new(None),
+            tunnel: RefCell::new(None),
+        }
+    }
+
     pub(super) fn worker(&self) -> &Rc<Worker> {
-        &self.worker
+        &self.peer.worker
     }
 
     pub(super) fn listener(&self) -> &Listener {
-        &self.listener
+        &self.peer.listener
     }
 
     pub(super) fn peer(&self) -> IpAddr {
-        self.peer
+        self.peer.address
     }
 
     /// Whether the peer is one of the listener's trusted proxies.
     pub(super) fn is_trusted(&self) -> bool {
-        self.is_trusted
+        self.peer.is_trusted
     }
 
     /// The peer's address, as it stands in `X-Forwarded-For`.
     pub(super) fn forwarded_for(&self) -> &HeaderValue {
-        &self.forwarded_for
+        &self.peer.forwarded_for
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// Whether this is a connection and no stream of one.
+    pub(super) fn is_socket(&self) -> bool {
+        self.parent.is_none()
     }
 
     /// Whether nothing would be lost by closing it: no request, and no byte for two ticks (an answer may still be on its way out).
     pub(super) fn is_idle(&self) -> bool {
-        self.phase.get() == Phase::Idle && self.worker.now().duration_since(self.since.get()) >= 2 * super::worker::TICK
+        self.phase.get() == Phase::Idle && self.worker().now().duration_since(self.since.get()) >= 2 * super::worker::TICK
     }
 
     /// Whether the present exchange stood still for so long that it is to be answered with 504. Only the connection's own task asks,
@@ -97,49 +149,116 @@ impl ClientConnection {
         self.enter(Phase::Idle);
     }
 
+    /// Something of the exchange's bodies passed. Over HTTP/1.1 the bytes tell.
+    pub(super) fn note_progress(&self) {
+        if !self.is_socket() {
+            self.since.set(self.worker().now());
+        }
+    }
+
+    /// Takes what comes of this body for signs of life. Over HTTP/1.1 the bytes tell.
+    pub(super) fn follow(&self, progress: Option<Rc<BodyProgress>>) {
+        if !self.is_socket() {
+            self.progress.replace(progress);
+        }
+    }
+
+    /// What the connection becomes once the head of the present answer is out.
+    pub(super) fn set_tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.replace(Some(Box::new(tunnel)));
+    }
+
     /// Ends the connection at once.
     pub(super) fn close(&self) {
         self.is_closed.set(true);
         self.wake();
     }
 
-    /// Closes what is over its time. An exchange that stands still is told first, so that it can still answer, and closed after that.
+    /// Takes no further request and ends the connection once those under way are answered, where the protocol can say so (GOAWAY).
+    pub(super) fn leave(&self) {
+        if self.is_socket() && self.protocol.get() == Protocol::Http2 && !self.is_leaving.replace(true) {
+            self.since.set(self.worker().now());
+            self.wake();
+        }
+    }
+
+    /// Closes what is over its time. An exchange that stands still is told first, so that it can still answer, and closed after that;
+    /// an idle connection of HTTP/2 is told to leave first.
     pub(super) fn check_deadlines(&self, now: Instant) {
-        let options = &self.listener.options;
+        if self.progress.borrow().as_ref().is_some_and(|progress| progress.has_moved()) {
+            self.since.set(now);
+        }
+        let options = &self.listener().options;
         let limit = match self.phase.get() {
             Phase::Idle => options.idle_timeout,
             Phase::Head => options.header_read_timeout,
+            // Its streams have deadlines of their own.
+            Phase::Exchange if self.streams.get() > 0 => return,
             Phase::Exchange => options.stream_idle_timeout,
         };
         if now.saturating_duration_since(self.since.get()) < limit {
             return;
         }
-        if self.phase.get() == Phase::Exchange && !self.is_stalled.replace(true) {
-            self.since.set(now);
-            self.wake();
-        } else {
-            self.close();
+        match self.phase.get() {
+            Phase::Exchange if !self.is_stalled.replace(true) => {
+                self.since.set(now);
+                self.wake();
+            }
+            Phase::Idle if self.protocol.get() == Protocol::Http2 && !self.is_leaving.get() => self.leave(),
+            _ => self.close(),
+        }
+    }
+
+    /// `future`'s output, or `None` once the connection is closed.
+    async fn unless_closed<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if self.is_closed.get() {
+                return Poll::Ready(None);
+            }
+            self.keep_waker(cx.waker());
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
+    /// `future`'s output, or `None` once the exchange stood still for too long.
+    pub(super) async fn unless_stalled<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.is_stalled() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    fn keep_waker(&self, waker: &Waker) {
+        if !self.waker.borrow().as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            self.waker.replace(Some(waker.clone()));
         }
     }
 
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(self.worker.now());
+        self.since.set(self.worker().now());
         self.is_stalled.set(false);
     }
 
     fn note_read(&self) {
-        match self.phase.get() {
-            Phase::Idle => self.enter(Phase::Head),
+        match (self.protocol.get(), self.phase.get()) {
+            // What is read may be of any stream, or of none.
+            (Protocol::Http2, _) => {}
+            (Protocol::Http1, Phase::Idle) => self.enter(Phase::Head),
             // A head that comes byte by byte wins no time.
-            Phase::Head => {}
-            Phase::Exchange => self.since.set(self.worker.now()),
+            (Protocol::Http1, Phase::Head) => {}
+            (Protocol::Http1, Phase::Exchange) => self.since.set(self.worker().now()),
         }
     }
 
     fn note_write(&self) {
-        if self.phase.get() != Phase::Head {
-            self.since.set(self.worker.now());
+        if self.protocol.get() == Protocol::Http1 && self.phase.get() != Phase::Head {
+            self.since.set(self.worker().now());
         }
     }
 
@@ -150,104 +269,47 @@ impl ClientConnection {
     }
 }
 
-/// Serves one connection until either side is done with it.
-pub(super) async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, stream: TcpStream, peer: IpAddr) {
-    let Ok(forwarded_for) = HeaderValue::try_from(peer.to_string()) else { return };
-    let connection = Rc::new(ClientConnection {
-        is_trusted: listener.options.trusts(peer),
-        phase: Cell::new(Phase::Idle),
-        since: Cell::new(worker.now()),
-        is_stalled: Cell::new(false),
-        is_closed: Cell::new(false),
-        waker: RefCell::new(None),
-        worker,
-        listener,
-        peer,
-        forwarded_for,
-    });
-    let _registration = Registration { id: connection.worker.add(Rc::clone(&connection)), worker: Rc::clone(&connection.worker) };
-    let header_bytes_max = connection.listener.options.header_bytes_max;
-    let mut builder = http1::Builder::new();
-    // The worker's clock bounds the head's arrival; hyper's own timer would cost an allocation a request.
-    builder.header_read_timeout(None);
-    builder.half_close(false).max_headers(HEADERS_MAX).max_header_size(header_bytes_max);
-    builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
-    let io = TokioIo::new(Watched { stream, connection: Rc::clone(&connection) });
-    let serving = builder.serve_connection(io, service_fn(|request| exchange::serve(Rc::clone(&connection), request)));
-    let mut serving = pin!(serving);
-    let ended = poll_fn(|cx| {
-        if connection.is_closed.get() {
-            return Poll::Ready(Ok(()));
-        }
-        if !connection.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            connection.waker.replace(Some(cx.waker().clone()));
-        }
-        serving.as_mut().poll(cx)
-    });
-    if let Err(error) = ended.await {
-        tracing::debug!(client = %connection.peer, %error, "client connection ended");
+/// Serves one connection until either side is done with it. `protocol` is what both sides agreed on already, if they did.
+pub(super) async fn serve<I>(worker: Rc<Worker>, listener: Rc<Listener>, io: I, address: IpAddr, protocol: Option<Protocol>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let Ok(forwarded_for) = HeaderValue::try_from(address.to_string()) else { return };
+    let is_trusted = listener.options.trusts(address);
+    let peer = Rc::new(Peer { worker, listener, address, is_trusted, forwarded_for });
+    // Until it is known otherwise: the first bytes are a head then.
+    let connection = Rc::new(ClientConnection::new(peer, Protocol::Http1, None));
+    let _registration = Registration::new(&connection);
+    let mut io = Watched::new(io, &connection);
+    let protocol = match protocol {
+        Some(protocol) => protocol,
+        None if !connection.listener().options.http2 => Protocol::Http1,
+        None => match connection.unless_closed(io.find_protocol()).await {
+            Some(Ok(protocol)) => protocol,
+            Some(Err(_)) | None => return,
+        },
+    };
+    match protocol {
+        Protocol::Http1 => http1::serve(&connection, io).await,
+        Protocol::Http2 => http2::serve(&connection, io).await,
     }
 }
 
-/// Takes the connection from the worker's clock however its task ends.
-struct Registration {
-    worker: Rc<Worker>,
+/// Takes a connection or a stream from the worker's clock however its task ends.
+#[derive(Debug)]
+pub(super) struct Registration {
+    connection: Rc<ClientConnection>,
     id: u64,
+}
+
+impl Registration {
+    pub(super) fn new(connection: &Rc<ClientConnection>) -> Registration {
+        Registration { id: connection.worker().add(Rc::clone(connection)), connection: Rc::clone(connection) }
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.worker.remove(self.id);
-    }
-}
-
-/// A socket that reports its bytes to the connection's deadlines.
-struct Watched {
-    stream: TcpStream,
-    connection: Rc<ClientConnection>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.connection.note_read();
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if polled.is_ready() {
-            self.connection.note_write();
-        }
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        if polled.is_ready() {
-            self.connection.note_write();
-        }
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.connection.worker().remove(self.id, &self.connection);
     }
 }

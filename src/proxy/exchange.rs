@@ -1,6 +1,7 @@
 //! One request, from its head to the head of its answer, phase by phase. Read [`run`] from top to bottom.
 //!
 //! 1. *admit*: refuse what cannot be understood in one way only;
+//!    What asks for another protocol is known from here on (`upgrade`);
 //! 2. *park*: wait for the revision that the request asks for;
 //! 3. *match*: load the table once; revision, rule and service all come from this load. Preflights and redirects are answered here;
 //! 4. *prepare*: choose the backend, and make what it and the mirrors will see: fields, path, host;
@@ -15,19 +16,22 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
-use super::connection::ClientConnection;
+use super::connection::{ClientConnection, Protocol};
 use super::cors::Sharing;
 use super::fault::Fault;
-use super::forward::{Backend, choose_backend, forward};
+use super::forward::{Asked, Backend, choose_backend, forward};
 use super::listener::ListenerOptions;
 use super::tally::Tally;
+use super::tunnel::Tunnel;
+use super::upgrade::Upgrade;
 use super::{filter, grpc, headers, mirror, rewrite};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
@@ -40,8 +44,10 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(
     connection: Rc<ClientConnection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    // A stream of HTTP/2 that may become a tunnel.
+    let stream = request.extensions_mut().remove::<OnUpgrade>();
     let mut tally = Tally::begin(&connection, &request);
     let is_grpc = is_grpc(request.method(), request.headers());
     let mut options = &connection.listener().options;
@@ -65,14 +71,25 @@ pub(super) async fn serve(
         // A backend says itself what it answered to; nobody else says it of the gateway's own answers.
         head.headers_mut().insert(headers::X_REQUEST_ID, tally.request_id());
     }
-    if connection.worker().is_draining() {
-        head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    match (connection.protocol(), &content) {
+        // It has no fields that concern the connection (RFC 9113 8.2.2): a drain is told by GOAWAY.
+        (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
+        (Protocol::Http1, Content::Tunnel { .. }) => {}
+        (Protocol::Http1, _) if connection.worker().is_draining() => {
+            head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        (Protocol::Http1, _) => {}
     }
     tally.note_status(head.status());
-    Ok(head.map(|()| match content {
+    let body = match content {
         Content::Whole(bytes) => ResponseBody::whole(bytes, tally),
         Content::Backend { incoming, lease, deadline } => ResponseBody::backend(incoming, lease, deadline.map(Into::into), tally),
-    }))
+        Content::Tunnel { upstream, lease } => {
+            connection.set_tunnel(Tunnel { upstream, lease, stream, tally });
+            ResponseBody::none()
+        }
+    };
+    Ok(head.map(|()| body))
 }
 
 /// The gateway's own answer: a problem or, to a gRPC request, a status of gRPC.
@@ -104,6 +121,7 @@ impl Answer {
 enum Content {
     Whole(Bytes),
     Backend { incoming: Incoming, lease: Lease, deadline: Option<Instant> },
+    Tunnel { upstream: OnUpgrade, lease: Lease },
 }
 
 /// `options` become those of the listener that takes the request, once its host is known; `sharing` is what the rule says of CORS.
@@ -116,6 +134,7 @@ async fn run<'c>(
 ) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
 
+    let upgrade = Upgrade::of(&mut head, || connection.worker().random_id())?;
     let admitted = admit(connection, &head)?;
     *options = admitted.options;
     tally.note_host(&admitted.authority.host());
@@ -140,14 +159,22 @@ async fn run<'c>(
     let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(connection, &mut head, &admitted, &matched)?;
     let mut body = RequestBody::new(body, admitted.options.body_bytes_max);
-    mirror::send_copies(connection.worker(), &matched, &head, &mut body);
+    connection.follow(body.progress());
+    if upgrade.is_none() {
+        mirror::send_copies(connection.worker(), &matched, &head, &mut body);
+    }
     prepare_for(&backend, &mut head, &admitted, &matched, &target)?;
+    let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
     let request = Request::from_parts(head, body);
-    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, tally).await?;
+    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, &asked, tally).await?;
 
     let filters = [&matched.rule.rule.filters, backend.filters];
-    Ok(answer(filters, response, lease, deadline, takes_trailers))
+    let mut answer = answer(filters, response, lease, deadline, takes_trailers);
+    if let (Some(upgrade), Content::Tunnel { .. }) = (&asked.upgrade, &answer.content) {
+        upgrade.tell(&mut answer.head);
+    }
+    Ok(answer)
 }
 
 // ---- admit
@@ -177,10 +204,10 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<
     if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_BYTES_MAX {
         return Err(Fault::uri_too_long());
     }
-    if !is_target(&head.method, uri) {
+    if !is_target(head) {
         return Err(Fault::bad_request("the request target is not a path"));
     }
-    let authority = authority(uri, &head.headers)?;
+    let authority = authority(head)?;
     let options = connection.listener().of_host(&authority.host()).ok_or_else(Fault::no_listener)?;
     let is_too_large = |limit: u64| content_length(&head.headers).is_some_and(|length| length > limit);
     if options.body_bytes_max.is_some_and(is_too_large) {
@@ -197,11 +224,16 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<
     Ok(Admitted { options, authority, path })
 }
 
-/// Origin form, absolute form of `http`, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority.
-fn is_target(method: &Method, uri: &Uri) -> bool {
+/// Origin form, absolute form of `http`, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it
+/// in parts (RFC 9113 8.3.1).
+fn is_target(head: &request::Parts) -> bool {
+    let uri = &head.uri;
+    let is_path = uri.path().starts_with('/');
+    let is_server = uri.path() == "*" && head.method == Method::OPTIONS;
     match uri.scheme_str() {
-        None => uri.authority().is_none() && (uri.path().starts_with('/') || (uri.path() == "*" && *method == Method::OPTIONS)),
-        Some(scheme) => scheme == "http" && uri.path().starts_with('/'),
+        _ if head.version == Version::HTTP_2 => is_path || is_server,
+        None => uri.authority().is_none() && (is_path || is_server),
+        Some(scheme) => scheme == "http" && is_path,
     }
 }
 
@@ -273,6 +305,7 @@ fn prepare(
 ) -> Result<Uri, Fault> {
     headers::remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
+    headers::join_cookies(&mut head.headers);
     let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
     let path = admitted.path(&head.uri);
@@ -280,6 +313,21 @@ fn prepare(
     let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;
     head.version = Version::HTTP_11;
     Ok(std::mem::replace(&mut head.uri, sent_on))
+}
+
+/// What the backend is asked for beside the request itself.
+fn ask(backend: &Backend<'_>, headers: &mut HeaderMap, upgrade: Option<Upgrade>, takes_trailers: bool) -> Result<Asked, Fault> {
+    let speaks_http2 = backend.service.spec.protocol.carries_grpc();
+    if let Some(upgrade) = &upgrade {
+        if speaks_http2 {
+            return Err(Fault::no_upgrade(&backend.service.id.name));
+        }
+        upgrade.ask(headers);
+    }
+    if speaks_http2 && takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(Asked { upgrade, timeout: grpc::timeout(headers) })
 }
 
 /// Runs the filters of the backend alone, after the rule's. `client_target` is what the client asked for.
@@ -324,14 +372,16 @@ fn target(uri: &Uri, new_path: Option<Cow<'_, str>>) -> Result<Uri, Fault> {
 /// Turns the backend's head into the client's; its fields are moved, not copied.
 fn answer(
     filters: [&[Filter]; 2],
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     lease: Lease,
     deadline: Option<Instant>,
     takes_trailers: bool,
 ) -> Answer {
+    let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
     let (mut head, incoming) = response.into_parts();
-    // Only chunks are followed by trailers, and only where the client takes them.
-    if !takes_trailers || incoming.is_end_stream() || !head.headers.contains_key(TRANSFER_ENCODING) {
+    // Only chunks are followed by trailers, or frames of HTTP/2, and only where the client takes them.
+    let may_end_in_trailers = head.headers.contains_key(TRANSFER_ENCODING) || head.version == Version::HTTP_2;
+    if !takes_trailers || incoming.is_end_stream() || !may_end_in_trailers {
         head.headers.remove(TRAILER);
     }
     headers::remove_hop_by_hop(&mut head.headers);
@@ -340,5 +390,9 @@ fn answer(
     head.version = Version::HTTP_11;
     // What hyper's client noted of this message (a reason phrase) is not the client's concern.
     head.extensions.clear();
-    Answer { head: Response::from_parts(head, ()), content: Content::Backend { incoming, lease, deadline } }
+    let content = match upstream {
+        Some(upstream) => Content::Tunnel { upstream, lease },
+        None => Content::Backend { incoming, lease, deadline },
+    };
+    Answer { head: Response::from_parts(head, ()), content }
 }

@@ -127,9 +127,21 @@ impl Fault {
         Fault::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail)
     }
 
+    /// The service speaks no protocol that upgrades go over.
+    pub(super) fn no_upgrade(name: &Name) -> Fault {
+        let detail = format!("service {name} speaks HTTP/2, where connections are not upgraded");
+        Fault::new(StatusCode::BAD_GATEWAY, "http_upgrade_failed", detail)
+    }
+
     /// A backend switched protocols without being asked.
     pub(super) fn unexpected_upgrade(name: &Name) -> Fault {
         Fault::new(StatusCode::BAD_GATEWAY, "http_protocol_error", format!("service {name} answered 101 unasked"))
+    }
+
+    /// A backend switched to something else than it was asked to.
+    pub(super) fn wrong_upgrade(name: &Name) -> Fault {
+        let detail = format!("service {name} answered 101 to something else than was asked");
+        Fault::new(StatusCode::BAD_GATEWAY, "http_upgrade_failed", detail)
     }
 
     /// A try failed. The cause, with addresses, goes to the log and not to the client.
@@ -140,7 +152,7 @@ impl Fault {
             SendFailure::Connect { .. } => (StatusCode::BAD_GATEWAY, "destination_unavailable", "no connection"),
             SendFailure::ConnectTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "no connection in time"),
             SendFailure::Terminated { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated", "closed before an answer"),
-            SendFailure::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the answer is not HTTP/1.1"),
+            SendFailure::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the answer is not HTTP"),
         };
         Fault::new(status, error, format!("service {name}: {what}"))
     }

@@ -1,11 +1,9 @@
 //! Which backend a request goes to, and the fifth phase of an exchange: which endpoint, one try after another until there is an answer.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
@@ -14,6 +12,7 @@ use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::retry::{Next, Remains, Retries};
 use super::tally::Tally;
+use super::upgrade::Upgrade;
 use crate::model::spec::{BackendRef, Filter, Rule};
 use crate::model::{Kind, Name};
 use crate::observe::CounterVec;
@@ -61,12 +60,13 @@ pub(super) async fn forward(
     rule: &Rule,
     service: &Arc<Service>,
     request: Request<RequestBody>,
+    asked: &Asked,
     tally: &mut Tally,
 ) -> Result<Forwarded, Fault> {
-    let total = rule.timeouts.request.map(|timeout| tally.started() + timeout);
+    let total = earlier(rule.timeouts.request, asked.timeout).map(|timeout| tally.started() + timeout);
     let retries = Retries::new(rule.retry.as_deref(), total);
     let mut request = retries.keep(request);
-    let mut tries = Tries { connection, rule, service, total, retries };
+    let mut tries = Tries { connection, rule, service, upgrade: asked.upgrade.as_ref(), total, retries };
     let mut last: Option<(Rc<Endpoint>, bool)> = None;
     loop {
         let avoided = last.as_ref().map(|(endpoint, _)| endpoint);
@@ -88,11 +88,21 @@ pub(super) async fn forward(
     }
 }
 
+/// What a request asks of its sending, beside what it says to the backend.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// To speak something else.
+    pub(super) upgrade: Option<Upgrade>,
+    /// To be answered within this time (gRPC's `grpc-timeout`).
+    pub(super) timeout: Option<Duration>,
+}
+
 /// The tries of one request.
 struct Tries<'a> {
     connection: &'a Rc<ClientConnection>,
     rule: &'a Rule,
     service: &'a Arc<Service>,
+    upgrade: Option<&'a Upgrade>,
     /// The request's deadline.
     total: Option<Instant>,
     retries: Retries<'a>,
@@ -143,8 +153,12 @@ impl Tries<'_> {
         deadline: Option<Instant>,
         remains: Remains,
     ) -> Result<Step, Fault> {
+        let name = &self.service.id.name;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Fault::unexpected_upgrade(&self.service.id.name));
+            let upgrade = self.upgrade.ok_or_else(|| Fault::unexpected_upgrade(name))?;
+            if !upgrade.is_taken_up(&response) {
+                return Err(Fault::wrong_upgrade(name));
+            }
         }
         let random = || self.connection.worker().random();
         match self.retries.after_answer(response.status(), remains, Instant::now(), random) {
@@ -223,7 +237,7 @@ fn late_fault(progress: Option<&BodyProgress>, total: Option<Instant>, name: &Na
     }
 }
 
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
@@ -233,12 +247,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 /// `future`'s output, or `None` once the deadline passed or the connection stood still for too long. A timer is armed only for a
 /// deadline of the rule's own.
 async fn within<F: Future>(connection: &ClientConnection, deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let unless_stalled = poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if connection.is_stalled() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
+    let unless_stalled = connection.unless_stalled(future);
     match deadline {
         None => unless_stalled.await,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), unless_stalled).await.unwrap_or(None),

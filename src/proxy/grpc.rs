@@ -3,6 +3,8 @@
 //! gRPC over HTTP/2, "Responses"; the codes are those that routing.md and Gateway API ask for, and else what gRPC's "HTTP to gRPC Status Code
 //! Mapping" gives.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -13,6 +15,7 @@ use super::fault::Fault;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What a message escapes: all but printable ASCII, and `%`.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -38,6 +41,23 @@ pub(super) fn answer(fault: &Fault) -> (HeaderMap, Bytes) {
         headers.insert(GRPC_MESSAGE, message);
     }
     (headers, Bytes::new())
+}
+
+/// Until when the client waits (gRPC over HTTP/2, "Requests": `Timeout`). What is no timeout of gRPC's says nothing.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let is_value = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let value: u64 = digits.parse().ok().filter(|_| is_value)?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
 }
 
 fn code_of(status: StatusCode) -> Code {
@@ -74,6 +94,27 @@ mod tests {
             let (headers, _) = answer(&fault);
             let found: u16 = headers[GRPC_STATUS].to_str().unwrap().parse().unwrap();
             assert_eq!((!fault.is_http_only()).then_some(found), code, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_those_of_grpc() {
+        let table = [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("99999999M", Some(Duration::from_secs(5_999_999_940))),
+            ("2S", Some(Duration::from_secs(2))),
+            ("150m", Some(Duration::from_millis(150))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("0n", Some(Duration::ZERO)),
+            ("123456789S", None),
+            ("S", None),
+            ("+1S", None),
+            ("1s", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(text))]);
+            assert_eq!(timeout(&headers), expected, "{text}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Which fields pass, and which the gateway sets.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 
@@ -131,9 +131,23 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, send
     headers.insert(HOST, authority.field.clone());
 }
 
-/// Whether trailers may follow the answer (RFC 9110 6.5.1); the same test as hyper's, which leaves them out otherwise.
+/// Whether trailers may follow the answer (RFC 9110 6.5.1); over HTTP/1.1 the same test as hyper's, which leaves them out otherwise.
 pub(super) fn takes_trailers(head: &request::Parts) -> bool {
-    head.version == Version::HTTP_11 && head.headers.get(TE).is_some_and(|te| te == "trailers")
+    match head.version {
+        Version::HTTP_2 => true,
+        Version::HTTP_11 => head.headers.get(TE).is_some_and(|te| te == "trailers"),
+        _ => false,
+    }
+}
+
+/// Makes one line of a cookie that HTTP/2 may bring in pieces (RFC 9113 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1 {
+        let whole =
+            HeaderValue::from_bytes(&pieces.join(&b"; "[..])).expect("valid values joined by a semicolon are a valid value");
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).

@@ -29,6 +29,8 @@ pub struct ListenerOptions {
     pub name: String,
     /// The hosts that it takes, as in Gateway API's `Listener`; `None`: all.
     pub hostname: Option<String>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1.
+    pub http2: bool,
     /// Whether answers carry `Raftgate-Revision`.
     pub debug_headers: bool,
     /// Whether `Raftgate-Min-Revision` is heeded.
@@ -58,6 +60,7 @@ impl Default for ListenerOptions {
         ListenerOptions {
             name: "default".into(),
             hostname: None,
+            http2: true,
             debug_headers: false,
             min_revision: false,
             trusted_proxies: Vec::new(),
@@ -245,7 +248,7 @@ fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: 
         return tracing::debug!(%error, "connection already gone");
     }
     let open = OpenConnection::new(listener);
-    let serving = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
+    let serving = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical(), None);
     tokio::task::spawn_local(async move {
         serving.await;
         drop(open);

@@ -5,14 +5,13 @@
 //! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
 //! the cluster gone, the proxy serves the last table.
 //!
-//! To read a request from top to bottom: `listener` accepts, `connection` runs hyper's HTTP/1.1 server over it and keeps its
-//! deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. `forward` makes
+//! To read a request from top to bottom: `listener` accepts, `connection` runs hyper's server for HTTP/1.1 or HTTP/2 over it and keeps
+//! its deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. `forward` makes
 //! the tries, `mirror` sends copies beside. What the phases use is pure and beside them: `authority` (which host is meant), `headers`
 //! (what passes), `rewrite` (paths and redirects), `filter` (header modifiers), `retry` (whether to send again, and when), `cors` (who
-//! may share an answer). `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
+//! may share an answer), `upgrade` (who asks to speak another protocol). Where that is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
-//! Absent so far: TLS, HTTP/2 (and with it gRPC to backends: calls of a `GRPCRoute` are answered with UNAVAILABLE), upgrades; the specs
-//! refuse what asks for those. Also absent: reading the raw bytes before hyper does, so that bare LF in a head and `Content-Length`
+//! Absent so far: TLS; the specs refuse what asks for it. Also absent: reading the raw bytes before hyper does, so that bare LF in a head and `Content-Length`
 //! beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length is dropped and its connection
 //! closed after the answer. What is sent on is always framed anew.
 
@@ -35,6 +34,8 @@ mod publisher;
 mod retry;
 mod rewrite;
 mod tally;
+mod tunnel;
+mod upgrade;
 mod worker;
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ impl Tally {
 
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+        self.connection.note_progress();
     }
 
     /// The kind of the route that answers, if one does.

@@ -223,18 +223,22 @@ impl Worker {
         self.random.borrow_mut().u64(..)
     }
 
-    /// Puts a connection under the worker's clock; gives what [`Worker::remove`] takes.
+    /// Puts a connection or a stream under the worker's clock; gives what [`Worker::remove`] takes.
     pub(super) fn add(&self, connection: Rc<ClientConnection>) -> u64 {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
+        if connection.is_socket() {
+            self.metrics.downstream_connections.inc();
+        }
         self.connections.borrow_mut().insert(id, connection);
-        self.metrics.downstream_connections.inc();
         id
     }
 
-    pub(super) fn remove(&self, id: u64) {
+    pub(super) fn remove(&self, id: u64, connection: &ClientConnection) {
         self.connections.borrow_mut().remove(&id);
-        self.metrics.downstream_connections.dec();
+        if connection.is_socket() {
+            self.metrics.downstream_connections.dec();
+        }
     }
 
     fn tick(&self) {
@@ -244,6 +248,7 @@ impl Worker {
         for connection in self.connections.borrow().values() {
             connection.check_deadlines(now);
             if let Some(drained_for) = drained_for {
+                connection.leave();
                 let is_over = drained_for >= connection.listener().options.drain_timeout;
                 if is_over || (drained_for >= DRAIN_GRACE && connection.is_idle()) {
                     connection.close();

@@ -88,6 +88,7 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
     ListenerOptions {
         name: config.name.clone(),
         hostname: config.hostname.clone(),
+        http2: config.http2,
         debug_headers: config.debug_headers,
         min_revision: config.min_revision,
         trusted_proxies: config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect(),

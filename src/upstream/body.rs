@@ -34,20 +34,31 @@ pub enum BodyState {
 
 /// Shared by the body and by whoever must know how far it came.
 #[derive(Debug)]
-pub struct BodyProgress(Cell<BodyState>);
+pub struct BodyProgress {
+    state: Cell<BodyState>,
+    has_moved: Cell<bool>,
+}
 
 impl BodyProgress {
     pub(super) fn new() -> Rc<BodyProgress> {
-        Rc::new(BodyProgress(Cell::new(BodyState::Unstarted)))
+        Rc::new(BodyProgress { state: Cell::new(BodyState::Unstarted), has_moved: Cell::new(false) })
     }
 
     pub(super) fn set(&self, state: BodyState) {
-        self.0.set(state);
+        self.state.set(state);
+        if matches!(state, BodyState::Started | BodyState::Complete) {
+            self.has_moved.set(true);
+        }
+    }
+
+    /// Whether something of it came since this was asked last.
+    pub fn has_moved(&self) -> bool {
+        self.has_moved.replace(false)
     }
 
     /// How far it came.
     pub fn state(&self) -> BodyState {
-        self.0.get()
+        self.state.get()
     }
 }
 

@@ -50,7 +50,7 @@ pub enum SendFailure {
         source: hyper::Error,
     },
     /// What came is not an answer.
-    #[error("{address}: the answer is not HTTP/1.1")]
+    #[error("{address}: the answer is not HTTP")]
     Protocol {
         /// The endpoint.
         address: Box<str>,

@@ -12,11 +12,15 @@
 //! Everything belongs to one worker thread: `Rc`, `Cell` and `RefCell`, no locks. Runtime state belongs to a service by identity
 //! (name and the revision that made it) and to an endpoint by its address within it, and lives on when the table changes around it.
 //!
-//! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers, HTTP/2, TLS.
+//! A service speaks HTTP/1.1, where an exchange has a connection to itself, or HTTP/2 ([`http2`]), where exchanges share connections.
+//!
+//! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers, TLS.
 
 pub mod balance;
 mod body;
 mod error;
+mod http2;
+mod outbox;
 mod pool;
 mod replay;
 mod service;
@@ -24,6 +28,7 @@ mod tap;
 
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
+pub use outbox::Outbox;
 pub use pool::{Connection, Endpoint, Lease};
 pub use replay::Replay;
 pub use service::Upstreams;

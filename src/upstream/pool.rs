@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use http::uri::Scheme;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -17,6 +18,8 @@ use tokio::time::timeout;
 
 use super::body::{BodyProgress, BodyState, RequestBody};
 use super::error::{SendError, SendFailure};
+use super::http2::{self, Http2Pool, Slot};
+use crate::model::spec::Protocol;
 
 /// Idle connections that one endpoint keeps in one worker.
 pub(super) const IDLE_PER_ENDPOINT_MAX: usize = 64;
@@ -63,16 +66,20 @@ impl IdleBudget {
 pub struct Endpoint {
     address: Box<str>,
     resolved: Option<SocketAddr>,
-    idle: RefCell<VecDeque<(Instant, Connection)>>,
+    protocol: Protocol,
+    idle: RefCell<VecDeque<(Instant, Http1)>>,
+    shared: Rc<Http2Pool>,
     budget: Rc<IdleBudget>,
 }
 
 impl Endpoint {
-    pub(super) fn new(address: &str, budget: &Rc<IdleBudget>) -> Rc<Endpoint> {
+    pub(super) fn new(address: &str, protocol: Protocol, budget: &Rc<IdleBudget>) -> Rc<Endpoint> {
         let endpoint = Rc::new(Endpoint {
             address: address.into(),
             resolved: address.parse().ok(),
+            protocol,
             idle: RefCell::default(),
+            shared: Rc::default(),
             budget: Rc::clone(budget),
         });
         budget.register(&endpoint);
@@ -84,14 +91,36 @@ impl Endpoint {
         &self.address
     }
 
-    /// The youngest idle connection, or a new one, opened within `connect_timeout`. `fresh` asks for a new one in any case.
+    /// What it speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// A connection that takes a request at once: one that is kept, or a new one, opened within `connect_timeout`. `fresh` asks for a
+    /// new one in any case.
     pub async fn connection(&self, connect_timeout: Duration, fresh: bool) -> Result<Connection, SendFailure> {
-        if !fresh && let Some(connection) = self.take_idle() {
-            return Ok(connection);
+        if self.protocol == Protocol::Http1
+            && !fresh
+            && let Some(kept) = self.take_idle()
+        {
+            return Ok(Connection { channel: Channel::Http1(kept), is_reused: true });
         }
-        match timeout(connect_timeout, self.open()).await {
+        match timeout(connect_timeout, self.open(fresh)).await {
             Ok(opened) => opened,
             Err(_) => Err(SendFailure::ConnectTimeout { address: self.address.clone() }),
+        }
+    }
+
+    async fn open(&self, fresh: bool) -> Result<Connection, SendFailure> {
+        match self.protocol {
+            Protocol::Http1 => {
+                let channel = Channel::Http1(self.open_http1().await?);
+                Ok(Connection { channel, is_reused: false })
+            }
+            Protocol::H2c => {
+                let (slot, is_reused) = self.shared.slot(fresh, || self.open_http2()).await?;
+                Ok(Connection { channel: Channel::Http2(slot), is_reused })
+            }
         }
     }
 
@@ -101,21 +130,21 @@ impl Endpoint {
         let before = idle.len();
         idle.retain(|(since, connection)| now.duration_since(*since) < IDLE_MAX && !connection.sender.is_closed());
         self.budget.count.set(self.budget.count.get() - (before - idle.len()));
+        self.shared.sweep(now, IDLE_MAX);
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        while let Some((_, mut connection)) = idle.pop_back() {
+        while let Some((_, connection)) = idle.pop_back() {
             self.budget.count.set(self.budget.count.get() - 1);
             if connection.sender.is_ready() {
-                connection.is_reused = true;
                 return Some(connection);
             }
         }
         None
     }
 
-    fn put_idle(&self, connection: Connection) {
+    fn put_idle(&self, connection: Http1) {
         if self.idle.borrow().len() >= IDLE_PER_ENDPOINT_MAX {
             self.close_oldest();
         }
@@ -134,24 +163,36 @@ impl Endpoint {
         }
     }
 
-    async fn open(&self) -> Result<Connection, SendFailure> {
+    async fn open_http1(&self) -> Result<Http1, SendFailure> {
+        let stream = self.connect().await?;
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|source| self.terminated(source))?;
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to an endpoint ended");
+            }
+        });
+        Ok(Http1 { sender, task: task.abort_handle() })
+    }
+
+    async fn open_http2(&self) -> Result<(hyper::client::conn::http2::SendRequest<RequestBody>, Rc<Cell<usize>>), SendFailure> {
+        http2::handshake(self.connect().await?).await.map_err(|source| self.terminated(source))
+    }
+
+    async fn connect(&self) -> Result<TcpStream, SendFailure> {
         let stream = match self.resolved {
             Some(address) => TcpStream::connect(address).await,
             None => self.connect_by_name().await?,
         };
         let stream = stream.map_err(|source| self.not_connected(source))?;
         stream.set_nodelay(true).map_err(|source| self.not_connected(source))?;
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) =
-            handshake.map_err(|source| SendFailure::Terminated { address: self.address.clone(), source })?;
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to an endpoint ended");
-            }
-        });
-        Ok(Connection { sender, task: task.abort_handle(), is_reused: false })
+        Ok(stream)
+    }
+
+    fn terminated(&self, source: hyper::Error) -> SendFailure {
+        SendFailure::Terminated { address: self.address.clone(), source }
     }
 
     async fn connect_by_name(&self) -> Result<io::Result<TcpStream>, SendFailure> {
@@ -182,11 +223,30 @@ impl Drop for Endpoint {
     }
 }
 
-/// A connection to an endpoint. Dropping it closes it.
+/// A connection of HTTP/1.1, which one exchange has at a time. Dropping it closes it.
 #[derive(Debug)]
-pub struct Connection {
+struct Http1 {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a request goes over.
+#[derive(Debug)]
+enum Channel {
+    Http1(Http1),
+    Http2(Slot),
+}
+
+/// A connection to an endpoint, or a stream of one. Dropping it closes it.
+#[derive(Debug)]
+pub struct Connection {
+    channel: Channel,
     is_reused: bool,
 }
 
@@ -203,15 +263,18 @@ impl Connection {
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let progress = request.body().progress();
-        match self.sender.try_send_request(request).await {
-            Ok(response) => Ok((response, Lease { connection: Some(self), endpoint: Rc::clone(endpoint), progress })),
+        let sent = match &mut self.channel {
+            Channel::Http1(connection) => connection.sender.try_send_request(request).await,
+            Channel::Http2(slot) => slot.send(request, Scheme::HTTP).await,
+        };
+        match sent {
+            Ok(response) => Ok((response, Lease { channel: Some(self.channel), endpoint: Rc::clone(endpoint), progress })),
             Err(mut error) => {
                 let unsent = error.take_message().map(Box::new);
                 let source = error.into_error();
-                let address = endpoint.address.clone();
                 let failure = match source.is_parse() {
-                    true => SendFailure::Protocol { address, source },
-                    false => SendFailure::Terminated { address, source },
+                    true => SendFailure::Protocol { address: endpoint.address.clone(), source },
+                    false => endpoint.terminated(source),
                 };
                 Err(SendError { failure: Box::new(failure), unsent })
             }
@@ -219,25 +282,19 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// The use of a connection for one exchange, from its head to the end of the answer.
 #[derive(Debug)]
 pub struct Lease {
-    connection: Option<Connection>,
+    channel: Option<Channel>,
     endpoint: Rc<Endpoint>,
     progress: Option<Rc<BodyProgress>>,
 }
 
 impl Lease {
-    /// The answer is through. The connection is kept only where the request's body is through too.
+    /// The answer is through. A connection of HTTP/1.1 is kept only where the request's body is through too.
     pub fn finish(mut self) {
         let is_sent = self.progress.as_ref().is_none_or(|progress| progress.state() == BodyState::Complete);
-        if let Some(connection) = self.connection.take()
+        if let Some(Channel::Http1(connection)) = self.channel.take()
             && is_sent
             && !connection.sender.is_closed()
         {

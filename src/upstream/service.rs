@@ -62,9 +62,12 @@ impl Upstreams {
 
 impl Runtime {
     fn new(service: &Arc<Service>, known: &[Rc<Endpoint>], budget: &Rc<IdleBudget>) -> Runtime {
-        let find = |address: &str| known.iter().find(|endpoint| endpoint.address() == address).cloned();
+        let protocol = service.spec.protocol;
+        let is_same = |endpoint: &Endpoint, address: &str| endpoint.address() == address && endpoint.protocol() == protocol;
+        let find = |address: &str| known.iter().find(|endpoint| is_same(endpoint, address)).cloned();
         let specs = &service.spec.endpoints;
-        let endpoints = specs.iter().map(|e| find(&e.address).unwrap_or_else(|| Endpoint::new(&e.address, budget))).collect();
+        let endpoints =
+            specs.iter().map(|e| find(&e.address).unwrap_or_else(|| Endpoint::new(&e.address, protocol, budget))).collect();
         let robin = RoundRobin::new(specs.iter().map(|endpoint| endpoint.weight).collect(), fastrand::u64(..));
         Runtime { service: Arc::clone(service), endpoints, robin }
     }

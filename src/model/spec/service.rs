@@ -28,6 +28,8 @@ pub enum Protocol {
     /// HTTP/1.1 in clear text.
     #[default]
     Http1,
+    /// HTTP/2 in clear text, by prior knowledge (RFC 9113 3.3).
+    H2c,
 }
 
 impl Protocol {
@@ -35,6 +37,7 @@ impl Protocol {
     pub fn carries_grpc(self) -> bool {
         match self {
             Protocol::Http1 => false,
+            Protocol::H2c => true,
         }
     }
 }

@@ -52,7 +52,7 @@ fn every_fault_says_what_failed() {
         ("/empty", 500, "proxy_configuration_error", "route r: the rule has no backends"),
         ("/none", 503, "destination_unavailable", "service none has no endpoint"),
         ("/refused", 502, "connection_refused", "service refused: the connection was refused"),
-        ("/garbage", 502, "http_protocol_error", "service garbage: the answer is not HTTP/1.1"),
+        ("/garbage", 502, "http_protocol_error", "service garbage: the answer is not HTTP"),
         ("/silent", 502, "connection_terminated", "service silent: closed before an answer"),
         ("/unasked", 502, "http_protocol_error", "service unasked answered 101 unasked"),
         ("/slow", 504, "http_response_timeout", "service slow did not answer in time"),

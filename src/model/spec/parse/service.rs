@@ -25,10 +25,9 @@ pub(super) fn service(cursor: &Cursor<'_>, report: &mut Report) -> Option<Servic
     let served = ["endpoints", "protocol", "loadBalancing", "connectTimeout"];
     let object = cursor.object(&served, &["discovery", "healthCheck", "limits"], report)?;
     let endpoints = endpoints(&object, report);
-    let protocols = [("http1", Protocol::Http1)];
-    let protocol = object
-        .get("protocol")
-        .map_or(Some(Protocol::default()), |field| field.choice(&protocols, &["h2c", "https", "h2"], report));
+    let protocols = [("http1", Protocol::Http1), ("h2c", Protocol::H2c)];
+    let protocol =
+        object.get("protocol").map_or(Some(Protocol::default()), |field| field.choice(&protocols, &["https", "h2"], report));
     if let Some(balancing) = object.get("loadBalancing").and_then(|field| field.object(&["policy"], &["hashOn"], report))
         && let Some(policy) = balancing.get("policy")
     {

@@ -408,7 +408,7 @@ fn faults_of_services_are_named() {
         (json!({"discovery": {}}), "/discovery", "not supported yet"),
         (json!({"healthCheck": {}}), "/healthCheck", "not supported yet"),
         (json!({"limits": {}}), "/limits", "not supported yet"),
-        (json!({"protocol": "h2c"}), "/protocol", "not supported yet"),
+        (json!({"protocol": "h2"}), "/protocol", "not supported yet"),
         (json!({"protocol": "https"}), "/protocol", "not supported yet"),
         (json!({"protocol": "HTTP1"}), "/protocol", "known are http1, h2c, https, h2"),
         (json!({"loadBalancing": {"policy": "Random"}}), "/loadBalancing/policy", "not supported yet"),

@@ -1,0 +1,46 @@
+//! HTTP/1.1 on a client's connection (RFC 9112), and what may follow it there.
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::exchange;
+use super::io::Watched;
+use super::{ClientConnection, Protocol};
+
+/// Fields of a request's head at most.
+const HEADERS_MAX: usize = 100;
+/// The least that hyper's buffer may be.
+const BUFFER_BYTES_MIN: usize = 8192;
+
+/// Serves requests, one after another, until the connection ends or becomes a tunnel; then the tunnel.
+pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, io: Watched<I>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    connection.protocol.set(Protocol::Http1);
+    let header_bytes_max = connection.listener().options.header_bytes_max;
+    let mut builder = http1::Builder::new();
+    // The worker's clock bounds the head's arrival; hyper's own timer would cost an allocation a request.
+    builder.header_read_timeout(None);
+    builder.half_close(false).max_headers(HEADERS_MAX).max_header_size(header_bytes_max);
+    builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
+    let service = service_fn(|request| exchange::serve(Rc::clone(connection), request));
+    let mut serving = builder.serve_connection(TokioIo::new(io), service);
+    match connection.unless_closed(Pin::new(&mut serving)).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => return tracing::debug!(client = %connection.peer(), %error, "client connection ended"),
+        None => return,
+    }
+    let Some(tunnel) = connection.tunnel.take() else { return };
+    let parts = serving.into_parts();
+    if !parts.read_buf.is_empty() {
+        // Sent before the client could know that the protocol changes: it may be a request as well, for somebody else's eyes.
+        return tracing::debug!(client = %connection.peer(), "bytes of another protocol came before it was agreed on");
+    }
+    connection.unless_closed(tunnel.run(connection, parts.io.into_inner())).await;
+}

@@ -1,0 +1,101 @@
+//! What stands between a socket and hyper.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::{ClientConnection, Protocol};
+
+/// What a client that speaks HTTP/2 sends first (RFC 9113 3.4). Its first line is no request of HTTP/1.1.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A socket that reports its bytes to the connection's deadlines.
+#[derive(Debug)]
+pub(super) struct Watched<I> {
+    io: I,
+    connection: Rc<ClientConnection>,
+    /// What was read already and nobody took yet.
+    early: Bytes,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
+    pub(super) fn new(io: I, connection: &Rc<ClientConnection>) -> Watched<I> {
+        Watched { io, connection: Rc::clone(connection), early: Bytes::new() }
+    }
+
+    /// Reads as much as is needed to tell the protocols apart, and keeps it for the next reader.
+    pub(super) async fn find_protocol(&mut self) -> io::Result<Protocol> {
+        let mut read = BytesMut::new();
+        let protocol = loop {
+            if !PREFACE.starts_with(&read) {
+                break Protocol::Http1;
+            }
+            if read.len() == PREFACE.len() {
+                break Protocol::Http2;
+            }
+            let mut rest = [0; PREFACE.len()];
+            let rest = &mut rest[read.len()..];
+            match self.read(rest).await? {
+                // It ends in the middle: not for us to judge.
+                0 => break Protocol::Http1,
+                count => read.extend_from_slice(&rest[..count]),
+            }
+        };
+        self.early = read.freeze();
+        Ok(protocol)
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.connection.note_read();
+        }
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if polled.is_ready() {
+            self.connection.note_write();
+        }
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        if polled.is_ready() {
+            self.connection.note_write();
+        }
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

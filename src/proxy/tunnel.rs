@@ -1,0 +1,97 @@
+//! What follows an exchange that changed the protocol: bytes both ways, until either side ends it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use super::connection::ClientConnection;
+use super::tally::Tally;
+use crate::upstream::Lease;
+
+/// Both ends of a tunnel, and what is told of it in the end.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The backend's end.
+    pub(super) upstream: OnUpgrade,
+    /// The connection that it is on.
+    pub(super) lease: Lease,
+    /// The client's end, where it is a stream of HTTP/2.
+    pub(super) stream: Option<OnUpgrade>,
+    /// The exchange ends with the tunnel.
+    pub(super) tally: Tally,
+}
+
+impl Tunnel {
+    /// Passes bytes between the client's stream of HTTP/2 and the backend.
+    pub(super) async fn run_over_stream(mut self: Box<Self>, connection: &ClientConnection) {
+        let Some(stream) = self.stream.take() else { return };
+        if let Ok(stream) = stream.await {
+            self.run(connection, TokioIo::new(stream)).await;
+        }
+    }
+
+    /// Passes bytes between `client` and the backend. No sign of life for the listener's `stream_idle_timeout` ends it.
+    pub(super) async fn run<C>(self: Box<Self>, connection: &ClientConnection, client: C)
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Tunnel { upstream, lease, mut tally, .. } = *self;
+        let upstream = match upstream.await {
+            Ok(upstream) => upstream,
+            Err(error) => return tracing::debug!(%error, "tunnel not opened"),
+        };
+        let mut client = Counted { io: client, connection, bytes: 0 };
+        let copied = {
+            let mut upstream = TokioIo::new(upstream);
+            let copying = copy_bidirectional(&mut client, &mut upstream);
+            connection.unless_stalled(copying).await
+        };
+        drop(lease);
+        tally.add_bytes(client.bytes);
+        match copied {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::debug!(%error, "tunnel ended"),
+            None => tally.note_error("connection_timeout"),
+        }
+    }
+}
+
+/// The client's end: signs of life, and bytes that went to the client.
+struct Counted<'a, C> {
+    io: C,
+    connection: &'a ClientConnection,
+    bytes: usize,
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Counted<'_, C> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if polled.is_ready() {
+            self.connection.note_progress();
+        }
+        polled
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<'_, C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = polled {
+            self.bytes += count;
+            self.connection.note_progress();
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

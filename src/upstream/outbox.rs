@@ -1,0 +1,206 @@
+//! The writes of an HTTP/2 connection, collected.
+//!
+//! h2 writes each frame as it is made, with a call of the system's for each small answer. An [`Outbox`] takes the frames of one poll of
+//! the connection, and whoever polls it sends them with one call. What it holds is bounded; frames that are large anyway go straight on.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that wait at most.
+const BYTES_MAX: usize = 64 * 1024;
+/// From this length on, a write is not copied.
+const DIRECT_BYTES_MIN: usize = 8 * 1024;
+/// The buffer that a connection keeps once it is empty.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+
+/// A socket whose writes wait until [`Outbox::poll_send`].
+#[derive(Debug)]
+pub struct Outbox<I>(Rc<RefCell<Inner<I>>>);
+
+#[derive(Debug)]
+struct Inner<I> {
+    io: I,
+    waiting: BytesMut,
+}
+
+impl<I> Clone for Outbox<I> {
+    fn clone(&self) -> Outbox<I> {
+        Outbox(Rc::clone(&self.0))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Outbox<I> {
+    /// Around `io`.
+    pub fn new(io: I) -> Outbox<I> {
+        Outbox(Rc::new(RefCell::new(Inner { io, waiting: BytesMut::new() })))
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().waiting.is_empty()
+    }
+
+    /// Sends what waits.
+    pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_send(cx)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Inner<I> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(sent);
+        }
+        if self.waiting.capacity() > KEPT_BYTES_MAX {
+            self.waiting = BytesMut::new();
+        } else {
+            self.waiting.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes room for so many bytes; `true`: they are to be written straight on.
+    fn poll_room(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<bool>> {
+        let is_direct = bytes >= DIRECT_BYTES_MIN;
+        if is_direct || self.waiting.len() + bytes > BYTES_MAX {
+            ready!(self.poll_send(cx))?;
+        }
+        Poll::Ready(Ok(is_direct))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Outbox<I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Outbox<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        if ready!(inner.poll_room(cx, bytes.len()))? {
+            return Pin::new(&mut inner.io).poll_write(cx, bytes);
+        }
+        inner.waiting.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if ready!(inner.poll_room(cx, bytes))? {
+            return Pin::new(&mut inner.io).poll_write_vectored(cx, slices);
+        }
+        slices.iter().for_each(|slice| inner.waiting.extend_from_slice(slice));
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Done at once: the connection's poll ends with [`Outbox::poll_send`].
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_send(cx))?;
+        Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What went out.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Writes {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncRead for Writes {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn send(outbox: &Outbox<Writes>) {
+        std::future::poll_fn(|cx| outbox.poll_send(cx)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn small_writes_go_out_together_and_in_order() {
+        let mut outbox = Outbox::new(Writes::default());
+        outbox.write_all(b"one").await.unwrap();
+        outbox.flush().await.unwrap();
+        outbox.write_all(b"two").await.unwrap();
+        assert!(outbox.0.borrow().io.0.is_empty() && !outbox.is_empty());
+        send(&outbox).await;
+        assert_eq!(outbox.0.borrow().io.0, [b"onetwo".to_vec()]);
+
+        // A large one waits for nobody, but stands behind what came before.
+        outbox.write_all(b"three").await.unwrap();
+        outbox.write_all(&[7; DIRECT_BYTES_MIN]).await.unwrap();
+        assert_eq!(outbox.0.borrow().io.0[1..], [b"three".to_vec(), vec![7; DIRECT_BYTES_MIN]]);
+        assert!(outbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_and_goes_out_before_the_end() {
+        let mut outbox = Outbox::new(Writes::default());
+        let small = [1; DIRECT_BYTES_MIN - 1];
+        for _ in 0..20 {
+            outbox.write_all(&small).await.unwrap();
+            assert!(outbox.0.borrow().waiting.len() <= BYTES_MAX);
+        }
+        outbox.shutdown().await.unwrap();
+        assert_eq!(outbox.0.borrow().io.0.concat().len(), 20 * small.len());
+        assert!(outbox.0.borrow().waiting.capacity() <= KEPT_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_holds_the_writer() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut outbox = Outbox::new(ours);
+        let writing = async {
+            for _ in 0..100 {
+                outbox.write_all(&[1; 4096]).await.unwrap();
+            }
+            outbox.shutdown().await.unwrap();
+        };
+        let reading = async {
+            let mut bytes = Vec::new();
+            theirs.read_to_end(&mut bytes).await.unwrap();
+            bytes.len()
+        };
+        assert_eq!(tokio::join!(writing, reading).1, 100 * 4096);
+    }
+}
