@@ -400,7 +400,9 @@ impl Target {
             (Target::First, b'/') => Ok(Target::Path),
             (Target::First, b'*') => Ok(Target::Asterisk),
             (Target::First, _) if is_word => Ok(Target::Word(matches(0).then_some(1))),
-            (Target::Word(matched), _) if is_word => Ok(Target::Word(matched.filter(|count| matches(*count)).map(|count| count + 1))),
+            (Target::Word(matched), _) if is_word => {
+                Ok(Target::Word(matched.filter(|count| matches(*count)).map(|count| count + 1)))
+            }
             (Target::Word(matched), b':') => Ok(Target::Colon(matched)),
             (Target::Colon(Some(4 | 5)), b'/') => Ok(Target::Slash),
             (Target::Slash, b'/') => Ok(Target::HostFirst),

@@ -64,8 +64,6 @@ enum Part {
     Body(u64),
     Chunks(Chunks),
     Trailers,
-    /// Not HTTP any more.
-    Anything,
     Refused(Flaw),
 }
 
@@ -94,14 +92,7 @@ impl Follower {
         Ok(())
     }
 
-    /// From now on everything passes: the connection has switched to another protocol. Not after a refusal.
-    pub fn pass_through(&mut self) {
-        if !matches!(self.part, Part::Refused(_)) {
-            self.part = Part::Anything;
-        }
-    }
-
-    /// How many heads came to their end.
+    /// How many heads came to their end and passed.
     pub fn heads(&self) -> u64 {
         self.heads
     }
@@ -130,7 +121,6 @@ impl Follower {
                 }
                 Ok(count)
             }
-            Part::Anything => Ok(bytes.len()),
             Part::Refused(flaw) => Err((0, *flaw)),
         }
     }
@@ -178,6 +168,9 @@ impl Follower {
     fn refuse(&mut self, began: Option<usize>, sound: usize, flaw: Flaw) -> Refusal {
         let is_head = matches!(self.part, Part::Head | Part::Refused(_));
         self.part = Part::Refused(flaw);
+        if began.is_some() && !is_head {
+            self.heads -= 1;
+        }
         match began {
             Some(began) => Refusal { passed: began, is_within_body: false, flaw },
             // Of a head that began earlier the library has a part; the rest is of no use to it.

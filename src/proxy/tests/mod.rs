@@ -3,6 +3,7 @@
 mod bodies;
 mod connections;
 mod faults;
+mod framing;
 mod gateway;
 mod grpc;
 mod http2;
