@@ -87,10 +87,12 @@ pub(super) struct ListenerFile {
     pub(super) stream_idle_timeout: Option<Span>,
     pub(super) body_bytes_max: Option<Size>,
     pub(super) connections_max: Option<usize>,
+    pub(super) connections_per_address_max: Option<usize>,
     pub(super) hostname: Option<String>,
     pub(super) tls: Option<Value>,
     pub(super) http2: Option<bool>,
-    pub(super) proxy_protocol: Option<Value>,
+    #[serde(default)]
+    pub(super) proxy_protocol: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

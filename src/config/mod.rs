@@ -119,13 +119,16 @@ pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
     /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `http2`,
-    /// `trusted_proxies`, `connections_max`, `header_bytes_max` and all timeouts.
+    /// `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max` and all timeouts.
     pub address: SocketAddr,
     /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
     /// Default: all hosts.
     pub hostname: Option<String>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1: in clear text by prior knowledge (RFC 9113 3.3). Default true.
     pub http2: bool,
+    /// Demands a header of the PROXY protocol, version 1 or 2, of every connection, and takes the client's address from it: for a listener
+    /// that only load balancers reach. Default false.
+    pub proxy_protocol: bool,
     /// Adds `Raftgate-Revision` to every answer. Default false.
     pub debug_headers: bool,
     /// Honours `Raftgate-Min-Revision` of requests. Default false.
@@ -148,6 +151,8 @@ pub struct ListenerConfig {
     pub body_bytes_max: Option<u64>,
     /// Connections open at once, at most. Default 16,384.
     pub connections_max: usize,
+    /// Connections open at once from one IPv4 address or one /64 of IPv6, at most. Default: no limit of its own.
+    pub connections_per_address_max: Option<usize>,
 }
 
 /// One JSON object a request, off by default.

@@ -82,7 +82,7 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("[[listener]]", "[[listener]]\nhttp2 = 1", "`listener[0].http2`: invalid type: integer `1`"),
         ("[[listener]]", "[[listener]]\nhostname = \"a.*\"", "`listener[0].hostname`: a wildcard is not allowed here"),
         ("[[listener]]", "[[listener]]\nhostname = \"A.com\"", "`listener[0].hostname`: a host name is written in lower case"),
-        ("[[listener]]", "[[listener]]\nproxy_protocol = true", "`listener[0].proxy_protocol`: not supported yet"),
+        ("[[listener]]", "[[listener]]\nproxy_protocol = \"v2\"", "`listener[0].proxy_protocol`: invalid type"),
         ("[[listener]]", "[[listener]]\ntls = true", "`listener[0].tls`: not supported yet"),
         ("[[listener]]", "[[listener]]\nnam = 1", "`listener[0].nam`: unknown field `nam`"),
         ("[[listener]]", "[[listener]]\ndrain_timeout = 5", "`listener[0].drain_timeout`: invalid type: integer `5`"),

@@ -172,9 +172,7 @@ fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
 
 fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let key = |key: &str| format!("listener[{index}].{key}");
-    for (name, value) in [("tls", &file.tls), ("proxy_protocol", &file.proxy_protocol)] {
-        not_served(&key(name), value.as_ref())?;
-    }
+    not_served(&key("tls"), file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "default".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key(key("name"), "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
@@ -185,12 +183,16 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     within(&key("header_bytes_max"), header_bytes_max, 4 * 1024, 1024 * 1024)?;
     let connections_max = file.connections_max.unwrap_or(16_384);
     within(&key("connections_max"), connections_max, 1, 1_000_000)?;
+    if let Some(most) = file.connections_per_address_max {
+        within(&key("connections_per_address_max"), most, 1, 1_000_000)?;
+    }
     let short = Duration::from_millis(100);
     let timeout = |name: &str, value: Option<Duration>, seconds| span(&key(name), value, Duration::from_secs(seconds), short);
     Ok(ListenerConfig {
         address: address(&key("address"), file.address)?,
         hostname,
         http2: file.http2.unwrap_or(true),
+        proxy_protocol: file.proxy_protocol,
         debug_headers: file.debug_headers,
         min_revision: file.min_revision,
         trusted_proxies: networks(&key("trusted_proxies"), &file.trusted_proxies)?,
@@ -205,6 +207,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
         stream_idle_timeout: timeout("stream_idle_timeout", file.stream_idle_timeout.map(|s| s.0), 300)?,
         body_bytes_max: file.body_bytes_max.map(|size| size.0),
         connections_max,
+        connections_per_address_max: file.connections_per_address_max,
         name,
     })
 }
@@ -262,7 +265,9 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
     let agreements = [
         ("trusted_proxies", listener.trusted_proxies == other.trusted_proxies),
         ("http2", listener.http2 == other.http2),
+        ("proxy_protocol", listener.proxy_protocol == other.proxy_protocol),
         ("connections_max", listener.connections_max == other.connections_max),
+        ("connections_per_address_max", listener.connections_per_address_max == other.connections_per_address_max),
         ("header_bytes_max", listener.header_bytes_max == other.header_bytes_max),
         ("header_read_timeout", listener.header_read_timeout == other.header_read_timeout),
         ("idle_timeout", listener.idle_timeout == other.idle_timeout),

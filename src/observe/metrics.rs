@@ -60,6 +60,9 @@ families! {
     requests_refused: CounterVec = "raftgate_requests_refused_total" ["reason"];
     /// Open connections from clients.
     downstream_connections: Gauge = "raftgate_downstream_connections";
+    /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY
+    /// protocol that the listener demands.
+    connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
     /// Requests under way.
     requests_active: Gauge = "raftgate_requests_active";
     /// Access log entries that the writer could not take.

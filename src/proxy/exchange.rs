@@ -154,6 +154,7 @@ async fn run<'c>(
 
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
     let takes_trailers = headers::takes_trailers(&head);
+    let expects_go_ahead = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(connection, &mut head, &admitted, &matched)?;
     let mut body = RequestBody::new(body, admitted.options.body_bytes_max);
@@ -164,7 +165,7 @@ async fn run<'c>(
     prepare_for(&backend, &mut head, &admitted, &matched, &target)?;
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
-    let request = Request::from_parts(head, body);
+    let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
     let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, &asked, tally).await?;
 
     let filters = [&matched.rule.rule.filters, backend.filters];
@@ -326,6 +327,28 @@ fn ask(backend: &Backend<'_>, headers: &mut HeaderMap, upgrade: Option<Upgrade>,
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     Ok(Asked { upgrade, timeout: grpc::timeout(headers) })
+}
+
+/// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when hyper reads it.
+fn wait_for_go_ahead(
+    mut head: request::Parts,
+    mut body: RequestBody,
+    backend: &Backend<'_>,
+    is_expected: bool,
+) -> Request<RequestBody> {
+    let go_ahead = match is_expected && !backend.service.spec.protocol.carries_grpc() {
+        true => body.hold(),
+        false => None,
+    };
+    let Some(go_ahead) = go_ahead else { return Request::from_parts(head, body) };
+    head.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    let mut request = Request::from_parts(head, body);
+    hyper::ext::on_informational(&mut request, move |answer| {
+        if answer.status() == StatusCode::CONTINUE {
+            go_ahead.give();
+        }
+    });
+    request
 }
 
 /// Runs the filters of the backend alone, after the rule's. `client_target` is what the client asked for.

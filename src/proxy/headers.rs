@@ -98,7 +98,7 @@ pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Fault> {
     }
 }
 
-/// Refuses expectations but `100-continue` (RFC 9110 10.1.1), which the gateway meets itself as soon as a backend takes the body.
+/// Refuses expectations but `100-continue` (RFC 9110 10.1.1).
 pub(super) fn check_expectation(headers: &HeaderMap) -> Result<(), Fault> {
     match headers.get_all(EXPECT).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         true => Ok(()),

@@ -12,7 +12,9 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
+use super::admission::Addresses;
 use super::connection;
+use super::proxy_protocol;
 use super::worker::Worker;
 use crate::model::hostname;
 use crate::model::path::EscapedSlashes;
@@ -31,6 +33,8 @@ pub struct ListenerOptions {
     pub hostname: Option<String>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1.
     pub http2: bool,
+    /// Whether every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Whether answers carry `Raftgate-Revision`.
     pub debug_headers: bool,
     /// Whether `Raftgate-Min-Revision` is heeded.
@@ -49,6 +53,8 @@ pub struct ListenerOptions {
     pub body_bytes_max: Option<u64>,
     /// Connections open at once at most; each worker takes its part. More wait in the backlog.
     pub connections_max: usize,
+    /// Connections from one IPv4 address or one /64 of IPv6 at most, over all workers. More are closed.
+    pub connections_per_address_max: Option<usize>,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
     /// How long an exchange may stand still, without a byte either way.
@@ -61,6 +67,7 @@ impl Default for ListenerOptions {
             name: "default".into(),
             hostname: None,
             http2: true,
+            proxy_protocol: false,
             debug_headers: false,
             min_revision: false,
             trusted_proxies: Vec::new(),
@@ -70,6 +77,7 @@ impl Default for ListenerOptions {
             header_read_timeout: Duration::from_secs(10),
             body_bytes_max: None,
             connections_max: 16_384,
+            connections_per_address_max: None,
             idle_timeout: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
         }
@@ -99,6 +107,7 @@ pub struct BoundListener {
     pub(super) options: ListenerOptions,
     pub(super) sharing: Vec<ListenerOptions>,
     pub(super) address: SocketAddr,
+    addresses: Addresses,
     pub(super) sockets: Vec<std::net::TcpListener>,
 }
 
@@ -139,7 +148,9 @@ pub struct BindError {
 pub fn bind(options: ListenerOptions, address: SocketAddr, workers: usize) -> Result<BoundListener, BindError> {
     let sockets = take(address, workers);
     match sockets {
-        Ok((address, sockets)) => Ok(BoundListener { options, sharing: Vec::new(), address, sockets }),
+        Ok((address, sockets)) => {
+            Ok(BoundListener { options, sharing: Vec::new(), address, addresses: Addresses::default(), sockets })
+        }
         Err(source) => Err(BindError { name: options.name, address, source }),
     }
 }
@@ -168,6 +179,7 @@ pub(super) struct Listener {
     pub(super) options: ListenerOptions,
     sharing: Vec<ListenerOptions>,
     pub(super) address: SocketAddr,
+    addresses: Addresses,
     connections_max: usize,
     open: Cell<usize>,
     room: Notify,
@@ -178,7 +190,8 @@ impl Listener {
         let options = bound.options.clone();
         let connections_max = options.connections_max.div_ceil(workers).max(1);
         let sharing = bound.sharing.clone();
-        Listener { options, sharing, address: bound.address, connections_max, open: Cell::new(0), room: Notify::new() }
+        let (address, addresses) = (bound.address, bound.addresses.clone());
+        Listener { options, sharing, address, addresses, connections_max, open: Cell::new(0), room: Notify::new() }
     }
 
     /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it.
@@ -248,11 +261,35 @@ fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: 
         return tracing::debug!(%error, "connection already gone");
     }
     let open = OpenConnection::new(listener);
-    let serving = connection::serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical(), None);
+    let serving = serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
     tokio::task::spawn_local(async move {
         serving.await;
         drop(open);
     });
+}
+
+/// Serves one connection, once it is known whose it is.
+async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut stream: TcpStream, mut address: IpAddr) {
+    if listener.options.proxy_protocol {
+        let reading = proxy_protocol::read_client(&mut stream, address);
+        address = match tokio::time::timeout(listener.options.header_read_timeout, reading).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                worker.metrics.connections_refused.with_label_values(&["proxy_protocol"]).inc();
+                return tracing::debug!(listener = listener.options.name, peer = %address, error = &error as &dyn std::error::Error, "connection closed");
+            }
+            Err(_) => return worker.metrics.connections_refused.with_label_values(&["proxy_protocol"]).inc(),
+        };
+    }
+    let admission = match listener.options.connections_per_address_max {
+        None => None,
+        Some(most) => match listener.addresses.admit(address, most) {
+            None => return worker.metrics.connections_refused.with_label_values(&["per_address"]).inc(),
+            admitted => admitted,
+        },
+    };
+    connection::serve(worker, listener, stream, address, None).await;
+    drop(admission);
 }
 
 #[cfg(test)]

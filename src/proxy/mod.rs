@@ -5,7 +5,7 @@
 //! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
 //! the cluster gone, the proxy serves the last table.
 //!
-//! To read a request from top to bottom: `listener` accepts, `connection` runs hyper's server for HTTP/1.1 or HTTP/2 over it and keeps
+//! To read a request from top to bottom: `listener` accepts (behind a load balancer, `proxy_protocol` says for whom), `connection` runs hyper's server for HTTP/1.1 or HTTP/2 over it and keeps
 //! its deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. `forward` makes
 //! the tries, `mirror` sends copies beside. What the phases use is pure and beside them: `authority` (which host is meant), `headers`
 //! (what passes), `rewrite` (paths and redirects), `filter` (header modifiers), `retry` (whether to send again, and when), `cors` (who
@@ -15,6 +15,7 @@
 //! beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length is dropped and its connection
 //! closed after the answer. What is sent on is always framed anew.
 
+mod admission;
 mod authority;
 mod body;
 mod connection;
@@ -30,6 +31,7 @@ mod headers;
 mod listener;
 mod mirror;
 mod park;
+mod proxy_protocol;
 mod publisher;
 mod retry;
 mod rewrite;

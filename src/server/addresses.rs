@@ -89,6 +89,7 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         name: config.name.clone(),
         hostname: config.hostname.clone(),
         http2: config.http2,
+        proxy_protocol: config.proxy_protocol,
         debug_headers: config.debug_headers,
         min_revision: config.min_revision,
         trusted_proxies: config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect(),
@@ -98,6 +99,7 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         header_read_timeout: config.header_read_timeout,
         body_bytes_max: config.body_bytes_max,
         connections_max: config.connections_max,
+        connections_per_address_max: config.connections_per_address_max,
         idle_timeout: config.idle_timeout,
         stream_idle_timeout: config.stream_idle_timeout,
     }

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::go_ahead::{GoAhead, Hold};
 use super::replay::{KEPT_BYTES_MAX, Replay};
 use super::tap::{BodyCopy, CopyWatch, Tap, tap};
 
@@ -101,6 +102,8 @@ pub struct Stream {
     allowed: Option<(u64, u64)>,
     /// Copies that are filled beside.
     taps: Vec<Tap>,
+    /// Where it waits to be asked for.
+    hold: Option<Box<Hold>>,
 }
 
 impl RequestBody {
@@ -110,7 +113,19 @@ impl RequestBody {
             return RequestBody::Empty;
         }
         let allowed = bytes_max.map(|limit| (limit, limit));
-        RequestBody::Stream(Stream { incoming, progress: BodyProgress::new(), allowed, taps: Vec::new() })
+        RequestBody::Stream(Stream { incoming, progress: BodyProgress::new(), allowed, taps: Vec::new(), hold: None })
+    }
+
+    /// Lets it wait until it is asked for, or for a second. `None` where there is nothing to send, or it may have begun.
+    pub fn hold(&mut self) -> Option<GoAhead> {
+        match self {
+            RequestBody::Stream(stream) => {
+                let (hold, go_ahead) = Hold::new();
+                stream.hold = Some(Box::new(hold));
+                Some(go_ahead)
+            }
+            RequestBody::Empty | RequestBody::Replay(_) | RequestBody::Copy(_) => None,
+        }
     }
 
     /// Keeps the beginning from now on, so that [`again`](RequestBody::again) has an answer. Not where the length says at once that it
@@ -181,6 +196,10 @@ impl Stream {
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(hold) = &mut self.hold {
+            ready!(hold.poll(cx));
+            self.hold = None;
+        }
         self.progress.set(BodyState::Awaited);
         let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
             None => {

@@ -19,6 +19,7 @@
 pub mod balance;
 mod body;
 mod error;
+mod go_ahead;
 mod http2;
 mod outbox;
 mod pool;
@@ -28,6 +29,7 @@ mod tap;
 
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
+pub use go_ahead::GoAhead;
 pub use outbox::Outbox;
 pub use pool::{Connection, Endpoint, Lease};
 pub use replay::Replay;

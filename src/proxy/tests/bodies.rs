@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::gateway::{Backend, Gateway, OK, field, read_until, status, wait_for};
 
@@ -177,7 +178,8 @@ fn a_connection_is_kept_after_trailers() {
 }
 
 #[test]
-fn a_client_that_expects_100_gets_it() {
+fn a_client_that_expects_100_gets_it_where_the_backend_does_not_know_it_too() {
+    // It answers once it has all of the request.
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
@@ -185,7 +187,7 @@ fn a_client_that_expects_100_gets_it() {
     assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 100"));
     client.send("abc");
     assert_eq!(status(&client.answer()), 200);
-    assert_eq!(field(&backend.seen()[0].bytes, "expect"), None);
+    assert_eq!(field(&backend.seen()[0].bytes, "expect"), Some("100-continue"));
 }
 
 #[test]
@@ -202,4 +204,50 @@ fn trailers_are_announced_only_where_they_can_follow() {
         assert_eq!(field(&answer, "trailer"), expected, "{answer}");
         assert_eq!(answer.to_ascii_lowercase().contains("x-sum: 7"), expected.is_some(), "{answer}");
     }
+}
+
+#[test]
+fn the_backend_decides_whether_a_body_is_asked_for() {
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    // It asks, and only then it gets.
+    let (order, events) = std::sync::mpsc::channel();
+    let told = order.clone();
+    let asking = Backend::raw(move |mut stream| {
+        let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        assert_eq!(field(&head, "expect"), Some("100-continue"), "{head}");
+        told.send("backend has the head").unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(stream.read(&mut [0; 1]).is_err(), "a byte of the body came unasked");
+        stream.set_read_timeout(None).unwrap();
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        let mut body = [0; 3];
+        stream.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"abc");
+        told.send("backend has the body").unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let gateway = Gateway::to(&asking);
+    let mut client = gateway.connect();
+    client.send(request);
+    assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 100"));
+    order.send("client is asked").unwrap();
+    client.send("abc");
+    assert!(client.answer().ends_with("ok"));
+    let events: Vec<&str> = events.try_iter().collect();
+    assert_eq!(events, ["backend has the head", "client is asked", "backend has the body"]);
+
+    // It refuses: the client is never asked, and nothing is sent.
+    let (bytes, rest) = std::sync::mpsc::channel();
+    let refusing = Backend::raw(move |mut stream| {
+        let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let mut more = Vec::new();
+        stream.read_to_end(&mut more).ok();
+        bytes.send((head.is_empty(), more)).unwrap();
+    });
+    let gateway = Gateway::to(&refusing);
+    let mut client = gateway.connect();
+    client.send(request);
+    assert_eq!(status(&client.answer()), 401);
+    assert_eq!(rest.recv_timeout(Duration::from_secs(10)).unwrap(), (false, vec![]));
 }

@@ -149,3 +149,32 @@ fn a_drain_gives_up_in_time() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert!(client.is_closed());
 }
+
+#[test]
+fn a_listener_behind_a_load_balancer_knows_the_client() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::with(ListenerOptions { proxy_protocol: true, ..ListenerOptions::default() }, &backend);
+    let answer = gateway.ask("PROXY TCP4 203.0.113.7 10.0.0.2 80 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert_eq!(field(&backend.seen()[0].bytes, "x-forwarded-for"), Some("203.0.113.7"));
+    // Who leaves it out is not answered at all.
+    assert_eq!(gateway.get("/"), "");
+    assert_eq!(backend.seen().len(), 1);
+}
+
+#[test]
+fn one_address_has_no_more_connections_than_it_may() {
+    let backend = Backend::answering(OK);
+    let options = ListenerOptions { connections_per_address_max: Some(2), ..ListenerOptions::default() };
+    let gateway = Gateway::with(options, &backend);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held: Vec<_> = (0..2).map(|_| gateway.connect()).collect();
+    for client in &mut held {
+        client.send(request);
+        assert_eq!(status(&client.answer()), 200);
+    }
+    assert_eq!(gateway.get("/"), "");
+    assert_eq!(gateway.metrics.connections_refused.with_label_values(&["per_address"]).get(), 1);
+    held.pop();
+    wait_for("room for another", || status(&gateway.get("/")) == 200);
+}
