@@ -97,7 +97,12 @@ impl Block {
     fn with(&self, found: &Outcome) -> String {
         let words = found.statuses.iter().map(u16::to_string).chain(Some(found.word.clone()).filter(|word| !word.is_empty()));
         let got = escaped(&found.bytes);
-        let lines: String = got.split_inclusive("\\r\\n").map(|line| format!("\n{line}")).collect();
+        let lines: Vec<&str> = got.split_inclusive("\\r\\n").collect();
+        let runs = lines.chunk_by(|a, b| a == b).map(|run| match run.len() {
+            count @ 9.. => format!("\n{{{}*{count}}}", run[0]),
+            _ => run.iter().map(|line| format!("\n{line}")).collect(),
+        });
+        let lines: String = runs.collect();
         format!("{}\n---\n{}{lines}", self.text, words.collect::<Vec<_>>().join(" "))
     }
 }
@@ -109,6 +114,7 @@ fn escaped(bytes: &[u8]) -> String {
         let one = match run[0] {
             byte @ (b'\'' | b'"') => char::from(byte).to_string(),
             b'{' => "\\x7b".to_owned(),
+            0 => "\\0".to_owned(),
             _ => run[..1].escape_ascii().to_string(),
         };
         match run.len() {
@@ -131,7 +137,7 @@ fn bytes(text: &str) -> Vec<u8> {
                 let (part, count) = repeated.rsplit_once('*').unwrap_or_else(|| panic!("no * in {repeated}"));
                 (rest.len() - after.len(), self::bytes(part).repeat(count.parse().unwrap()))
             }
-            _ => (first.len_utf8(), rest[..first.len_utf8()].as_bytes().to_vec()),
+            _ => (first.len_utf8(), rest.as_bytes()[..first.len_utf8()].to_vec()),
         };
         bytes.extend(part);
         rest = &rest[end..];
@@ -233,7 +239,8 @@ impl Run {
         let counted = Reasons::of(self).since(&before);
         if *status < 400 {
             assert_eq!(counted, Vec::<&str>::new());
-            return if field(last, "connection") == Some("close") { "close".into() } else { String::new() };
+            let is_last = field(last, "connection") == Some("close") || last.starts_with("HTTP/1.0");
+            return if is_last { "close".into() } else { String::new() };
         }
         assert_eq!(field(last, "connection"), Some("close"), "{last}");
         assert!(field(last, "x-request-id").is_some_and(|id| id.len() == 32), "{last}");
@@ -329,6 +336,12 @@ fn record(mut stream: TcpStream, got: &Mutex<Got>) {
     let mut buffer = Vec::new();
     let mut chunk = [0; 4096];
     loop {
+        if find(&buffer, b"\r\n\r\n").is_some()
+            && message_end(&buffer).is_none()
+            && find(&buffer, b"expect: 100-continue").is_some()
+        {
+            let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
         while let Some(end) = message_end(&buffer) {
             let message: Vec<u8> = buffer.drain(..end).collect();
             got.lock().unwrap().messages.push(without_added(&message));

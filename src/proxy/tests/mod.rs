@@ -10,6 +10,7 @@ mod http2;
 mod inputs;
 mod mirrors;
 mod publishing;
+mod refusals;
 mod retries;
 mod routing;
 mod script;
