@@ -100,7 +100,7 @@ fn a_flaw_within_a_body_breaks_it_off() {
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
-    wait_for("the body to begin to pass", || gateway.metrics.upstream_connects.with_label_values(&["s", "ok"]).get() == 1);
+    wait_for("the connection upstream", || gateway.metrics.upstream_connects.with_label_values(&["s", "opened"]).get() == 1);
     client.send("3\nabc\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = client.answer();
     assert_eq!((status(&answer), field(&answer, "connection")), (400, Some("close")), "{answer}");
