@@ -55,6 +55,9 @@ families! {
     route_misses: Counter = "raftgate_route_misses_total";
     /// Errors that the gateway answered itself, by the Proxy-Status error type (RFC 9209).
     proxy_errors: CounterVec = "raftgate_proxy_errors_total" ["error"];
+    /// What came from clients of HTTP/1.1 and was refused before it was a request, by what is wrong with it: line_end, request_line, version,
+    /// target_size, head_size, field, host, length, length_and_coding, coding, chunk, trailers; library: refused without a problem document.
+    requests_refused: CounterVec = "raftgate_requests_refused_total" ["reason"];
     /// Open connections from clients.
     downstream_connections: Gauge = "raftgate_downstream_connections";
     /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY

@@ -7,6 +7,8 @@
 //! one stream may stand still while others go on; there a frame of a body is the sign of life. The worker's tick calls
 //! [`ClientConnection::check_deadlines`]; no timer is armed for a request.
 
+mod ending;
+mod framed;
 mod http1;
 mod http2;
 mod io;
@@ -74,6 +76,7 @@ pub(super) struct ClientConnection {
     /// Whether no further request is taken; of HTTP/2 alone.
     is_leaving: Cell<bool>,
     is_closed: Cell<bool>,
+    exchanges_ended: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// The body that the client of a stream sends.
     progress: RefCell<Option<Rc<BodyProgress>>>,
@@ -93,6 +96,7 @@ impl ClientConnection {
             is_stalled: Cell::new(false),
             is_leaving: Cell::new(false),
             is_closed: Cell::new(false),
+            exchanges_ended: Cell::new(0),
             waker: RefCell::new(None),
             progress: RefCell::new(None),
             tunnel: RefCell::new(None),
@@ -146,7 +150,13 @@ impl ClientConnection {
     }
 
     pub(super) fn end_exchange(&self) {
+        self.exchanges_ended.set(self.exchanges_ended.get() + 1);
         self.enter(Phase::Idle);
+    }
+
+    /// How many exchanges came to their end.
+    fn exchanges_ended(&self) -> u64 {
+        self.exchanges_ended.get()
     }
 
     /// Something of the exchange's bodies passed. Over HTTP/1.1 the bytes tell.

@@ -28,6 +28,7 @@ use super::connection::{ClientConnection, Protocol};
 use super::cors::Sharing;
 use super::fault::Fault;
 use super::forward::{Asked, Backend, choose_backend, forward};
+use super::framing::TARGET_BYTES_MAX;
 use super::listener::ListenerOptions;
 use super::tally::Tally;
 use super::tunnel::Tunnel;
@@ -37,9 +38,6 @@ use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
 use crate::upstream::{Lease, RequestBody};
-
-/// Bytes of a request's target at most.
-const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::framing::Flaw;
 use crate::model::{MethodRefusal, Name, Revision};
 use crate::upstream::SendFailure;
 
@@ -41,6 +42,11 @@ impl Fault {
     /// What came is not a request that can be passed on without doubt.
     pub(super) fn bad_request(detail: &'static str) -> Fault {
         Fault::of_client(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// The framing of what came is not sound.
+    pub(super) fn refused(flaw: &Flaw) -> Fault {
+        Fault::of_client(flaw.status, flaw.detail)
     }
 
     /// Known to the standard, not to this gateway.

@@ -11,9 +11,10 @@
 //! (what passes), `rewrite` (paths and redirects), `filter` (header modifiers), `retry` (whether to send again, and when), `cors` (who
 //! may share an answer), `upgrade` (who asks to speak another protocol). Where that is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
-//! Absent so far: TLS; the specs refuse what asks for it. Also absent: reading the raw bytes before hyper does, so that bare LF in a head and `Content-Length`
-//! beside `Transfer-Encoding` are handled as hyper does it: the former is accepted, the latter's length is dropped and its connection
-//! closed after the answer. What is sent on is always framed anew.
+//! Over HTTP/1.1 hyper reads nothing that `framing` has not read before: what could be taken for two different requests is refused there,
+//! by RFC 9112, and the connection closed once the answer is through (`connection::ending`). What is sent on is framed anew.
+//!
+//! Absent so far: TLS; the specs refuse what asks for it.
 
 mod admission;
 mod authority;
@@ -25,6 +26,7 @@ mod exchange;
 mod fault;
 mod filter;
 mod forward;
+mod framing;
 mod grpc;
 mod headers;
 mod listener;
@@ -42,6 +44,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use framing::{Flaw, Follower, Refusal};
 pub use listener::{BindError, BoundListener, ListenerOptions, bind};
 pub use publisher::Publisher;
 pub use worker::{Proxy, ProxyHandle, ProxyOptions, StartError};

@@ -18,30 +18,30 @@ use serde_json::{Map, Value, json};
 
 const SECONDS_VARIABLE: &str = "RAFTGATE_FUZZ_SECONDS";
 
-fn time() -> Duration {
+pub(crate) fn time() -> Duration {
     let Ok(text) = std::env::var(SECONDS_VARIABLE) else { return Duration::from_secs(5) };
     Duration::from_secs(text.parse().unwrap_or_else(|_| panic!("{SECONDS_VARIABLE} is a number of seconds, found {text:?}")))
 }
 
-fn bytes(count_max: usize) -> impl ValueGenerator<Output = Vec<u8>> {
+pub(crate) fn bytes(count_max: usize) -> impl ValueGenerator<Output = Vec<u8>> {
     produce::<Vec<u8>>().with().len(0..=count_max)
 }
 
 /// Choices, made by bytes; zero for ever once they are used up.
-struct Choices<'a>(&'a [u8]);
+pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
 
 impl Choices<'_> {
-    fn number(&mut self, below: usize) -> usize {
+    pub(crate) fn number(&mut self, below: usize) -> usize {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         usize::from(*first) % below
     }
 
-    fn one<T: Copy>(&mut self, list: &[T]) -> T {
+    pub(crate) fn one<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.number(list.len())]
     }
 
-    fn seldom(&mut self) -> bool {
+    pub(crate) fn seldom(&mut self) -> bool {
         self.number(16) == 1
     }
 

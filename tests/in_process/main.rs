@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "in a test an unexpected answer is a failure")]
 
 mod agreement;
+mod framing;
 mod fuzz;

@@ -9,11 +9,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::exchange;
+use super::super::framing::FIELDS_MAX;
+use super::framed::Framed;
 use super::io::Watched;
-use super::{ClientConnection, Protocol};
+use super::{ClientConnection, Protocol, ending};
 
-/// Fields of a request's head at most.
-const HEADERS_MAX: usize = 100;
 /// The least that hyper's buffer may be.
 const BUFFER_BYTES_MIN: usize = 8192;
 
@@ -27,20 +27,29 @@ where
     let mut builder = http1::Builder::new();
     // The worker's clock bounds the head's arrival; hyper's own timer would cost an allocation a request.
     builder.header_read_timeout(None);
-    builder.half_close(false).max_headers(HEADERS_MAX).max_header_size(header_bytes_max);
+    builder.half_close(false).max_headers(FIELDS_MAX).max_header_size(header_bytes_max);
     builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
     let service = service_fn(|request| exchange::serve(Rc::clone(connection), request));
-    let mut serving = builder.serve_connection(TokioIo::new(io), service);
-    match connection.unless_closed(Pin::new(&mut serving)).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => return tracing::debug!(client = %connection.peer(), %error, "client connection ended"),
-        None => return,
-    }
-    let Some(tunnel) = connection.tunnel.take() else { return };
+    let mut serving = builder.serve_connection(TokioIo::new(Framed::new(io, connection)), service);
+    let Some(served) = connection.unless_closed(Pin::new(&mut serving)).await else { return };
     let parts = serving.into_parts();
-    if !parts.read_buf.is_empty() {
+    let framed = parts.io.into_inner();
+    if let Err(error) = &served {
+        tracing::debug!(client = %connection.peer(), %error, "client connection ended");
+        match error.is_parse() || error.is_parse_too_large() {
+            // hyper answered by itself, without a problem document: what it refuses should have been refused before.
+            true => connection.count_refusal("library"),
+            false if framed.has_refused() => {}
+            false => return,
+        }
+    }
+    let Some(tunnel) = connection.tunnel.take() else {
+        connection.unless_closed(pin!(ending::end(connection, framed))).await;
+        return;
+    };
+    if !parts.read_buf.is_empty() || framed.has_refused() {
         // Sent before the client could know that the protocol changes: it may be a request as well, for somebody else's eyes.
         return tracing::debug!(client = %connection.peer(), "bytes of another protocol came before it was agreed on");
     }
-    connection.unless_closed(pin!(tunnel.run(connection, parts.io.into_inner()))).await;
+    connection.unless_closed(pin!(tunnel.run(connection, framed.into_inner()))).await;
 }

@@ -55,6 +55,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         if !self.early.is_empty() {
             let count = self.early.len().min(buffer.remaining());
             buffer.put_slice(&self.early.split_to(count));
+            if self.early.is_empty() && buffer.remaining() > 0 {
+                // The rest of the head, most often, and one piece for who reads it. An error comes again.
+                let _ = Pin::new(&mut self.io).poll_read(cx, buffer);
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

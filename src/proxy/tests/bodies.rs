@@ -59,6 +59,8 @@ fn a_broken_request_body_aborts_the_upstream_request() {
         let gateway = Gateway::to(&backend);
         let mut client = gateway.connect();
         client.send(CHUNKED);
+        // What is malformed as a whole does not go there at all.
+        wait_for("the request upstream", || backend.connections() == 1);
         client.send(rest);
         client.stream.shutdown(std::net::Shutdown::Write).unwrap();
         let bytes = ended.recv_timeout(std::time::Duration::from_secs(10)).unwrap();

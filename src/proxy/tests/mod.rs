@@ -3,12 +3,14 @@
 mod bodies;
 mod connections;
 mod faults;
+mod framing;
 mod gateway;
 mod grpc;
 mod http2;
 mod inputs;
 mod mirrors;
 mod publishing;
+mod refusals;
 mod retries;
 mod routing;
 mod script;
