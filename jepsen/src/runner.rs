@@ -251,6 +251,7 @@ async fn set_up(
         nodes: request.nodes,
         spares: if changes.is_none() { cluster.settings.spares } else { 0 },
         backends: Arc::new(backends),
+        added: Arc::default(),
         stop,
     };
     Ok(match workload::initial_writes(&scene).await? {

@@ -97,7 +97,8 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
         node::watch(test),
         recovery.finding,
         coverage::faults(test, &faults),
-        coverage::operations(&operations, &faults),
+        coverage::operations(test, &operations, &faults),
+        coverage::traffic(&operations, &faults),
     ];
     findings.extend(order::check(&operations, &effects, &faults));
     findings.extend(replayed);
