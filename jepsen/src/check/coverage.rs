@@ -62,11 +62,7 @@ fn parts(times: Vec<u64>, faults: &Faults<'_>) -> Vec<(&'static str, u64)> {
         (None, _) => vec![(ALL, count(0, u64::MAX))],
         (Some(first), None) => vec![("before the faults", count(0, first)), (DURING, count(first, u64::MAX))],
         (Some(first), Some(healed)) => {
-            vec![
-                ("before the faults", count(0, first)),
-                (DURING, count(first, healed)),
-                ("after them", count(healed, u64::MAX)),
-            ]
+            vec![("before the faults", count(0, first)), (DURING, count(first, healed)), ("after them", count(healed, u64::MAX))]
         }
     }
 }

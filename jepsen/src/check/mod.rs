@@ -96,6 +96,7 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
         retry::check(&effects),
         node::watch(test),
         recovery.finding,
+        recovery.rolling,
         coverage::faults(test, &faults),
         coverage::operations(test, &operations, &faults),
         coverage::traffic(&operations, &faults),
