@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fmt::Write as _;
 use std::process::{ExitCode, Termination as _};
 
 use anyhow::Context as _;
@@ -40,6 +39,7 @@ struct Totals {
     sums: BTreeMap<String, f64>,
     greatest: BTreeMap<String, f64>,
     recoveries: Vec<f64>,
+    outcomes: BTreeMap<String, u64>,
 }
 
 /// Numbers of one test that make one number of all.
@@ -53,9 +53,14 @@ const SUMMED: [&str; 8] = [
     "faults",
     "power cuts",
 ];
-const GREATEST: [&str; 2] = ["recovery max s", "write gap max s"];
+const GREATEST: [&str; 3] = ["recovery max s", "write gap max s", "write gap rolling max s"];
 
 impl Totals {
+    /// One more test ended like this.
+    fn count(&mut self, outcome: &str) {
+        *self.outcomes.entry(outcome.to_owned()).or_default() += 1;
+    }
+
     fn add(&mut self, numbers: &[(String, f64)]) {
         for (name, number) in numbers {
             if SUMMED.contains(&name.as_str()) {
@@ -73,66 +78,104 @@ impl Totals {
 }
 
 impl fmt::Display for Totals {
+    /// The table of `RESULTS.md`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sums = SUMMED.iter().filter_map(|name| Some(format!("{name} {}", self.sums.get(*name)?)));
-        let greatest = GREATEST.iter().filter_map(|name| Some(format!("{name} {:.2}", self.greatest.get(*name)?)));
+        let sum = |name: &str| self.sums.get(name).copied().unwrap_or(0.0);
+        let greatest = |name: &str| self.greatest.get(name).map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2} s"));
         let mut recoveries = self.recoveries.clone();
         recoveries.sort_by(f64::total_cmp);
-        let median =
-            recoveries.get(recoveries.len() / 2).map(|median| format!("median of the tests' recovery p50 s {median:.2}"));
-        f.write_str(&sums.chain(median).chain(greatest).collect::<Vec<_>>().join("; "))
+        let median = recoveries.get(recoveries.len() / 2).map_or_else(|| "-".to_owned(), |median| format!("{median:.2} s"));
+        let (failed, excused) = (sum("proxied requests failed"), sum("proxied requests failed and excused"));
+        let outcomes = self.outcomes.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ");
+        writeln!(f, "| tests | {outcomes} |")?;
+        writeln!(f, "| operations | {} |", sum("operations"))?;
+        writeln!(f, "| acknowledged changes, lost | {}, **{}** |", sum("acknowledged"), sum("lost"))?;
+        writeln!(f, "| faults that took effect; of them power cuts | {}; {} |", sum("faults"), sum("power cuts"))?;
+        writeln!(
+            f,
+            "| proxied requests; failed; excused; not excused | {}; {failed}; {excused}; **{}** |",
+            sum("proxied requests"),
+            failed - excused
+        )?;
+        let longest = greatest("recovery max s");
+        writeln!(
+            f,
+            "| recovery (healed until a write and a read at every node): median of the tests' medians, longest | {median}, {longest} |"
+        )?;
+        writeln!(f, "| longest time without a write | {} |", greatest("write gap max s"))?;
+        write!(f, "| the same in a rolling restart or upgrade | {} |", greatest("write gap rolling max s"))
     }
 }
 
 /// Workloads whose every fault is an own test, and `none` and `mix` besides.
 const WORKLOADS: [&str; 6] = ["register", "txn", "set", "watch", "traffic", "membership"];
 
+/// Columns of the table of tests.
+const COLUMNS: usize = 12;
+
 /// Faults without a nemesis, and why.
 const ELSEWHERE: [(&str, &str); 3] = [
-    ("reorder, cut in mid-frame, half-open and slow link", "this kernel has no netem, and the proxies of connections do neither"),
+    (
+        "reorder",
+        "packets are reordered below TCP, for which this kernel has no netem; a stream through a proxy has one order, and TCP restores it",
+    ),
     ("a sync that fails once and then succeeds", "needs a library before the C library's own: tests/processes/disk.rs"),
     ("a node of another cluster", "its first message is refused before it could do anything: src/raft/tests.rs"),
 ];
 
 impl Matrix {
-    /// Runs all; the table stands in the store too.
+    /// Runs all; after each test the table so far stands in the store too.
     pub(crate) async fn run(&self, ground: &Ground) -> anyhow::Result<ExitCode> {
-        let (mut worst, mut table) = (Outcome::Pass, String::new());
-        let mut broken = 0;
-        let mut totals = Totals::default();
-        writeln!(
-            table,
-            "| test | seed | verdict | ok | failed | unknown | faults | recovery s |\n|---|---|---|---|---|---|---|---|"
-        )?;
-        for request in self.requests()? {
-            let line = match runner::run(&request, ground).await {
+        let requests = self.requests()?;
+        let (mut worst, mut broken) = (Outcome::Pass, 0);
+        let (mut totals, mut rows) = (Totals::default(), Vec::new());
+        std::fs::create_dir_all(&ground.store)?;
+        for request in &requests {
+            match runner::run(request, ground).await {
                 Ok(finished) => {
                     verdict::tell(&finished.results);
                     let only_refused = !finished.not_injectable.is_empty() && faults(&finished.history) == 0;
                     let outcome = if only_refused { Outcome::NotTested } else { check::overall(&finished.results) };
                     worst = worse(worst, outcome);
                     totals.add(&finished.results.numbers);
-                    row(&request, outcome, &finished)
+                    totals.count(if only_refused { "not injectable" } else { verdict::word(outcome) });
+                    rows.push(row(request, outcome, &finished));
                 }
                 Err(error) => {
                     broken += 1;
                     say!("the suite failed: {error:#}");
+                    totals.count("not run: the suite failed");
                     let reason = format!("{error:#}").replace(['\n', '|'], " ");
-                    format!("| {} | {} | the suite failed: {reason} | | | | | |", request.name(), request.seed)
+                    let rest = "| ".repeat(COLUMNS - 3);
+                    rows.push(format!("| {} | {} | the suite failed: {reason} {rest}|", request.name(), request.seed));
                 }
-            };
-            writeln!(table, "{line}")?;
+            }
+            // What an interruption leaves is what was done.
+            let text = self.text(&rows, requests.len(), &totals);
+            std::fs::write(ground.store.join("matrix.md"), text).context("write matrix.md")?;
         }
-        writeln!(table, "\nFaults of the plan that no test here injects:\n")?;
-        for (fault, reason) in ELSEWHERE {
-            writeln!(table, "- {fault}: {reason}")?;
-        }
-        writeln!(table, "\n{totals}")?;
-        std::fs::create_dir_all(&ground.store)?;
-        std::fs::write(ground.store.join("matrix.md"), &table).context("write matrix.md")?;
-        say!("{table}");
+        say!("{}", self.text(&rows, requests.len(), &totals));
         anyhow::ensure!(broken == 0, "{broken} tests could not be run");
         Ok(worst.report())
+    }
+
+    /// The summary, all rows, and what no row tests.
+    fn text(&self, rows: &[String], of: usize, totals: &Totals) -> String {
+        let Matrix { nodes, time, seed, only } = self;
+        let only = only.as_ref().map(|only| format!(" --only {only}")).unwrap_or_default();
+        let so_far = if rows.len() < of { format!(" (so far {} tests of {of})", rows.len()) } else { String::new() };
+        let mut lines = vec![
+            format!(
+                "| `matrix --nodes {nodes} --time {time} --seed {seed}{only}`{so_far} | {nodes} nodes |\n|---|---|\n{totals}\n"
+            ),
+            "| test | seed | verdict | ok | failed | unknown | faults | proxied | failed | excused | recovery s | write gap s |"
+                .to_owned(),
+            "|---".repeat(COLUMNS) + "|",
+        ];
+        lines.extend_from_slice(rows);
+        lines.push("\nFaults of the plan that no test here injects:\n".to_owned());
+        lines.extend(ELSEWHERE.map(|(fault, reason)| format!("- {fault}: {reason}")));
+        lines.join("\n") + "\n"
     }
 
     fn requests(&self) -> anyhow::Result<Vec<Request>> {
@@ -175,7 +218,8 @@ fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> Stri
         let of_clients = finished.history.iter().filter(|event| !matches!(event.op, Op::Fault { .. }));
         of_clients.filter(|event| event.kind == kind).count()
     };
-    let recovery = finished.results.numbers.iter().find(|(name, _)| name == "final-recovery-seconds");
+    let number = |wanted: &str| finished.results.numbers.iter().find(|(name, _)| name == wanted).map(|(_, number)| *number);
+    let seconds = |wanted: &str| number(wanted).map(|seconds| format!("{seconds:.2}")).unwrap_or_default();
     let failed = finished.results.verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail);
     let failed: Vec<&str> = failed.map(|verdict| verdict.name.as_str()).collect();
     let refused: Vec<&str> = finished.not_injectable.iter().map(|(_, reason)| reason.as_str()).collect();
@@ -184,7 +228,7 @@ fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> Stri
         _ => format!("{} {}", verdict::word(outcome), failed.join(" ")),
     };
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         request.name(),
         request.seed,
         word.trim(),
@@ -192,7 +236,11 @@ fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> Stri
         count(Kind::Fail),
         count(Kind::Info),
         faults(&finished.history),
-        recovery.map(|(_, seconds)| format!("{seconds:.2}")).unwrap_or_default(),
+        number("proxied requests").unwrap_or(0.0),
+        number("proxied requests failed").unwrap_or(0.0),
+        number("proxied requests failed and excused").unwrap_or(0.0),
+        seconds("final-recovery-seconds"),
+        seconds("write gap max s"),
     )
 }
 
@@ -230,7 +278,25 @@ mod tests {
         for (acknowledged, recovery) in [(10.0, 0.5), (5.0, 0.25)] {
             totals.add(&[("acknowledged".to_owned(), acknowledged), ("recovery max s".to_owned(), recovery)]);
         }
-        assert_eq!(totals.to_string(), "acknowledged 15; recovery max s 0.50");
+        totals.count("pass");
+        let text = totals.to_string();
+        assert!(
+            text.starts_with("| tests | 1 pass |\n") && text.contains("| 15, **0** |") && text.contains("| -, 0.50 s |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_table_that_is_not_complete_says_so() {
+        let matrix = Matrix { nodes: 3, time: 9, seed: 4, only: None };
+        let row = "| a ".repeat(COLUMNS) + "|";
+        let text = |rows: &[String]| matrix.text(rows, 2, &Totals::default());
+        let one = text(std::slice::from_ref(&row));
+        assert!(one.contains("`matrix --nodes 3 --time 9 --seed 4` (so far 1 tests of 2)") && one.contains(&row), "{one}");
+        assert!(!text(&[row.clone(), row.clone()]).contains("so far"));
+        let widths: Vec<usize> =
+            one.lines().filter(|line| line.contains("| test |") || *line == row).map(|line| line.matches('|').count()).collect();
+        assert_eq!(widths, [COLUMNS + 1; 2]);
     }
 
     #[test]

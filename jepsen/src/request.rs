@@ -141,6 +141,12 @@ impl Request {
         format!("{}-{}-{}", self.workload, self.nemesis.join("+"), self.nodes)
     }
 
+    /// Whether every fault asked for is done to connections, so that nodes need loopback addresses and proxies.
+    pub(crate) fn is_of_connections(&self) -> bool {
+        let of_connections = |name: &String| Fault::by_name(name).is_some_and(Fault::is_of_connections);
+        !self.nemesis.is_empty() && self.nemesis.iter().all(of_connections)
+    }
+
     /// The arguments that ask for it.
     pub(crate) fn arguments(&self) -> String {
         let Request { workload, nemesis, nodes, time, seed } = self;
@@ -194,6 +200,10 @@ mod tests {
         std::fs::write(directory.path().join(FILE), serde_json::to_string(&request).unwrap()).unwrap();
         assert_eq!(Request::load(directory.path()).unwrap(), (request.clone(), Circumstances::default()));
         assert_eq!(request.name(), "txn-kill-leader+mix-5");
+        for (nemesis, is) in [("half-open,delay", true), ("slow-link", true), ("cut-mid-frame,loss", false), ("none", false)] {
+            let nemesis = nemesis.split(',').map(str::to_owned).collect();
+            assert_eq!(Request { nemesis, ..request.clone() }.is_of_connections(), is);
+        }
         assert!(workload("regster").unwrap_err().contains("register, txn"));
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::client::put_service;
+use crate::cluster::isolation::Isolation;
 use crate::cluster::{Cluster, Settings, wait_for};
 use crate::history::{Event, Kind, Op};
 use crate::nemesis::{self, Fault, Plan, Stage};
@@ -69,6 +70,11 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
     let directory = ground.store.join(request.name()).join(time);
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    let mut ground = ground.clone();
+    if request.is_of_connections() && ground.settings.isolation != Isolation::Loopback {
+        ground.settings.isolation = Isolation::Loopback;
+        say!("{} is done to connections: nodes have loopback addresses and a TCP proxy for each link", request.nemesis.join(","));
+    }
     let Settings { binary, other_binary, isolation, environment, .. } = ground.settings.clone();
     let (binary, isolation) = (Some(binary), Some(isolation.into()));
     request.save(&directory, Circumstances { binary, other_binary, isolation, environment })?;
@@ -251,6 +257,7 @@ async fn set_up(
         nodes: request.nodes,
         spares: if changes.is_none() { cluster.settings.spares } else { 0 },
         backends: Arc::new(backends),
+        added: Arc::default(),
         stop,
     };
     Ok(match workload::initial_writes(&scene).await? {

@@ -19,7 +19,7 @@
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "in a test an unexpected answer is a failure")]
-#![expect(clippy::print_stdout, reason = "a test harness of its own")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test harness of its own")]
 
 mod client;
 mod disk;
@@ -31,18 +31,65 @@ mod work;
 mod world;
 
 use std::ops::Range;
+use std::process::ExitCode;
+
+use clap::Parser;
 
 use self::disk::Honesty;
 use self::work::{Work, run_all};
 
 const SEEDS: Range<u64> = 0..200;
 const SEEDS_VARIABLE: &str = "RAFTGATE_SIMULATION_SEEDS";
+/// Exit statuses: what libtest gives where a test failed, and clap where nobody understands the arguments.
+const FAILED: u8 = 101;
+const ASKED_WRONGLY: u8 = 2;
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var(SEEDS_VARIABLE) else { return SEEDS };
-    let (start, end) =
-        text.split_once("..").unwrap_or_else(|| panic!("{SEEDS_VARIABLE} is a range such as 0..5000, found {text:?}"));
-    start.parse().unwrap()..end.parse().unwrap()
+/// What was asked for; an error where it is no range, or an empty one.
+fn seeds() -> Result<Range<u64>, String> {
+    let Some(text) = std::env::var_os(SEEDS_VARIABLE) else { return Ok(SEEDS) };
+    let range = text.to_str().and_then(|text| text.split_once(".."));
+    let range = range.and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
+    range
+        .filter(|range: &Range<u64>| !range.is_empty())
+        .ok_or_else(|| format!("{SEEDS_VARIABLE} is a range such as 0..5000 with a seed in it, found {text:?}"))
+}
+
+/// What a test binary is asked by people and by cargo.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only checks whose name contains one of these.
+    filters: Vec<String>,
+    /// Name the checks and run none.
+    #[arg(long)]
+    list: bool,
+    /// A filter is a whole name.
+    #[arg(long)]
+    exact: bool,
+    /// No check whose name contains this.
+    #[arg(long, value_name = "FILTER")]
+    skip: Vec<String>,
+    /// Only checks that are ignored: there are none.
+    #[arg(long)]
+    ignored: bool,
+    /// Changes nothing: no check is ignored.
+    #[arg(long)]
+    include_ignored: bool,
+    /// Changes nothing: output is never captured.
+    #[arg(long, visible_alias = "no-capture")]
+    nocapture: bool,
+    /// A list without its count.
+    #[arg(long, value_parser = ["pretty", "terse"], default_value = "pretty")]
+    format: String,
+    /// Changes nothing: checks run one after the other, each on all processors.
+    #[arg(long, value_name = "COUNT")]
+    test_threads: Option<usize>,
+}
+
+impl Arguments {
+    fn choose(&self, name: &str) -> bool {
+        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        !self.ignored && (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
+    }
 }
 
 /// What is checked, by name.
@@ -52,23 +99,40 @@ const CHECKS: [(&str, fn()); 3] = [
     ("a_disk_that_forgets_what_it_synced_is_found", a_disk_that_forgets_what_it_synced_is_found),
 ];
 
-/// Runs the checks whose names contain one of the arguments, or all. libtest is of no use here: it waits by a clock, and this process has
-/// none but the simulation's.
-fn main() {
+/// Answers as a test binary does: status 0 where all chosen checks passed, 101 where one failed, 2 where it was asked wrongly. libtest is of
+/// no use here: it waits by a clock, and this process has none but the simulation's.
+fn main() -> ExitCode {
     if work::serve() {
-        return;
+        return ExitCode::SUCCESS;
     }
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    for (name, check) in CHECKS {
-        if arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str())) {
-            check();
-            println!("test {name} ... ok");
+    let arguments = Arguments::parse();
+    let chosen: Vec<_> = CHECKS.into_iter().filter(|(name, _)| arguments.choose(name)).collect();
+    if arguments.list {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        if arguments.format == "pretty" {
+            println!("\n{} tests, 0 benchmarks", chosen.len());
         }
+        return ExitCode::SUCCESS;
     }
+    if let Err(wrong) = seeds() {
+        eprintln!("error: {wrong}");
+        return ExitCode::from(ASKED_WRONGLY);
+    }
+    println!("running {} tests", chosen.len());
+    let mut failed = 0;
+    for (name, check) in &chosen {
+        let passed = std::panic::catch_unwind(check).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    let (word, passed, left_out) =
+        (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed, CHECKS.len() - chosen.len());
+    println!("test result: {word}. {passed} passed; {failed} failed; {left_out} filtered out");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 fn every_seed_keeps_what_was_promised() {
-    let seeds = seeds();
+    let seeds = seeds().unwrap();
     let count = seeds.end - seeds.start;
     let (failed, report) = run_all(&Work { seeds, honesty: Honesty::Honest, trace: None });
     println!("{count} seeds: {report:?}");

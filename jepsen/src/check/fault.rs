@@ -30,7 +30,9 @@ pub(crate) enum Class {
 }
 
 /// Words in names, the first that fits.
-const CLASSES: [(&str, Class); 25] = [
+const CLASSES: [(&str, Class); 26] = [
+    // kill -9, and started again at once.
+    ("restart-leader", Class::Down),
     ("backend", Class::Backend),
     ("wipe", Class::Data),
     ("torn", Class::Data),
@@ -177,6 +179,7 @@ mod tests {
             ("power-cut-all", Class::Down),
             ("pause-leader", Class::Paused),
             ("rolling-restart", Class::Restart),
+            ("restart-leader", Class::Down),
             ("wiped-disk", Class::Data),
             ("torn-tail", Class::Data),
             ("disk-full", Class::Disk),
@@ -190,6 +193,9 @@ mod tests {
             ("wrong-peer", Class::Other),
             ("partition-one-way", Class::Other),
             ("clock-jump", Class::Other),
+            ("slow-link", Class::Other),
+            ("cut-mid-frame", Class::Other),
+            ("half-open", Class::Other),
             ("leader-transfer", Class::Other),
             ("swap-storm", Class::Other),
             ("snapshot-install", Class::Other),

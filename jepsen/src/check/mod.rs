@@ -96,8 +96,10 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
         retry::check(&effects),
         node::watch(test),
         recovery.finding,
+        recovery.rolling,
         coverage::faults(test, &faults),
-        coverage::operations(&operations, &faults),
+        coverage::operations(test, &operations, &faults),
+        coverage::traffic(&operations, &faults),
     ];
     findings.extend(order::check(&operations, &effects, &faults));
     findings.extend(replayed);

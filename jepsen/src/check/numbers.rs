@@ -44,6 +44,7 @@ pub(crate) fn of(
     }
     numbers.spread("recovery", &recovery.times);
     numbers.spread("write gap", &recovery.write_gaps);
+    numbers.0.extend(recovery.rolling_gap.map(|gap| ("write gap rolling max s".to_owned(), gap)));
     numbers.0
 }
 

@@ -6,12 +6,15 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use super::fault::Faults;
+use super::fault::{Faults, Window};
 use super::operation::Operation;
 use crate::history::{Key, Op};
 
 /// The bound, in nanoseconds.
 const RECOVERY_NANOS_MAX: u64 = 30_000_000_000;
+
+/// The longest time without a write in a rolling restart.
+const ROLLING_GAP_SECONDS_MAX: f64 = 0.2;
 
 /// What came of it. Times in seconds, sorted.
 pub(crate) struct Recovery {
@@ -20,6 +23,9 @@ pub(crate) struct Recovery {
     pub(crate) times: Vec<f64>,
     /// The longest time without a successful write around each span of faults.
     pub(crate) write_gaps: Vec<f64>,
+    /// The same around all rolling restarts and upgrades; none without one.
+    pub(crate) rolling_gap: Option<f64>,
+    pub(super) rolling: Finding,
 }
 
 /// Measures every recovery, and judges each that was measured, and that the last one was complete.
@@ -52,7 +58,26 @@ pub(crate) fn check(operations: &[Operation<'_>], faults: &Faults<'_>, nodes: &[
     let finding = Finding::of("I8", times.len() as u64, "recoveries in time", &violations);
     times.sort_by(f64::total_cmp);
     let write_gaps = write_gaps(operations, &spans);
-    Recovery { finding, times, write_gaps }
+    let (rolling_gap, rolling) = rolling_restarts(operations, faults);
+    Recovery { finding, times, write_gaps, rolling_gap, rolling }
+}
+
+/// Each node hands its leadership over before it stops: no time without a write is longer than the bound, where nothing else is broken.
+fn rolling_restarts(operations: &[Operation<'_>], faults: &Faults<'_>) -> (Option<f64>, Finding) {
+    let rolling = |window: &&Window<'_>| window.effect.is_some() && window.name.starts_with("rolling");
+    let alone = |window: &&Window<'_>| {
+        !faults.windows.iter().any(|other| other.begin != window.begin && other.overlaps(window.begin, window.end))
+    };
+    let ended = faults.windows.iter().filter(rolling).filter(alone).filter(|window| window.end < u64::MAX);
+    let spans: Vec<(u64, u64)> = ended.map(|window| (window.begin, window.end)).collect();
+    let gaps = write_gaps(operations, &spans);
+    let too_long = gaps.iter().filter(|gap| **gap > ROLLING_GAP_SECONDS_MAX);
+    let too_long: Vec<String> = too_long.map(|gap| format!("no write for {:.0} ms", gap * 1e3)).collect();
+    let mut finding = Finding::of("rolling", gaps.len() as u64, "rolling restarts with writes going on", &too_long);
+    if let Some(greatest) = gaps.last() {
+        finding.detail.push_str(&format!(", longest time without a write {:.0} ms", greatest * 1e3));
+    }
+    (gaps.last().copied(), finding)
 }
 
 /// Spans with some fault on, apart from one another. Faults that end by themselves, as a leader transfer, end with their effect.
@@ -203,6 +228,25 @@ mod tests {
             });
         });
         late.is("I8", Outcome::Fail, "31.0 s from the end of the faults at 3.0 s");
+    }
+
+    #[test]
+    fn writes_go_on_in_a_rolling_restart() {
+        let restart = |fault: &str, millis: u64| {
+            let mut story = Story::new();
+            story.ok(0, write(&[(1, 10)], 1)).fault(fault, &[1]).wait(millis).ok(0, write(&[(1, 20)], 2)).heal(fault, &[1]);
+            story.ok(0, write(&[(1, 30)], 3));
+            story
+        };
+        restart("rolling-restart", 150).is("rolling", Outcome::Pass, "1 rolling restarts with writes going on, longest");
+        restart("rolling-upgrade", 250).is("rolling", Outcome::Fail, "no write for 254 ms");
+        restart("kill", 250).is("rolling", Outcome::NotTested, "");
+        assert_eq!(number(&restart("rolling-restart", 150), "write gap rolling max s"), Some(0.154));
+        // A leader that is killed meanwhile cannot hand anything over.
+        let mut mixed = restart("rolling-restart", 250);
+        mixed.events.truncate(4);
+        mixed.fault("kill", &[2]).heal("kill", &[2]).wait(250).ok(0, write(&[(1, 20)], 2)).heal("rolling-restart", &[1]);
+        mixed.is("rolling", Outcome::NotTested, "");
     }
 
     #[test]

@@ -85,8 +85,9 @@ pub(crate) fn inside(executable: &Path) -> Command {
     command
 }
 
-/// What has to be done first inside: names of network namespaces of our own.
+/// What has to be done first inside: names of network namespaces of our own, and loopback addresses.
 pub(crate) async fn prepare_inside() -> anyhow::Result<()> {
+    run("ip", &["link", "set", "lo", "up"]).await?;
     std::fs::create_dir_all("/run/netns").context("make /run/netns")?;
     run("mount", &["-t", "tmpfs", "none", "/run/netns"]).await.map(drop)
 }

@@ -5,16 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::network::{Link, Rule, Rules};
+use super::network::{Link, Met, Rule, Rules};
+use super::pump::{self, State};
 
 /// Which process is which node.
 pub(crate) type Owners = Arc<Mutex<BTreeMap<u32, u32>>>;
@@ -27,19 +25,12 @@ pub(crate) struct Links {
     _proxies: JoinSet<()>,
 }
 
-#[derive(Debug)]
-struct State {
-    rule: watch::Sender<Rule>,
-    hits: AtomicU64,
-}
-
 impl Links {
     /// Listens at each node's `outside` address and passes on to its `inside` address.
     pub(crate) async fn create(addresses: &[(u32, SocketAddr, SocketAddr)], owners: Owners) -> anyhow::Result<Links> {
         let ids: Vec<u32> = addresses.iter().map(|(id, ..)| *id).collect();
         let pairs = ids.iter().flat_map(|&a| ids.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
-        let state = || State { rule: watch::Sender::new(Rule::default()), hits: AtomicU64::new(0) };
-        let states: Arc<BTreeMap<Link, State>> = Arc::new(pairs.map(|link| (link, state())).collect());
+        let states: Arc<BTreeMap<Link, State>> = Arc::new(pairs.map(|link| (link, State::new())).collect());
         let mut proxies = JoinSet::new();
         for &(id, outside, inside) in addresses {
             let listener =
@@ -52,14 +43,13 @@ impl Links {
     /// Makes these the rules of all links.
     pub(crate) fn apply(&self, rules: &Rules) {
         for (link, state) in self.states.iter() {
-            state.rule.send_replace(rules.get(link).copied().unwrap_or_default());
-            state.hits.store(0, Ordering::Relaxed);
+            state.apply(rules.get(link).copied().unwrap_or(Rule::SOUND));
         }
     }
 
-    /// How often the rule of a link met something.
-    pub(crate) fn hits(&self, link: Link) -> u64 {
-        self.states.get(&link).map_or(0, |state| state.hits.load(Ordering::Relaxed))
+    /// What the rule of a link did something to.
+    pub(crate) fn met(&self, link: Link) -> Met {
+        self.states.get(&link).map_or_else(Met::default, State::met)
     }
 }
 
@@ -80,43 +70,10 @@ async fn accept(listener: TcpListener, target: u32, inside: SocketAddr, states: 
     }
 }
 
-/// Passes both ways until either ends.
 async fn connect(outer: TcpStream, inside: SocketAddr, (source, target): Link, states: &BTreeMap<Link, State>) {
     let (Some(there), Some(back)) = (states.get(&(source, target)), states.get(&(target, source))) else { return };
     let Ok(inner) = TcpStream::connect(inside).await else { return };
-    let _ = (outer.set_nodelay(true), inner.set_nodelay(true));
-    let (outer_read, outer_write) = outer.into_split();
-    let (inner_read, inner_write) = inner.into_split();
-    // Whichever ends first takes the other with it: no half of a connection goes on.
-    tokio::select! {
-        () = pump(outer_read, inner_write, there) => {}
-        () = pump(inner_read, outer_write, back) => {}
-    }
-}
-
-/// Passes one way, as the link's rule says: held while it is cut, later while it is slow, ended by a loss.
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, state: &State) {
-    let mut rules = state.rule.subscribe();
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
-        let rule = *rules.borrow_and_update();
-        if rule != Rule::default() {
-            state.hits.fetch_add(1, Ordering::Relaxed);
-        }
-        if rules.wait_for(|rule| !rule.cut).await.is_err() {
-            return;
-        }
-        if fastrand::u32(..100) < rule.loss_percent {
-            return;
-        }
-        if !rule.delay.is_zero() {
-            tokio::time::sleep(rule.delay).await;
-        }
-        if to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
+    pump::join(outer, inner, there, back).await;
 }
 
 /// Which of the processes has the socket with this local address.
@@ -149,6 +106,7 @@ fn local_address(ip: Ipv4Addr, port: u16) -> String {
 mod tests {
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::timeout;
 
     use super::*;
@@ -186,7 +144,7 @@ mod tests {
         assert_eq!(&round_trip(&mut stream).await.unwrap(), b"ping");
         links.apply(&Rules::from([((1, 2), Rule::CUT)]));
         assert!(timeout(Duration::from_millis(200), round_trip(&mut stream)).await.is_err());
-        assert_eq!((links.hits((1, 2)), links.hits((2, 1))), (1, 0));
+        assert_eq!((links.met((1, 2)), links.met((2, 1))), (Met { pieces: 1, bytes: 4 }, Met::default()));
         links.apply(&Rules::new());
         let mut answer = [0; 4];
         timeout(Duration::from_secs(5), stream.read_exact(&mut answer)).await.unwrap().unwrap();
@@ -197,12 +155,90 @@ mod tests {
     async fn a_way_back_can_be_slow_and_a_loss_ends_the_connection() {
         let (links, address) = echo_behind_a_link().await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        links.apply(&Rules::from([((2, 1), Rule { delay: Duration::from_millis(100), ..Rule::default() })]));
+        links.apply(&Rules::from([((2, 1), Rule { delay: Duration::from_millis(100), ..Rule::SOUND })]));
         let began = std::time::Instant::now();
         round_trip(&mut stream).await.unwrap();
         assert!(began.elapsed() >= Duration::from_millis(100));
-        links.apply(&Rules::from([((1, 2), Rule { loss_percent: 100, ..Rule::default() })]));
+        links.apply(&Rules::from([((1, 2), Rule { loss_percent: 100, ..Rule::SOUND })]));
         assert!(timeout(Duration::from_secs(5), round_trip(&mut stream)).await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_delay_holds_nothing_up_but_what_it_delays() {
+        let (links, address) = echo_behind_a_link().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        links.apply(&Rules::from([((1, 2), Rule { delay: Duration::from_millis(500), ..Rule::SOUND })]));
+        let began = std::time::Instant::now();
+        for _ in 0..10 {
+            stream.write_all(b"ping").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut answers = [0; 40];
+        stream.read_exact(&mut answers).await.unwrap();
+        // One after the other they would take ten delays.
+        assert!((Duration::from_millis(680)..Duration::from_secs(4)).contains(&began.elapsed()), "{:?}", began.elapsed());
+        assert_eq!(links.met((1, 2)).bytes, 40);
+    }
+
+    #[tokio::test]
+    async fn connections_share_a_slow_link_until_it_is_healed() {
+        let (links, address) = echo_behind_a_link().await;
+        let mut streams = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        links.apply(&Rules::from([((1, 2), Rule { bytes_per_second: Some(20_000), ..Rule::SOUND })]));
+        let began = std::time::Instant::now();
+        let mut answer = vec![0; 5_000];
+        for stream in &mut streams {
+            stream.write_all(&vec![7; 5_000]).await.unwrap();
+        }
+        for stream in &mut streams {
+            stream.read_exact(&mut answer).await.unwrap();
+        }
+        assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
+        assert_eq!(links.met((1, 2)).bytes, 10_000);
+        // 500 s at this rate.
+        let mut large = vec![0; 100_000];
+        links.apply(&Rules::from([((1, 2), Rule { bytes_per_second: Some(200), ..Rule::SOUND })]));
+        streams[0].write_all(&large).await.unwrap();
+        assert!(timeout(Duration::from_millis(200), streams[0].read_exact(&mut large)).await.is_err());
+        links.apply(&Rules::new());
+        let mut rest = vec![0; 50_000];
+        timeout(Duration::from_secs(5), streams[0].read_exact(&mut rest)).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_torn_piece_arrives_in_part_and_ends_its_connection() {
+        let (links, address) = echo_behind_a_link().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        links.apply(&Rules::from([((2, 1), Rule { torn_percent: 100, ..Rule::SOUND })]));
+        stream.write_all(&[7; 1_000]).await.unwrap();
+        let mut arrived = Vec::new();
+        let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut arrived)).await.unwrap();
+        let lost = 1_000 - arrived.len();
+        assert!((1..1_000).contains(&lost), "{lost}");
+        assert_eq!(links.met((2, 1)), Met { pieces: 1, bytes: lost as u64 });
+    }
+
+    #[tokio::test]
+    async fn a_half_open_connection_hears_nothing_until_it_is_reset() {
+        let (links, address) = echo_behind_a_link().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(&round_trip(&mut stream).await.unwrap(), b"ping");
+        let half_open = Rules::from([((2, 1), Rule { half_open: true, ..Rule::SOUND })]);
+        links.apply(&half_open);
+        assert!(timeout(Duration::from_millis(200), round_trip(&mut stream)).await.is_err());
+        assert_eq!(links.met((2, 1)), Met { pieces: 1, bytes: 4 });
+        // New connections are sound, until the next wave.
+        let mut new = TcpStream::connect(address).await.unwrap();
+        assert_eq!(&round_trip(&mut new).await.unwrap(), b"ping");
+        // The echo answers the end of what it gets with an end: that does not arrive either.
+        stream.shutdown().await.unwrap();
+        assert!(timeout(Duration::from_millis(200), stream.read(&mut [0; 4])).await.is_err());
+        links.apply(&Rules::new());
+        let ended = timeout(Duration::from_secs(5), stream.read(&mut [0; 4])).await.unwrap();
+        assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(&round_trip(&mut new).await.unwrap(), b"ping");
+        links.apply(&half_open);
+        assert!(timeout(Duration::from_millis(200), round_trip(&mut new)).await.is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod namespaces;
 pub(crate) mod network;
 mod node;
 mod power;
+mod pump;
 pub(crate) mod shell;
 mod throttle;
 

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::network::{Direction, Link, Rules};
+use super::network::{Direction, Link, Met, Rules};
 use super::node::PEER_PORT;
 use super::shell::{run, run_with};
 
@@ -75,9 +75,9 @@ impl Namespaces {
     }
 
     /// Packets that the rule of a link dropped.
-    pub(crate) async fn hits(&self, (from, to): Link) -> anyhow::Result<u64> {
+    pub(crate) async fn met(&self, (from, to): Link) -> anyhow::Result<Met> {
         let listing = self.nft(to, "list table inet faults\n").await?;
-        Ok(packets(&listing, &host(from)))
+        Ok(met(&listing, &host(from)))
     }
 
     /// Directs what a node sends to the peer addresses of two others.
@@ -124,11 +124,15 @@ fn directions((one, other): (u32, u32), direction: Direction) -> String {
     format!("table ip directions\ndelete table ip directions\ntable ip directions {{\n{chain}}}\n")
 }
 
-/// The count of packets in the listed rule for a source.
-fn packets(listing: &str, source: &str) -> u64 {
+/// What the listed rule for a source has counted.
+fn met(listing: &str, source: &str) -> Met {
     let rules = listing.lines().filter(|line| line.split_whitespace().any(|word| word == source));
-    let count = |line: &str| line.split_once("packets ")?.1.split_whitespace().next()?.parse::<u64>().ok();
-    rules.filter_map(count).sum()
+    let after = |line: &str, word: &str| line.split_once(word)?.1.split_whitespace().next()?.parse::<u64>().ok();
+    let mut met = Met::default();
+    for (pieces, bytes) in rules.filter_map(|line| after(line, "packets ").zip(after(line, "bytes "))) {
+        met += Met { pieces, bytes };
+    }
+    met
 }
 
 #[cfg(test)]
@@ -149,15 +153,16 @@ mod tests {
 
     #[test]
     fn a_node_drops_what_comes_to_it_and_its_counters_are_read() {
-        let loss = Rule { loss_percent: 30, ..Rule::default() };
+        let loss = Rule { loss_percent: 30, ..Rule::SOUND };
         let rules = Rules::from([((1, 2), Rule::CUT), ((3, 2), loss), ((2, 1), Rule::CUT)]);
         let script = script(2, &rules);
         assert!(script.contains("ip saddr 10.77.0.1 counter drop\n"), "{script}");
         assert!(script.contains("ip saddr 10.77.0.3 numgen random mod 100 < 30 counter drop\n"), "{script}");
         assert!(!script.contains("10.77.0.2 "), "{script}");
-        let delayed = Rules::from([((1, 2), Rule { delay: Duration::from_secs(1), ..Rule::default() })]);
+        let delayed = Rules::from([((1, 2), Rule { delay: Duration::from_secs(1), ..Rule::SOUND })]);
         assert!(!self::script(2, &delayed).contains("saddr"));
         let listing = "ip saddr 10.77.0.1 counter packets 7 bytes 420 drop\nip saddr 10.77.0.10 counter packets 9 bytes 1 drop\n";
-        assert_eq!((packets(listing, "10.77.0.1"), packets(listing, "10.77.0.3")), (7, 0));
+        assert_eq!(met(listing, "10.77.0.1"), Met { pieces: 7, bytes: 420 });
+        assert_eq!(met(listing, "10.77.0.3"), Met::default());
     }
 }

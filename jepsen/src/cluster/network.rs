@@ -4,6 +4,8 @@
 //! be is the affair of [`Namespaces`] (packets, by nftables) or [`Links`] (TCP connections, by proxies).
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -14,8 +16,8 @@ use super::namespaces::Namespaces;
 /// What goes from one node to another; the way back is another link.
 pub(crate) type Link = (u32, u32);
 
-/// What happens to that which goes over a link.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What happens to that which goes over a link. Packets can be cut off and lost; all else is for connections through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rule {
     /// Nothing arrives.
     pub(crate) cut: bool,
@@ -23,18 +25,51 @@ pub(crate) struct Rule {
     pub(crate) loss_percent: u32,
     /// How much later it arrives.
     pub(crate) delay: Duration,
+    /// How many bytes of all connections together arrive in a second; no bound where none.
+    pub(crate) bytes_per_second: Option<u32>,
+    /// Of a hundred pieces, how many arrive in part only, and end their connection.
+    pub(crate) torn_percent: u32,
+    /// On the connections of before nothing arrives any more, not even their end; they are reset when this is over. New ones are sound.
+    pub(crate) half_open: bool,
 }
 
 impl Rule {
     /// Nothing arrives.
-    pub(crate) const CUT: Rule = Rule { cut: true, loss_percent: 0, delay: Duration::ZERO };
+    pub(crate) const CUT: Rule = Rule { cut: true, ..Rule::SOUND };
+
+    /// Everything arrives.
+    pub(crate) const SOUND: Rule =
+        Rule { cut: false, loss_percent: 0, delay: Duration::ZERO, bytes_per_second: None, torn_percent: 0, half_open: false };
 
     fn worst(self, other: Rule) -> Rule {
         Rule {
             cut: self.cut || other.cut,
             loss_percent: self.loss_percent.max(other.loss_percent),
             delay: self.delay.max(other.delay),
+            bytes_per_second: [self.bytes_per_second, other.bytes_per_second].into_iter().flatten().min(),
+            torn_percent: self.torn_percent.max(other.torn_percent),
+            half_open: self.half_open || other.half_open,
         }
+    }
+}
+
+/// What a rule did something to: packets, or pieces of what goes over connections. Those that a rule let pass are not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Met {
+    pub(crate) pieces: u64,
+    pub(crate) bytes: u64,
+}
+
+impl AddAssign for Met {
+    fn add_assign(&mut self, other: Met) {
+        self.pieces += other.pieces;
+        self.bytes += other.bytes;
+    }
+}
+
+impl fmt::Display for Met {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packets or pieces of {} bytes", self.pieces, self.bytes)
     }
 }
 
@@ -80,7 +115,7 @@ impl Held {
     fn effective(&self) -> Rules {
         let mut effective = Rules::new();
         for (link, rule) in self.rules.values().flatten() {
-            let known = effective.entry(*link).or_default();
+            let known = effective.entry(*link).or_insert(Rule::SOUND);
             *known = known.worst(*rule);
         }
         effective
@@ -130,13 +165,13 @@ impl Network {
         self.apply(Rules::new()).await
     }
 
-    /// How often the present rules of these links have met something, since the rules were last changed.
-    pub(crate) async fn hits(&self, links: impl Iterator<Item = Link>) -> anyhow::Result<u64> {
-        let mut sum = 0;
+    /// What the present rules of these links did something to, since the rules were last changed.
+    pub(crate) async fn met(&self, links: impl Iterator<Item = Link>) -> anyhow::Result<Met> {
+        let mut sum = Met::default();
         for link in links {
             sum += match &self.means {
-                Means::Namespaces(namespaces) => namespaces.hits(link).await?,
-                Means::Links(proxies) => proxies.hits(link),
+                Means::Namespaces(namespaces) => namespaces.met(link).await?,
+                Means::Links(proxies) => proxies.met(link),
             };
         }
         Ok(sum)
@@ -178,12 +213,16 @@ mod tests {
     #[test]
     fn a_link_suffers_the_worst_of_all_rules() {
         let mut held = Held::default();
-        let slow = Rule { delay: Duration::from_millis(50), ..Rule::default() };
+        let slow = Rule { delay: Duration::from_millis(50), bytes_per_second: Some(9), ..Rule::SOUND };
+        let slower = Rule { bytes_per_second: Some(7), torn_percent: 3, half_open: true, ..Rule::SOUND };
         held.rules.insert(Token(1), Rules::from([((1, 2), Rule::CUT)]));
         held.rules.insert(Token(2), Rules::from([((1, 2), slow), ((2, 1), slow)]));
+        held.rules.insert(Token(3), Rules::from([((1, 3), slow)]));
+        held.rules.insert(Token(4), Rules::from([((1, 3), slower)]));
         let effective = held.effective();
         assert_eq!(effective[&(1, 2)], Rule { cut: true, ..slow });
         assert_eq!(effective[&(2, 1)], slow);
+        assert_eq!(effective[&(1, 3)], Rule { delay: slow.delay, ..slower });
         held.rules.remove(&Token(1));
         assert!(!held.effective()[&(1, 2)].cut);
     }

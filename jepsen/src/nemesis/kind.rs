@@ -62,6 +62,12 @@ faults! {
     Loss = "loss", 2000..=6000;
     /// Everything arrives later.
     Delay = "delay", 2000..=6000;
+    /// Connections take fewer bytes a second than the nodes want to send.
+    SlowLink = "slow-link", 2000..=5000;
+    /// Connections end in the middle of what was sent: part of it arrives.
+    CutMidFrame = "cut-mid-frame", 2000..=6000;
+    /// One side of each connection hears nothing more, not even its end, until it is reset; new connections are sound.
+    HalfOpen = "half-open", 2000..=5000;
     /// One node loses its power.
     PowerCutOne = "power-cut-one", 300..=2000;
     /// More than half lose their power at once.
@@ -129,6 +135,11 @@ impl Fault {
         Fault::StuckDisk,
         Fault::SwapStorm,
     ];
+
+    /// Whether it is done to connections, by proxies, and not to packets: then nodes have loopback addresses.
+    pub(crate) fn is_of_connections(self) -> bool {
+        matches!(self, Fault::Delay | Fault::SlowLink | Fault::CutMidFrame | Fault::HalfOpen)
+    }
 
     /// How long it lasts, by a draw between 0 and 1.
     pub(crate) fn length(self, draw: f64) -> Duration {

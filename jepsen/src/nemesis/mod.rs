@@ -46,10 +46,10 @@ pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
         | Fault::DiskError => images(),
         Fault::SlowDisk => images().or_else(crate::cluster::Throttle::refusal),
         Fault::ClockJump => cluster.settings.faketime.is_none().then(|| "libfaketime is not installed".to_owned()),
-        Fault::Delay => cluster
+        fault if fault.is_of_connections() => cluster
             .network
             .is_of_packets()
-            .then(|| "packets cannot be delayed here, only TCP connections: run with --isolation loopback".to_owned()),
+            .then(|| "this is done to TCP connections, not to packets: run it alone, or with --isolation loopback".to_owned()),
         Fault::WrongPeer if !cluster.network.is_of_packets() => Some("addresses can be swapped only in namespaces".to_owned()),
         Fault::WrongPeer | Fault::PartitionBridge | Fault::PartitionRing => {
             (scene.nodes < 3).then(|| "needs at least three nodes".to_owned())
@@ -100,7 +100,10 @@ async fn play_one(stage: &Stage, planned: Planned) -> anyhow::Result<()> {
         | Fault::PartitionBridge
         | Fault::PartitionRing
         | Fault::Loss
-        | Fault::Delay => splits::split(act).await,
+        | Fault::Delay
+        | Fault::SlowLink
+        | Fault::CutMidFrame
+        | Fault::HalfOpen => splits::split(act).await,
         Fault::PartitionFlapping => splits::flap(act).await,
         Fault::PowerCutOne | Fault::PowerCutMajority | Fault::PowerCutAll => disks::power_cut(act).await,
         Fault::DiskFull => disks::fill(act).await,

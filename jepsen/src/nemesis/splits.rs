@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::act::{Act, Trouble};
 use super::kind::Fault;
-use crate::cluster::network::{Link, Rule, Rules, Token, partition};
+use crate::cluster::network::{Link, Met, Rule, Rules, Token, partition};
 use crate::cluster::{Cluster, wait_for};
 
 /// Heartbeats meet a rule within a fraction of this.
@@ -17,6 +17,9 @@ const EFFECT_PATIENCE: Duration = Duration::from_secs(4);
 const FLAP_MS: (u64, u64) = (100, 700);
 const LOSS_PERCENT: (u32, u32) = (10, 50);
 const DELAY_MS: (u64, u64) = (20, 200);
+const TORN_PERCENT: (u32, u32) = (2, 10);
+/// Heartbeats alone need less; the writes of a test need more, and have to wait.
+const BYTES_PER_SECOND: (u32, u32) = (8_000, 64_000);
 
 /// Splits as the fault says, and heals.
 pub(super) async fn split(act: &mut Act<'_>) -> Result<(), Trouble> {
@@ -27,15 +30,18 @@ pub(super) async fn split(act: &mut Act<'_>) -> Result<(), Trouble> {
     act.begin(describe(&rules));
     let network = &act.cluster().network;
     let token = network.disturb(rules.clone()).await?;
-    let hits = effect(act, &rules).await;
-    if let Ok(hits) = &hits {
-        act.took_effect(format!("{}; met {hits} packets or pieces so far", describe(&rules)));
+    let met = effect(act, &rules).await;
+    let mut met_at_last = Met::default();
+    if let Ok(met) = &met {
+        act.took_effect(format!("{}; met {met} so far", describe(&rules)));
         act.hold().await;
+        met_at_last = network.met(rules.keys().copied()).await?;
         act.heal();
     }
     network.restore(token).await?;
-    hits?;
-    act.healed("");
+    met?;
+    // Where another fault came or went meanwhile, since then.
+    act.healed(format!("met {met_at_last} in all"));
     Ok(())
 }
 
@@ -46,7 +52,7 @@ pub(super) async fn flap(act: &mut Act<'_>) -> Result<(), Trouble> {
     act.begin("");
     let network = &act.cluster().network;
     let began = Instant::now();
-    let (mut splits, mut met) = (0, 0);
+    let (mut splits, mut met) = (0, Met::default());
     while began.elapsed() < act.planned.length && !act.stage.is_over() {
         let side = act.shuffled(None);
         let (one, other) = side.split_at(act.rng.usize(1..=side.len() / 2));
@@ -54,25 +60,25 @@ pub(super) async fn flap(act: &mut Act<'_>) -> Result<(), Trouble> {
         let token = network.disturb(rules.clone()).await?;
         let span = act.rng.u64(FLAP_MS.0..=FLAP_MS.1);
         act.hold_for(Duration::from_millis(span)).await;
-        met += network.hits(rules.keys().copied()).await?;
+        met += network.met(rules.keys().copied()).await?;
         splits += 1;
         network.restore(token).await?;
         act.hold_for(Duration::from_millis(span / 2)).await;
     }
-    if met == 0 {
+    if met == Met::default() {
         return Err(Trouble::Missed(format!("{splits} splits met nothing")));
     }
-    act.took_effect(format!("{splits} splits met {met} packets or pieces; node {leader} led before"));
+    act.took_effect(format!("{splits} splits met {met}; node {leader} led before"));
     act.heal();
     act.healed("");
     Ok(())
 }
 
 /// Waits until the rules have met something.
-async fn effect(act: &Act<'_>, rules: &Rules) -> Result<u64, Trouble> {
+async fn effect(act: &Act<'_>, rules: &Rules) -> Result<Met, Trouble> {
     let network = &act.cluster().network;
-    let hits = wait_for(EFFECT_PATIENCE, || async { network.hits(rules.keys().copied()).await.ok().filter(|&hits| hits > 0) });
-    hits.await.ok_or_else(|| Trouble::Missed("the rules met nothing".to_owned()))
+    let met = wait_for(EFFECT_PATIENCE, || async { network.met(rules.keys().copied()).await.ok().filter(|met| met.pieces > 0) });
+    met.await.ok_or_else(|| Trouble::Missed("the rules met nothing".to_owned()))
 }
 
 fn nodes_of(rules: &Rules) -> Vec<u32> {
@@ -86,6 +92,9 @@ fn describe(rules: &Rules) -> String {
     let rule = |(&(from, to), rule): (&Link, &Rule)| match rule {
         rule if rule.cut => format!("{from}>{to}"),
         rule if rule.loss_percent > 0 => format!("{from}>{to} loses {} %", rule.loss_percent),
+        rule if rule.torn_percent > 0 => format!("{from}>{to} cuts {} %", rule.torn_percent),
+        rule if rule.half_open => format!("{from}>{to} half-open"),
+        Rule { bytes_per_second: Some(rate), .. } => format!("{from}>{to} {rate} bytes/s"),
         rule => format!("{from}>{to} {} ms later", rule.delay.as_millis()),
     };
     rules.iter().map(rule).collect::<Vec<_>>().join(" ")
@@ -107,10 +116,8 @@ fn rules(fault: Fault, leader: u32, others: &[u32], rng: &mut Rng) -> Rules {
             partition(&all, &[&side, rest])
         }
         Fault::PartitionLeaderMajority => partition(&all, &[&others[..1], &without(&all, &others[..1])]),
-        Fault::PartitionOneWay => {
-            let (met, outward) = (&others[..rng.usize(1..=others.len())], rng.bool());
-            met.iter().map(|&other| (if outward { (leader, other) } else { (other, leader) }, Rule::CUT)).collect()
-        }
+        Fault::PartitionOneWay => one_way(leader, others, Rule::CUT, rng),
+        Fault::HalfOpen => one_way(leader, others, Rule { half_open: true, ..Rule::SOUND }, rng),
         Fault::PartitionBridge => {
             // One node of any kind sees all; the rest are two halves.
             let bridge = all[rng.usize(..all.len())];
@@ -130,9 +137,19 @@ fn rules(fault: Fault, leader: u32, others: &[u32], rng: &mut Rng) -> Rules {
             let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
             pairs.filter(|&(a, b)| a != b && !near(a, b)).map(|(a, b)| ((ring[a], ring[b]), Rule::CUT)).collect()
         }
-        Fault::Loss => everywhere(Rule { loss_percent: rng.u32(LOSS_PERCENT.0..=LOSS_PERCENT.1), ..Rule::default() }),
-        _ => everywhere(Rule { delay: Duration::from_millis(rng.u64(DELAY_MS.0..=DELAY_MS.1)), ..Rule::default() }),
+        Fault::Loss => everywhere(Rule { loss_percent: rng.u32(LOSS_PERCENT.0..=LOSS_PERCENT.1), ..Rule::SOUND }),
+        Fault::CutMidFrame => everywhere(Rule { torn_percent: rng.u32(TORN_PERCENT.0..=TORN_PERCENT.1), ..Rule::SOUND }),
+        Fault::SlowLink => {
+            everywhere(Rule { bytes_per_second: Some(rng.u32(BYTES_PER_SECOND.0..=BYTES_PER_SECOND.1)), ..Rule::SOUND })
+        }
+        _ => everywhere(Rule { delay: Duration::from_millis(rng.u64(DELAY_MS.0..=DELAY_MS.1)), ..Rule::SOUND }),
     }
+}
+
+/// What the leader sends, or what is sent to it, to or from one or more others.
+fn one_way(leader: u32, others: &[u32], rule: Rule, rng: &mut Rng) -> Rules {
+    let (met, outward) = (&others[..rng.usize(1..=others.len())], rng.bool());
+    met.iter().map(|&other| (if outward { (leader, other) } else { (other, leader) }, rule)).collect()
 }
 
 pub(super) fn without(all: &[u32], some: &[u32]) -> Vec<u32> {
@@ -230,6 +247,21 @@ mod tests {
     fn one_way_is_one_way() {
         let links = cut(Fault::PartitionOneWay, 5);
         assert!(!links.is_empty() && links.iter().all(|&(from, to)| !links.contains(&(to, from))));
+    }
+
+    #[test]
+    fn what_happens_to_connections_is_told() {
+        let told = |fault| describe(&rules(fault, 1, &[2], &mut Rng::with_seed(1)));
+        for (fault, words) in [
+            (Fault::CutMidFrame, "1>2 cuts "),
+            (Fault::SlowLink, " bytes/s 2>1 "),
+            (Fault::HalfOpen, " half-open"),
+            (Fault::Delay, " ms later 2>1"),
+        ] {
+            assert!(told(fault).contains(words), "{}", told(fault));
+        }
+        let wave = rules(Fault::HalfOpen, 1, &[2, 3], &mut Rng::with_seed(1));
+        assert!(!wave.is_empty() && wave.keys().all(|&(from, to)| !wave.contains_key(&(to, from))), "{wave:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod set;
 mod traffic;
 mod txn;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -51,6 +51,8 @@ pub(crate) struct Scene {
     pub(crate) spares: u32,
     /// What stands behind the proxies.
     pub(crate) backends: Arc<Vec<Backend>>,
+    /// Keys of `set` whose route exists.
+    pub(crate) added: Arc<Mutex<Vec<Key>>>,
     /// True once the clients shall stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -61,6 +63,19 @@ impl Scene {
         match self.workload {
             Workload::Set => Vec::new(),
             _ => (0..KEYS).collect(),
+        }
+    }
+
+    /// A route of `set` exists from now on.
+    fn add(&self, key: Key) {
+        self.added.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+    }
+
+    /// Any key whose route exists, if there is one yet.
+    fn existing_key(&self, choice: &mut Choice) -> Option<Key> {
+        match self.workload {
+            Workload::Set => choice.one_of(&self.added.lock().unwrap_or_else(PoisonError::into_inner)),
+            _ => Some(choice.key(KEYS)),
         }
     }
 
@@ -100,10 +115,8 @@ pub(crate) fn start(scene: &Scene) -> anyhow::Result<JoinSet<()>> {
     if scene.workload == Workload::Membership && scene.spares > 0 {
         clients.spawn(membership::run(scene.clone()));
     }
-    if scene.workload == Workload::Traffic {
-        for node in 1..=scene.nodes {
-            clients.spawn(traffic::run(scene.clone(), node));
-        }
+    for node in 1..=scene.nodes + scene.spares {
+        clients.spawn(traffic::run(scene.clone(), node));
     }
     Ok(clients)
 }

@@ -33,7 +33,9 @@ pub(super) async fn run(scene: Scene, mut client: Client, mut choice: Choice) {
             added += 1;
             let idempotency_key = choice.percent(IDEMPOTENT).then(|| choice.idempotency_key());
             let wish = Wish { writes: vec![(key, choice.value())], preconditions: vec![(key, 0)], idempotency_key };
-            write_until_known(&scene, &mut client, &mut choice, node, &wish).await;
+            if write_until_known(&scene, &mut client, &mut choice, node, &wish).await.is_some() {
+                scene.add(key);
+            }
         }
         scene.pause(PAUSE + choice.think()).await;
     }
