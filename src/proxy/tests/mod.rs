@@ -3,10 +3,14 @@
 mod bodies;
 mod connections;
 mod faults;
+mod frames;
 mod framing;
 mod gateway;
 mod grpc;
+mod grpc_calls;
 mod http2;
+mod http2_floods;
+mod http2_inputs;
 mod inputs;
 mod mirrors;
 mod publishing;
