@@ -5,11 +5,12 @@
 //! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
 //! the cluster gone, the proxy serves the last table.
 //!
-//! To read a request from top to bottom: `listener` accepts (behind a load balancer, `proxy_protocol` says for whom), `connection` runs hyper's server for HTTP/1.1 or HTTP/2 over it and keeps
-//! its deadlines, and `exchange` takes the request through its phases by name: admit, park, match, prepare, forward, answer. `forward` makes
-//! the tries, `mirror` sends copies beside. What the phases use is pure and beside them: `authority` (which host is meant), `headers`
-//! (what passes), `rewrite` (paths and redirects), `filter` (header modifiers), `retry` (whether to send again, and when), `cors` (who
-//! may share an answer), `upgrade` (who asks to speak another protocol). Where that is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
+//! To read a request from top to bottom: `listener` accepts (behind a load balancer, `proxy_protocol` says for whom), `connection` runs
+//! hyper's server for HTTP/1.1 or HTTP/2 over it and keeps its deadlines, and `exchange` takes the request through its phases by name:
+//! admit, park, match, prepare, forward, answer. `forward` makes the tries, `mirror` sends copies beside. What the phases use is pure and
+//! beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header modifiers),
+//! `retry` (whether to send again, and when), `cors` (who may share an answer), `upgrade` (who asks to speak another protocol). Where that
+//! is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
 //! Over HTTP/1.1 hyper reads nothing that `framing` has not read before: what could be taken for two different requests is refused there,
 //! by RFC 9112, and the connection closed once the answer is through (`connection::ending`). What is sent on is framed anew.
