@@ -218,9 +218,8 @@ impl Reference {
             return Some(format!("{place}: service {name:?} does not exist; {meanwhile} until it does"));
         };
         let refused = *is_grpc && !protocol.is_none_or(Protocol::carries_grpc);
-        refused.then(|| {
-            format!("{place}: service {name:?} speaks HTTP/1.1, which carries no gRPC: its share is answered with {answer}")
-        })
+        let then = if *is_mirror { "no call is mirrored to it" } else { "its share is answered with UNAVAILABLE" };
+        refused.then(|| format!("{place}: service {name:?} speaks HTTP/1.1, which carries no gRPC: {then}"))
     }
 }
 

@@ -10,13 +10,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, request};
+use http::header::TE;
+use http::{HeaderValue, Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::task::JoinSet;
 
 use super::forward::open;
 use super::worker::Worker;
+use crate::model::Kind;
 use crate::model::spec::{Filter, RequestMirror, Timeouts};
 use crate::observe::CounterVec;
 use crate::table::{Matched, Service};
@@ -61,12 +63,19 @@ fn begin(
         return Err("busy");
     }
     let service = matched.snapshot.service(&mirror.service).ok_or("no_service")?;
+    let is_call = matched.rule.kind() == Kind::GrpcRoute;
+    if is_call && !service.spec.protocol.carries_grpc() {
+        return Err("no_grpc");
+    }
     let endpoint = worker.upstreams.endpoint(service, None).ok_or("no_endpoint")?;
     let (body, watch) = body.tap().ok_or("failed")?;
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
     *request.headers_mut() = head.headers.clone();
+    if is_call {
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    }
     let copy = Copy { service: Arc::clone(service), endpoint, connects: worker.metrics.upstream_connects.clone() };
     let limit = limit(matched.rule.rule.timeouts);
     let results = worker.metrics.mirrors.clone();

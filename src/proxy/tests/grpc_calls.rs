@@ -205,6 +205,27 @@ fn unary_calls_carry_metadata_both_ways() {
 }
 
 #[test]
+fn calls_are_mirrored_to_services_that_carry_them() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ((address, _), (shadow, shadowed)) = (start().await, start().await);
+        let at = |address: SocketAddr| json!({"protocol": "h2c", "endpoints": [{"address": address.to_string()}]});
+        let mirror = |service: &str| json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": service}}});
+        let mut mirrored = route("t.Echo", "echo");
+        mirrored["rules"][0]["filters"] = json!([mirror("shadow"), mirror("plain")]);
+        let plain = json!({"endpoints": [{"address": shadow.to_string()}]});
+        let documents =
+            [(Service, "echo", at(address)), (Service, "shadow", at(shadow)), (Service, "plain", plain), (GrpcRoute, "r", mirrored)];
+        let gateway = Gateway::start(ListenerOptions::default(), &documents);
+        let mut client = client(&gateway).await;
+        assert_eq!(call(&mut client, UNARY, Request::new(text("hello"))).await.unwrap().into_inner(), text("hello"));
+        let results = |service: &str, result: &str| gateway.metrics.mirrors.with_label_values(&[service, result]).get();
+        until("the copy", || results("shadow", "sent") == 1).await;
+        assert_eq!((shadowed.connections.load(Ordering::SeqCst), results("plain", "no_grpc")), (1, 1));
+    });
+}
+
+#[test]
 fn messages_may_be_large() {
     through_gateway(|_gateway, mut client, _| async move {
         let large: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();

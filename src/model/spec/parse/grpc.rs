@@ -17,14 +17,7 @@ use crate::model::spec::route::{Filter, PathMatch, PathMatchType, RouteMatch, Ro
 const NAME_BYTES_MAX: usize = 1024;
 
 /// Filters of the standard for this kind.
-const FILTERS: [(&str, ()); 2] = [("RequestHeaderModifier", ()), ("ResponseHeaderModifier", ())];
-const FILTERS_NOT_YET: [&str; 2] = [MIRROR, "ExtensionRef"];
-
-const MIRROR: &str = "RequestMirror";
-
-/// Why there are no copies of calls: no service could take one.
-const MIRROR_NOT_YET: &str = "\"RequestMirror\" is not supported yet for a GRPCRoute: the gateway speaks only HTTP/1.1 to services, which \
-                              carries no gRPC, so that no copy of a call would arrive; remove the filter";
+const FILTERS: [(&str, ()); 3] = [("RequestHeaderModifier", ()), ("ResponseHeaderModifier", ()), ("RequestMirror", ())];
 
 /// The whole spec.
 pub(super) fn grpc_route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
@@ -35,30 +28,25 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     let object = cursor.object(&["name", "matches", "filters", "backendRefs"], &["sessionPersistence"], report)?;
     let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
     let matches = rule_matches(&object, grpc_match, seen, report);
-    let filters = filters_of(&object, report);
+    let filters = if has_known_filters(&object, report) { filters::of_rule(&object, None, report) } else { Vec::new() };
     let backends = object.list("backendRefs", BACKEND_REFS_MAX, report);
     if backends.is_empty() {
         report.warn(cursor.path(), "the rule has no backendRefs: it answers UNAVAILABLE");
     }
-    let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", filters_of, report);
+    let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", filters_of_backend, report);
     Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: Timeouts::default(), retry: None })
 }
 
-/// The filters of a rule or of a backend, where all are of a type that a `GRPCRoute` can have.
-fn filters_of(owner: &Object<'_>, report: &mut Report) -> Vec<Filter> {
+fn filters_of_backend(backend: &Object<'_>, report: &mut Report) -> Vec<Filter> {
+    if has_known_filters(backend, report) { filters::of_backend(backend, None, report) } else { Vec::new() }
+}
+
+/// Whether all filters of a rule or of a backend are of a type that a `GRPCRoute` can have.
+fn has_known_filters(owner: &Object<'_>, report: &mut Report) -> bool {
     let fields = owner.get("filters").and_then(|field| field.list(usize::MAX, &mut Report::default())).unwrap_or_default();
-    let mut all_known = true;
-    for field in fields {
-        // What has no type is told with the rest of its faults.
-        let Some(name) = field.peek("type") else { continue };
-        if name.string(0..=usize::MAX, &mut Report::default()) == Some(MIRROR) {
-            name.fail(report, MIRROR_NOT_YET);
-            all_known = false;
-        } else {
-            all_known &= name.choice(&FILTERS, &FILTERS_NOT_YET, report).is_some();
-        }
-    }
-    if all_known { filters::of_rule(owner, None, report) } else { Vec::new() }
+    // What has no type is told with the rest of its faults.
+    let types = fields.iter().filter_map(|field| field.peek("type"));
+    types.fold(true, |all, name| name.choice(&FILTERS, &["ExtensionRef"], report).is_some() && all)
 }
 
 fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {
@@ -219,9 +207,10 @@ mod tests {
                 "unknown value \"URLRewrite\"",
             ),
             (
-                of_filter(json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s"}}})),
-                "/rules/0/filters/0/type",
-                "\"RequestMirror\" is not supported yet for a GRPCRoute: the gateway speaks only HTTP/1.1 to services",
+                json!({"rules": [{"backendRefs": [{"name": "s", "filters": [
+                    {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s"}}}]}]}]}),
+                "/rules/0/backendRefs/0/filters/0",
+                "concerns the whole rule",
             ),
             (of_filter(json!({"type": "ExtensionRef", "extensionRef": {}})), "/rules/0/filters/0/type", "not supported yet"),
             (
