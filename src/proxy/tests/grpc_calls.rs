@@ -214,8 +214,12 @@ fn calls_are_mirrored_to_services_that_carry_them() {
         let mut mirrored = route("t.Echo", "echo");
         mirrored["rules"][0]["filters"] = json!([mirror("shadow"), mirror("plain")]);
         let plain = json!({"endpoints": [{"address": shadow.to_string()}]});
-        let documents =
-            [(Service, "echo", at(address)), (Service, "shadow", at(shadow)), (Service, "plain", plain), (GrpcRoute, "r", mirrored)];
+        let documents = [
+            (Service, "echo", at(address)),
+            (Service, "shadow", at(shadow)),
+            (Service, "plain", plain),
+            (GrpcRoute, "r", mirrored),
+        ];
         let gateway = Gateway::start(ListenerOptions::default(), &documents);
         let mut client = client(&gateway).await;
         assert_eq!(call(&mut client, UNARY, Request::new(text("hello"))).await.unwrap().into_inner(), text("hello"));
