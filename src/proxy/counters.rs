@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use crate::observe::{Counter, CounterVec, Metrics};
 
 /// Handles that one worker keeps. Beyond, it starts anew: there are more in use than it can hold anyway.
-const HANDLES_MAX: usize = 8192;
+const HANDLES_MAX: usize = 65_536;
 
 /// What a request is counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

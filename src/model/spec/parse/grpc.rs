@@ -46,7 +46,8 @@ fn has_known_filters(owner: &Object<'_>, report: &mut Report) -> bool {
     let fields = owner.get("filters").and_then(|field| field.list(usize::MAX, &mut Report::default())).unwrap_or_default();
     // What has no type is told with the rest of its faults.
     let types = fields.iter().filter_map(|field| field.peek("type"));
-    types.fold(true, |all, name| name.choice(&FILTERS, &["ExtensionRef"], report).is_some() && all)
+    // All are looked at, so that all faults are told.
+    types.filter(|name| name.choice(&FILTERS, &["ExtensionRef"], report).is_none()).count() == 0
 }
 
 fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {
