@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
@@ -20,7 +20,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::body::RequestBody;
 use super::error::SendFailure;
@@ -157,43 +157,96 @@ fn in_terms_of_http2(mut request: Request<RequestBody>, scheme: Scheme) -> Reque
     request
 }
 
-/// Begins HTTP/2 on a connection. Its tasks end by themselves once the sender and all exchanges are gone.
-pub(super) async fn handshake<I>(io: I) -> hyper::Result<(SendRequest<RequestBody>, Rc<Cell<usize>>)>
+/// Why HTTP/2 did not begin on a connection.
+#[derive(Debug)]
+pub(super) enum HandshakeError {
+    /// The connection failed.
+    Failed(hyper::Error),
+    /// It ended before the other side said anything.
+    Ended,
+}
+
+/// Begins HTTP/2 on a connection, and waits for the endpoint's settings: before, nobody knows how many streams it takes, and h2 would let
+/// those that are too many wait for each other. The tasks end by themselves once the sender and all exchanges are gone.
+pub(super) async fn handshake<I>(io: I) -> Result<(SendRequest<RequestBody>, Rc<Cell<usize>>), HandshakeError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let outbox = Outbox::new(io);
-    let tasks = Tasks { outbox: outbox.clone(), has_begun: Rc::new(Cell::new(false)) };
+    let settings = Rc::new(Settings { streams_max: Rc::new(Cell::new(UNKNOWN)), reader: RefCell::default() });
+    let tasks = Tasks { outbox: outbox.clone(), settings: Rc::clone(&settings), has_begun: Rc::new(Cell::new(false)) };
     let mut builder = Builder::new(tasks);
     builder.initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    builder.max_send_buf_size(SEND_BUFFER_BYTES_MAX).max_header_list_size(HEADER_BYTES_MAX);
+    builder.max_send_buf_size(SEND_BUFFER_BYTES_MAX).max_header_list_size(HEADER_BYTES_MAX).initial_max_send_streams(UNKNOWN);
     builder.timer(TokioTimer::new()).keep_alive_interval(SILENCE_MAX).keep_alive_timeout(SILENCE_MAX);
-    let (sender, connection) = builder.handshake(TokioIo::new(outbox)).await?;
-    let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let allowed = Rc::clone(&streams_max);
+    let (sender, connection) = builder.handshake(TokioIo::new(outbox)).await.map_err(HandshakeError::Failed)?;
+    let streams_max = Rc::clone(&settings.streams_max);
+    let (known, is_known) = oneshot::channel();
     tokio::task::spawn_local(async move {
         let mut connection = pin!(connection);
+        let mut known = Some(known);
         let ended = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
-            allowed.set(connection.current_max_send_streams());
+            settings.streams_max.set(connection.current_max_send_streams());
+            settings.reader.replace(Some(cx.waker().clone()));
+            if settings.are_known()
+                && let Some(known) = known.take()
+            {
+                // Nobody waits any more where the time is over.
+                let _ = known.send(Ok(()));
+            }
             polled
-        });
-        if let Err(error) = ended.await {
-            tracing::debug!(%error, "connection to an endpoint ended");
+        })
+        .await;
+        match (ended, known) {
+            (Err(error), Some(known)) => drop(known.send(Err(error))),
+            (Err(error), None) => tracing::debug!(%error, "connection to an endpoint ended"),
+            (Ok(()), _) => {}
         }
     });
-    Ok((sender, streams_max))
+    match is_known.await {
+        Ok(Ok(())) => Ok((sender, streams_max)),
+        Ok(Err(error)) => Err(HandshakeError::Failed(error)),
+        Err(_) => Err(HandshakeError::Ended),
+    }
+}
+
+/// What stands for a limit of streams that the endpoint has not said yet. No limit is that number.
+const UNKNOWN: usize = (1 << 31) - 3;
+
+/// What the endpoint said of itself.
+#[derive(Debug)]
+struct Settings {
+    streams_max: Rc<Cell<usize>>,
+    /// The task that can look: it is not woken by settings, so that whoever reads from the connection wakes it until they are known.
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Settings {
+    fn are_known(&self) -> bool {
+        self.streams_max.get() != UNKNOWN
+    }
+
+    fn look(&self) {
+        if !self.are_known()
+            && let Some(reader) = self.reader.borrow().as_ref()
+        {
+            reader.wake_by_ref();
+        }
+    }
 }
 
 /// Runs the tasks of one connection. The first that hyper asks for is the one that reads and writes, and that empties the outbox.
 struct Tasks<I> {
     outbox: Outbox<I>,
+    settings: Rc<Settings>,
     has_begun: Rc<Cell<bool>>,
 }
 
 impl<I> Clone for Tasks<I> {
     fn clone(&self) -> Tasks<I> {
-        Tasks { outbox: self.outbox.clone(), has_begun: Rc::clone(&self.has_begun) }
+        let (settings, has_begun) = (Rc::clone(&self.settings), Rc::clone(&self.has_begun));
+        Tasks { outbox: self.outbox.clone(), settings, has_begun }
     }
 }
 
@@ -207,17 +260,19 @@ where
             tokio::task::spawn_local(future);
             return;
         }
-        let outbox = self.outbox.clone();
+        let (outbox, settings) = (self.outbox.clone(), Rc::clone(&self.settings));
         tokio::task::spawn_local(async move {
             let mut future = pin!(future);
             poll_fn(|cx| {
                 let polled = future.as_mut().poll(cx);
+                settings.look();
                 match outbox.poll_send(cx) {
                     Poll::Ready(Err(_)) => Poll::Ready(()),
                     Poll::Ready(Ok(())) | Poll::Pending => polled,
                 }
             })
             .await;
+            settings.look();
         });
     }
 }

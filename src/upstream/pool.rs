@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::body::{BodyProgress, BodyState, RequestBody};
 use super::error::{SendError, SendFailure};
-use super::http2::{self, Http2Pool, Slot};
+use super::http2::{self, HandshakeError, Http2Pool, Slot};
 use crate::model::spec::Protocol;
 
 /// Idle connections that one endpoint keeps in one worker.
@@ -182,7 +182,10 @@ impl Endpoint {
     }
 
     async fn open_http2(&self) -> Result<(hyper::client::conn::http2::SendRequest<RequestBody>, Rc<Cell<usize>>), SendFailure> {
-        http2::handshake(self.connect().await?).await.map_err(|source| self.terminated(source))
+        http2::handshake(self.connect().await?).await.map_err(|error| match error {
+            HandshakeError::Failed(source) => self.terminated(source),
+            HandshakeError::Ended => self.not_connected(io::ErrorKind::UnexpectedEof.into()),
+        })
     }
 
     async fn connect(&self) -> Result<TcpStream, SendFailure> {
