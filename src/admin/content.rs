@@ -12,8 +12,8 @@ use crate::model::{Kind, Name, Operation, ResourceKey};
 use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
-pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 4] =
-    [("Certificate", "certificates"), ("Consumer", "consumers"), ("Policy", "policies"), ("Discovery", "discoveries")];
+pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 3] =
+    [("Consumer", "consumers"), ("Policy", "policies"), ("Discovery", "discoveries")];
 
 /// An error at `path`.
 pub(crate) fn at(path: impl Into<String>, message: impl Into<String>) -> FieldError {

@@ -67,7 +67,7 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
             protocol = Some(parsed.spec.protocol);
             (parsed.warnings, Vec::new())
         }
-        Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
+        Kind::Certificate | Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
     Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count, protocol })
