@@ -53,6 +53,11 @@ impl Live {
         self.snapshot.load_full()
     }
 
+    /// The keys that its tables open secrets with.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.snapshot.load().keyring)
+    }
+
     /// Publishes a snapshot: requests that load from now on see it. Notes in it the time, and tells the watch, in this order.
     pub fn store(&self, snapshot: Arc<Snapshot>) {
         snapshot.note_published();
