@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Node, eventually};
 
+/// Certificates that make a configuration larger than one transaction.
+const PADS: usize = 75;
+
 /// A certificate for one host, its key, and what would give the key away.
 struct Made {
     spec: Value,
@@ -46,11 +49,11 @@ fn holds(path: &Path, what: &[u8]) -> bool {
     fs::read(path).is_ok_and(|bytes| bytes.windows(what.len()).any(|window| window == what))
 }
 
-/// Services of 400 kB each: a dozen of them are more than one transaction.
-fn large(number: usize) -> Value {
-    let endpoints = (0..9_000).map(|n| json!({"address": format!("backend-{n}.example.internal:8080")}));
-    let spec = json!({"endpoints": endpoints.collect::<Vec<_>>(), "connectTimeout": format!("{}ms", number + 1)});
-    json!({"kind": "Service", "name": format!("large-{number}"), "spec": spec})
+/// A certificate with so much text before its chain that some seventy of them are more than one transaction.
+fn padded(number: usize, made: &Made, letter: &str) -> (String, Value) {
+    let mut spec = made.spec.clone();
+    spec["certificate"] = json!(format!("{}\n{}", letter.repeat(62_000), spec["certificate"].as_str().unwrap()));
+    (format!("pad-{number}"), spec)
 }
 
 async fn new_key(cluster: &Cluster, path: &Path) {
@@ -90,22 +93,20 @@ async fn no_byte_of_a_private_key_stays_on_any_disk() {
     let (status, answer) = cluster.call(1, Method::POST, "/v1/transactions", &json!({"operations": [operation]})).await.unwrap();
     assert_eq!(status, StatusCode::OK, "{answer}");
     let three = json!({"kind": "Certificate", "name": "three", "spec": certificates[2].spec});
-    let items: Vec<Value> = std::iter::once(three).chain((0..12).map(large)).collect();
+    let pads = (0..PADS).map(|number| padded(number, &certificates[2], "a"));
+    let pads = pads.map(|(name, spec)| json!({"kind": "Certificate", "name": name, "spec": spec}));
+    let items: Vec<Value> = std::iter::once(three).chain(pads).collect();
     let (status, answer) = cluster.call(0, Method::PUT, "/v1/config", &json!({"items": items})).await.unwrap();
-    assert_eq!((status, &answer["operations"]["put"]), (StatusCode::OK, &json!(13)), "{answer}");
+    assert_eq!((status, &answer["operations"]["put"]), (StatusCode::OK, &json!(PADS + 1)), "{answer}");
     let revision = answer["revision"].as_u64().unwrap();
     cluster.wait_agreement(&[0, 1, 2], revision).await;
-    let rewritten = |number: usize| {
-        let mut service = large(number)["spec"].clone();
-        service["connectTimeout"] = json!("500ms");
-        service
-    };
-    let (mut number, mut snapshot) = (0, 0);
-    while snapshot == 0 {
-        assert!(number < 100, "no snapshot was made");
-        cluster.put(0, &format!("/v1/services/large-{number}"), &rewritten(number)).await;
-        snapshot = cluster.get(0, "/v1/cluster").await.unwrap()["snapshotIndex"].as_u64().unwrap_or(0);
-        number += 1;
+    for number in 0.. {
+        assert!(number < 2 * PADS, "no snapshot was made");
+        let (name, spec) = padded(number % PADS, &certificates[2], if number < PADS { "b" } else { "c" });
+        cluster.put(0, &format!("/v1/certificates/{name}"), &spec).await;
+        if cluster.get(0, "/v1/cluster").await.unwrap()["snapshotIndex"].as_u64() > Some(0) {
+            break;
+        }
     }
 
     // The command line takes what it shows for what it is.
@@ -126,14 +127,14 @@ async fn no_byte_of_a_private_key_stays_on_any_disk() {
 
     // The node with another key keeps all of it, and says why it serves none.
     let good = cluster.get(1, "/v1/table").await.unwrap();
-    assert_eq!((&good["certificates"], &good["notCompiledCount"]), (&json!(3), &json!(0)), "{good}");
+    assert_eq!((&good["certificates"], &good["notCompiledCount"]), (&json!(PADS + 3), &json!(0)), "{good}");
     let blind = cluster.get(2, "/v1/table").await.unwrap();
-    assert_eq!((&blind["certificates"], &blind["notCompiledCount"]), (&json!(0), &json!(3)), "{blind}");
+    assert_eq!((&blind["certificates"], &blind["notCompiledCount"]), (&json!(0), &json!(PADS + 3)), "{blind}");
     assert!(blind["notCompiled"][0]["reason"].as_str().unwrap().contains("which this node does not have"), "{blind}");
     assert_eq!(blind["digest"], good["digest"]);
     let metrics = cluster.client.get(cluster.nodes[0].admin("/metrics")).send().await.unwrap().text().await.unwrap();
     let expiry = metrics.lines().filter(|line| line.starts_with("raftgate_certificate_expiry_seconds{")).count();
-    assert_eq!(expiry, 3, "{metrics}");
+    assert_eq!(expiry, PADS + 3, "{metrics}");
 
     let stopped: Vec<_> = cluster.nodes.iter_mut().map(Node::stop).collect();
     assert_eq!(stopped, [Some(0); 3]);
@@ -154,7 +155,7 @@ async fn no_byte_of_a_private_key_stays_on_any_disk() {
     // From the disk they come alive again; a key file that is gone is told at once.
     cluster.nodes[0].start();
     eventually("the certificates after a restart", || async {
-        (cluster.get(0, "/v1/table").await?["certificates"] == json!(3)).then_some(())
+        (cluster.get(0, "/v1/table").await?["certificates"] == json!(PADS + 3)).then_some(())
     })
     .await;
     fs::remove_file(&shared).unwrap();
