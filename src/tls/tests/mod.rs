@@ -1,0 +1,1 @@
+//! Handshakes between identities that are made for the purpose.
