@@ -12,8 +12,10 @@ use super::provider;
 /// What a caller brings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// The CAs of the nodes' admin API; the system's where none is named.
+    /// The CAs of the nodes' admin API.
     pub ca: Option<PathBuf>,
+    /// Whether the system's CAs count where `ca` names none; to read them takes a while.
+    pub system: bool,
     /// The caller's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
@@ -27,6 +29,7 @@ pub fn client_config(files: &ClientFiles) -> Result<ClientConfig, FileError> {
     let provider = provider();
     let roots = match &files.ca {
         Some(path) => Reader::new("ca", path).roots()?,
+        None if !files.system => Arc::new(RootCertStore::empty()),
         None => {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -65,6 +65,22 @@ fn said_of(cause: &CertificateError) -> String {
     }
 }
 
+/// What a caller of the admin API can do about an error of TLS.
+pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref::<TlsError>()? {
+        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            Some("--ca FILE says which CA the nodes' certificates are of")
+        }
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            Some("this node answers in clear text: call it by http://")
+        }
+        TlsError::AlertReceived(_) => {
+            Some("--cert FILE and --key FILE say who calls, by a certificate that the node's admin.tls.client_ca signed")
+        }
+        _ => None,
+    }
+}
+
 impl From<HandshakeError> for io::Error {
     fn from(error: HandshakeError) -> io::Error {
         io::Error::new(io::ErrorKind::InvalidData, error)

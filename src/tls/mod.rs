@@ -35,7 +35,7 @@ use rustls::crypto::{CryptoProvider, ring};
 pub use admin::{AdminFiles, AdminTls};
 pub use authority::{Authority, AuthorityError, Issued, Subject};
 pub use client::{ClientFiles, client_config};
-pub use failure::HandshakeError;
+pub use failure::{HandshakeError, advice};
 pub use files::FileError;
 pub use names::{CallerName, Validity};
 pub use peer::{PeerFiles, PeerTls};

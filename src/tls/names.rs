@@ -14,6 +14,9 @@ use crate::model::NodeId;
 /// What begins the URI of a node.
 const SCHEME: &str = "raftgate://";
 
+/// How long before its end a certificate is spoken of, at most: two weeks.
+const NOTICE_SECONDS_MAX: i64 = 14 * 86_400;
+
 /// The longest name of a caller, as long as that of a token may be.
 const CALLER_BYTES_MAX: usize = 128;
 
@@ -91,10 +94,11 @@ impl Validity {
         Ok(Validity { begins_at: validity.not_before.timestamp(), ends_at: validity.not_after.timestamp() })
     }
 
-    /// What a person should be told about it at `now`: that it has ended, has not begun, or ends within `notice`.
-    pub fn concern(self, now: SystemTime, notice: Duration) -> Option<String> {
+    /// What a person should be told about it at `now`: that it has ended, has not begun, or ends soon, which is within a quarter of its
+    /// whole time and two weeks.
+    pub fn concern(self, now: SystemTime) -> Option<String> {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX));
-        let notice = i64::try_from(notice.as_secs()).unwrap_or(i64::MAX);
+        let notice = (self.ends_at.saturating_sub(self.begins_at) / 4).min(NOTICE_SECONDS_MAX);
         match self {
             Validity { ends_at, .. } if ends_at <= now => Some(format!("expired at {}: renew it", Instant(ends_at))),
             Validity { begins_at, .. } if begins_at > now => {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::admin::{AdminState, Cluster, Listener, Phase, Tokens, router};
+use crate::admin::{AdminState, Callers, Cluster, Listener, Phase, router};
 use crate::model::path::EscapedSlashes;
 use crate::model::{
     Command, CommandBody, Kind, Name, NodeId, Operation, Outcome, ResourceKey, Revision, State, Timestamp, Transaction,
@@ -164,7 +164,7 @@ impl Answer {
 }
 
 impl Api {
-    pub(super) fn new(tokens: Tokens) -> Api {
+    pub(super) fn new(callers: Callers) -> Api {
         let live = Arc::new(Live::new());
         let cluster = Arc::new(FakeCluster {
             state: Mutex::default(),
@@ -177,7 +177,7 @@ impl Api {
             cluster: Arc::clone(&cluster) as Arc<dyn Cluster>,
             live,
             metrics: Metrics::new(),
-            tokens,
+            callers,
             listeners: vec![listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))],
             phase: phase_receiver,
         });
@@ -185,7 +185,7 @@ impl Api {
     }
 
     pub(super) fn open() -> Api {
-        Api::new(Tokens::default())
+        Api::new(Callers::default())
     }
 
     pub(super) fn fail(&self, fault: Fault) {
