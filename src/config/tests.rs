@@ -142,8 +142,8 @@ fn exposed_addresses_need_tls_and_known_callers_or_an_explicit_word() {
     let tls = ("RAFTGATE_ADMIN__TLS", "{ cert = \"c\", key = \"k\" }");
     let client_ca = ("RAFTGATE_ADMIN__TLS__CLIENT_CA", "a");
     let peer_tls = ("RAFTGATE_CLUSTER__TLS", "{ ca = \"a\", cert = \"c\", key = \"k\" }");
-    let script: [(&str, &[(&str, &str)], Option<&str>); 8] = [
-        (&admin, &[insecure], None),
+    let script = [
+        (&admin, &[insecure][..], None),
         (&admin, &[tokens], Some("set `admin.tls`")),
         (&admin, &[tls], Some("set `admin.tokens` or `admin.tls.client_ca`")),
         (&admin, &[tls, tokens], None),

@@ -3,6 +3,7 @@
 mod api;
 mod configuration;
 mod pages;
+mod secured;
 mod waiting;
 
 use std::sync::atomic::Ordering;
