@@ -1,7 +1,7 @@
 //! Who gets through.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -146,7 +146,12 @@ async fn an_expired_certificate_is_refused_and_so_said() {
     let pki = Pki::new();
     let files = pki.sign("node2", super::Subject::Node { cluster: "test", id: 2, hosts: &["127.0.0.1".to_owned()] }, 0);
     let expired = PeerTls::load(files, "test").unwrap();
-    assert!(expired.validity().concern(std::time::SystemTime::now()).is_some_and(|concern| concern.contains("expired at")));
+    // It ends with the second in which it was made.
+    let ends = UNIX_EPOCH + Duration::from_secs(u64::try_from(expired.validity().ends_at).unwrap() + 1);
+    while SystemTime::now() <= ends {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(expired.validity().concern(SystemTime::now()).is_some_and(|concern| concern.contains("expired at")));
     let (accepted, connected) = meet(Arc::new(pki.peer(1)), &expired, "127.0.0.1", None).await;
     let refused = accepted.unwrap_err();
     assert!(refused.reason() == "certificate" && refused.to_string().contains("has expired"), "{refused}");
