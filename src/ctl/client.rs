@@ -311,7 +311,9 @@ fn innermost(error: &reqwest::Error) -> String {
             None => break,
         }
     }
-    match advice(cause) {
+    let is_no_http = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+    let secured = is_no_http.then_some("this is no HTTP: a node with admin.tls is called by https://");
+    match advice(cause).or(secured) {
         Some(advice) => format!("{cause}; {advice}"),
         None => cause.to_string(),
     }
@@ -387,6 +389,32 @@ mod tests {
         server.await.unwrap();
         let expected = "The content is invalid (422): d\n  /rules/0/matchs: unknown field\n  nothing was applied";
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn whoever_brings_a_ca_or_a_certificate_means_tls() {
+        let cases = [("h:1", false, "http://h:1"), ("h:1", true, "https://h:1"), ("http://h:1/", true, "http://h:1")];
+        for (server, is_secured, expected) in cases {
+            assert_eq!(base(server, is_secured), expected, "{server}");
+        }
+        let half = Connection { cert: Some("c.pem".into()), ..connection(vec!["h:1".to_owned()]) };
+        assert!(Client::new(&half).unwrap_err().to_string().contains("--cert needs the certificate's key"));
+        let missing = Connection { ca: Some("/nowhere/ca.pem".into()), ..connection(vec!["h:1".to_owned()]) };
+        assert!(Client::new(&missing).unwrap_err().to_string().contains("--ca: file /nowhere/ca.pem: cannot be read"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_speaks_tls_is_told_by_what_it_answers() {
+        let (listener, address) = listen().await;
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // An alert of TLS, to a request that is no handshake.
+            socket.write_all(b"\x15\x03\x03\x00\x02\x02\x2f").await.unwrap();
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        });
+        let client = Client::new(&connection(vec![address])).unwrap();
+        let error = client.get("/v1/cluster").await.unwrap_err().to_string();
+        assert!(error.contains("a node with admin.tls is called by https://"), "{error}");
     }
 
     #[tokio::test]

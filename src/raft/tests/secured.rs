@@ -124,7 +124,8 @@ async fn connections_that_say_nothing_do_not_keep_a_peer_out() {
     cluster.stop().await;
 }
 
-/// A note for people; it judges nothing.
+/// Both commit all the same; what it takes is printed, for people.
+#[expect(clippy::print_stdout, reason = "a measurement is for reading")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_commit_takes_in_clear_text_and_over_tls() {
     let pki = Pki::new();
