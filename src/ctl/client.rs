@@ -409,6 +409,7 @@ mod tests {
         tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
             // An alert of TLS, to a request that is no handshake.
+            assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
             socket.write_all(b"\x15\x03\x03\x00\x02\x02\x2f").await.unwrap();
             let _ = socket.read_to_end(&mut Vec::new()).await;
         });
