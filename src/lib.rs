@@ -35,7 +35,7 @@
 //! | 3 | [`admin`]: REST; [`proxy`]: the life of a request, publisher, listeners |
 //! | 2 | [`raft`]: propose, linearizable read, peers; [`upstream`]: endpoints, balancing, pools |
 //! | 1 | [`store`]: what survives a crash; [`table`]: State compiled for matching |
-//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`secrets`]: sealing under a node's key; [`config`], [`observe`], [`pb`] |
+//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`secrets`]: sealing under a node's key; [`config`], [`observe`], [`pb`]; [`tls`]: who the nodes are |
 //!
 //! # Where to look
 //!
@@ -62,4 +62,5 @@ pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod table;
+pub mod tls;
 pub mod upstream;

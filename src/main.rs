@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => on_runtime(ctl::run_demo(arguments)),
         Command::Recover(arguments) => recover(&arguments),
         Command::Secrets(command) => ctl::run_secrets(&command),
+        Command::Certs(command) => ctl::make_certificates(&command).map(|()| ExitCode::SUCCESS),
         Command::Client(command) => on_runtime(ctl::run(connection, command)),
         Command::Completions { shell } => {
             ctl::print_completions(shell);

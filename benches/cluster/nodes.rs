@@ -11,6 +11,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use raftgate::tls::{ClientFiles, client_config};
 use reqwest::Client;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -126,7 +127,9 @@ impl Raftgate {
         let mut raftgate = Raftgate {
             subnet,
             hosts,
-            client: Client::new(),
+            client: client_config(&ClientFiles::default())
+                .map(|tls| Client::builder().tls_backend_preconfigured(tls).build().unwrap())
+                .unwrap(),
             connections: Vec::new(),
             processes: Processes::start(commands, directory),
         };

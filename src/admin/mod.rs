@@ -53,11 +53,11 @@ use tokio::sync::{Semaphore, watch};
 use crate::observe::Metrics;
 use crate::table::Live;
 
-pub use auth::Tokens;
+pub use auth::Callers;
 pub use cluster::Cluster;
 pub use explain::Listener;
 pub use health::Phase;
-pub use serve::serve;
+pub use serve::{Secured, serve};
 
 use problem::Problem;
 
@@ -70,8 +70,8 @@ pub struct AdminState {
     pub live: Arc<Live>,
     /// This node's metrics.
     pub metrics: Metrics,
-    /// Who may call. None: everybody.
-    pub tokens: Tokens,
+    /// Who may call.
+    pub callers: Callers,
     /// This node's listeners, for `/v1/explain`, and for warnings about routes that are bound to others.
     pub listeners: Vec<Listener>,
     /// Whether the proxy takes requests.

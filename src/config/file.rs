@@ -50,7 +50,15 @@ pub(super) struct ClusterFile {
     pub(super) heartbeat: Option<Span>,
     pub(super) election_timeout_min: Option<Span>,
     pub(super) election_timeout_max: Option<Span>,
-    pub(super) tls: Option<Value>,
+    pub(super) tls: Option<PeerTlsFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PeerTlsFile {
+    pub(super) ca: PathBuf,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -60,7 +68,15 @@ pub(super) struct AdminFile {
     #[serde(default)]
     pub(super) tokens: Vec<TokenFile>,
     pub(super) advertise: Option<String>,
-    pub(super) tls: Option<Value>,
+    pub(super) tls: Option<AdminTlsFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminTlsFile {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

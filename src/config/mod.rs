@@ -42,7 +42,7 @@ pub struct NodeConfig {
     pub admin: AdminConfig,
     /// Where the proxy listens; never empty.
     pub listeners: Vec<ListenerConfig>,
-    /// Allows peers in clear text, and an admin API without tokens, on addresses that are not loopback. Default false.
+    /// Allows peers in clear text, and an admin API in clear text or open to everybody, on addresses that are not loopback. Default false.
     pub insecure: bool,
     /// Proxy threads; 1 to 1,024. Default: the processor's cores.
     pub workers: usize,
@@ -87,6 +87,21 @@ pub struct ClusterConfig {
     pub election_timeout_min: Duration,
     /// The longest time without a leader before an election, and the leader's lease. Default 250 ms.
     pub election_timeout_max: Duration,
+    /// Mutual TLS with the peers. All nodes have it or none; without it `peer_address` must be loopback, or `insecure` set.
+    pub tls: Option<PeerTlsConfig>,
+}
+
+/// `cluster.tls`: who this node is among its peers. Files are PEM; they are looked at every few seconds, and what changed holds for
+/// connections that are made from then on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTlsConfig {
+    /// The CAs of the cluster's nodes. More than one while a new CA takes over.
+    pub ca: PathBuf,
+    /// This node's certificate, its chain after it. Its alternative names have the host by which peers reach this node, and the URI
+    /// `raftgate://CLUSTER/node/N` with `cluster.name` and `node_id`. A node that joins without `node_id` takes its id from there.
+    pub cert: PathBuf,
+    /// The certificate's key.
+    pub key: PathBuf,
 }
 
 /// The admin API's address and callers.
@@ -94,10 +109,24 @@ pub struct ClusterConfig {
 pub struct AdminConfig {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Who may call. Empty: everybody who can reach the address.
+    /// Who may call, by token. Empty, and without `tls.client_ca`: everybody who can reach the address.
     pub tokens: Vec<AdminToken>,
     /// `host:port` under which others reach it, for `/v1/cluster`. Default: the bound address.
     pub advertise: Option<String>,
+    /// HTTPS in place of HTTP. Off loopback it is needed, and with it `tokens` or `client_ca`, unless `insecure` is set.
+    pub tls: Option<AdminTlsConfig>,
+}
+
+/// `admin.tls`: the admin API's certificate. Files are PEM, and looked at again as those of [`PeerTlsConfig`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTlsConfig {
+    /// The certificate, its chain after it.
+    pub cert: PathBuf,
+    /// The certificate's key.
+    pub key: PathBuf,
+    /// The CAs of callers. A caller that shows a certificate of theirs needs no token, and history knows it by the certificate's common
+    /// name (or else its first name). One that shows none needs a token; health (`/livez`, `/readyz`) answers everybody.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A caller of the admin API, known by `Authorization: Bearer TOKEN`.

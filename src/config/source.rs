@@ -17,6 +17,9 @@ const PREFIX: &str = "RAFTGATE_";
 const NOT_KEYS: &[&str] = &[
     "RAFTGATE_SERVER",
     "RAFTGATE_TOKEN",
+    "RAFTGATE_CA",
+    "RAFTGATE_CERT",
+    "RAFTGATE_KEY",
     "RAFTGATE_CONFIG",
     #[cfg(feature = "known-bugs")]
     "RAFTGATE_KNOWN_BUG",

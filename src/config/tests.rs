@@ -81,8 +81,10 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("node_id = 1", "node_id = \"one\"", "`node_id`: invalid type: string \"one\", expected u64"),
         ("node_id = 1", "node_id = 1\ncolour = 1", "`colour`: unknown field `colour`"),
         ("[admin]", "[admin]\nadress = 1", "`admin.adress`: unknown field `adress`"),
-        ("[admin]", "[admin]\ntls = { cert = \"c\" }", "`admin.tls`: not supported yet"),
-        ("[cluster]", "[cluster]\ntls = true", "`cluster.tls`: not supported yet"),
+        ("[admin]", "[admin]\ntls = { cert = \"c\" }", "`admin.tls.key`: missing field `key`"),
+        ("[admin]", "[admin]\ntls = { cert = \"c\", key = \"k\", ca = \"a\" }", "`admin.tls.ca`: unknown field `ca`"),
+        ("[cluster]", "[cluster]\ntls = true", "`cluster.tls`: invalid type: boolean `true`"),
+        ("[cluster]", "[cluster]\ntls = { cert = \"c\", key = \"k\" }", "`cluster.tls.ca`: missing field `ca`"),
         ("[[listener]]", "[[listener]]\nhttp2 = 1", "`listener[0].http2`: invalid type: integer `1`"),
         ("[[listener]]", "[[listener]]\nhostname = \"a.*\"", "`listener[0].hostname`: a wildcard is not allowed here"),
         ("[[listener]]", "[[listener]]\nhostname = \"A.com\"", "`listener[0].hostname`: a host name is written in lower case"),
@@ -142,11 +144,48 @@ fn a_node_that_joins_needs_neither_an_id_nor_members() {
 }
 
 #[test]
-fn exposed_addresses_need_a_token_or_an_explicit_word() {
-    let exposed = GOOD.replace("127.0.0.1:9081", "0.0.0.0:9081");
-    let tokens = [("RAFTGATE_ADMIN__TOKENS", "[{ name = \"a\", token = \"b\" }]")];
-    assert!(read(&exposed, &tokens, Overrides::default()).is_ok());
-    assert!(read(&exposed, &[("RAFTGATE_INSECURE", "true")], Overrides::default()).is_ok());
+fn exposed_addresses_need_tls_and_known_callers_or_an_explicit_word() {
+    let admin = GOOD.replace("127.0.0.1:9081", "0.0.0.0:9081");
+    let peer = GOOD.replace("s = \"127.0.0.1:7081\"", "s = \"10.0.0.1:7081\"");
+    let insecure = ("RAFTGATE_INSECURE", "true");
+    let tokens = ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"a\", token = \"b\" }]");
+    let tls = ("RAFTGATE_ADMIN__TLS", "{ cert = \"c\", key = \"k\" }");
+    let client_ca = ("RAFTGATE_ADMIN__TLS__CLIENT_CA", "a");
+    let peer_tls = ("RAFTGATE_CLUSTER__TLS", "{ ca = \"a\", cert = \"c\", key = \"k\" }");
+    let script = [
+        (&admin, &[insecure][..], None),
+        (&admin, &[tokens], Some("set `admin.tls`")),
+        (&admin, &[tls], Some("set `admin.tokens` or `admin.tls.client_ca`")),
+        (&admin, &[tls, tokens], None),
+        (&admin, &[tls, client_ca], None),
+        (&peer, &[], Some("set `cluster.tls`")),
+        (&peer, &[insecure], None),
+        (&peer, &[peer_tls], None),
+    ];
+    for (text, variables, expected) in script {
+        let refused = read(text, variables, Overrides::default()).err().map(|error| error.to_string());
+        match expected {
+            None => assert_eq!(refused, None, "{variables:?}"),
+            Some(part) => assert!(refused.as_ref().is_some_and(|message| message.contains(part)), "{variables:?}: {refused:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_file_of_tls_can_stand_in_the_environment() {
+    let variables = [
+        ("RAFTGATE_CLUSTER__TLS__CA", "ca.pem"),
+        ("RAFTGATE_CLUSTER__TLS__CERT", "node.pem"),
+        ("RAFTGATE_CLUSTER__TLS__KEY", "node-key.pem"),
+        ("RAFTGATE_ADMIN__TLS__CERT", "admin.pem"),
+        ("RAFTGATE_ADMIN__TLS__KEY", "admin-key.pem"),
+        ("RAFTGATE_ADMIN__TLS__CLIENT_CA", "callers.pem"),
+    ];
+    let config = read(GOOD, &variables, Overrides::default()).unwrap();
+    let peer = PeerTlsConfig { ca: "ca.pem".into(), cert: "node.pem".into(), key: "node-key.pem".into() };
+    assert_eq!(config.cluster.tls, Some(peer));
+    let admin = AdminTlsConfig { cert: "admin.pem".into(), key: "admin-key.pem".into(), client_ca: Some("callers.pem".into()) };
+    assert_eq!(config.admin.tls, Some(admin));
 }
 
 #[test]

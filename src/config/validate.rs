@@ -9,11 +9,12 @@ use ipnet::IpNet;
 use toml::Value;
 
 use super::file::{
-    AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, SecretsFile, StorageFailureChoice, TokenFile,
+    AdminFile, AdminTlsFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, PeerTlsFile, SecretsFile,
+    StorageFailureChoice, TokenFile,
 };
 use super::{
-    AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
-    OnStorageFailure, SecretsConfig,
+    AccessLogConfig, AdminConfig, AdminTlsConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig,
+    NodeConfig, OnStorageFailure, PeerTlsConfig, SecretsConfig,
 };
 use crate::model::spec::hostname_or_wildcard;
 
@@ -67,7 +68,6 @@ fn secrets(file: SecretsFile) -> Checked<SecretsConfig> {
 }
 
 fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
-    not_served("cluster.tls", file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "raftgate".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key("cluster.name", "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
@@ -112,6 +112,7 @@ fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
         heartbeat,
         election_timeout_min,
         election_timeout_max,
+        tls: file.tls.map(|PeerTlsFile { ca, cert, key }| PeerTlsConfig { ca, cert, key }),
     })
 }
 
@@ -141,12 +142,12 @@ fn members(file: BTreeMap<String, String>, node_id: Option<u64>) -> Checked<BTre
 }
 
 fn admin(file: AdminFile) -> Checked<AdminConfig> {
-    not_served("admin.tls", file.tls.as_ref())?;
     if let Some(advertise) = &file.advertise {
         host_and_port("admin.advertise", advertise)?;
     }
     let tokens = tokens(file.tokens)?;
-    Ok(AdminConfig { address: address("admin.address", file.address)?, tokens, advertise: file.advertise })
+    let tls = file.tls.map(|AdminTlsFile { cert, key, client_ca }| AdminTlsConfig { cert, key, client_ca });
+    Ok(AdminConfig { address: address("admin.address", file.address)?, tokens, advertise: file.advertise, tls })
 }
 
 fn tokens(file: Vec<TokenFile>) -> Checked<Vec<AdminToken>> {
@@ -229,24 +230,31 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     })
 }
 
-/// Peers in clear text, and an admin API that asks nobody who they are, stay on loopback.
+/// Peers in clear text, and an admin API that shows tokens and changes to the network or asks nobody who they are, stay on loopback.
 fn exposure(config: &NodeConfig) -> Checked<()> {
     if config.insecure {
         return Ok(());
     }
     let peer = config.cluster.peer_address;
-    if !peer.ip().is_loopback() {
+    if !peer.ip().is_loopback() && config.cluster.tls.is_none() {
         let message = format!(
-            "{peer} is not loopback, and peers speak in clear text: TLS is not supported yet, `insecure = true` allows it"
+            "{peer} is not loopback, and peers speak in clear text: set `cluster.tls` (`raftgate certs` makes what it needs), or \
+             `insecure = true` to allow it"
         );
         return Err(ConfigError::key("cluster.peer_address", message));
     }
-    let admin = config.admin.address;
-    if !admin.ip().is_loopback() && config.admin.tokens.is_empty() {
-        let message = format!("{admin} is not loopback: set `admin.tokens`, or `insecure = true` to let everybody call");
-        return Err(ConfigError::key("admin.address", message));
+    let admin = &config.admin;
+    if admin.address.ip().is_loopback() {
+        return Ok(());
     }
-    Ok(())
+    let message = match &admin.tls {
+        None => "is not loopback, and the admin API speaks in clear text: set `admin.tls`, or `insecure = true` to allow it",
+        Some(tls) if tls.client_ca.is_none() && admin.tokens.is_empty() => {
+            "is not loopback, and everybody may call: set `admin.tokens` or `admin.tls.client_ca`, or `insecure = true` to allow it"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(ConfigError::key("admin.address", format!("{} {message}", admin.address)))
 }
 
 fn addresses_differ(config: &NodeConfig) -> Checked<()> {

@@ -106,6 +106,14 @@ families! {
     raft_applied_index: Gauge = "raftgate_raft_applied_index";
     /// Messages of peers that were refused, by reason.
     raft_peer_refusals: CounterVec = "raftgate_raft_peer_refusals_total" ["reason"];
+    /// Connections between nodes, and to the admin API, that came to nothing in their handshake. `place` is peer_in, peer_out or admin;
+    /// `reason` is certificate, alert (the other side refused), clear_text, tls (of a node in clear text), protocol, deadline, crowded,
+    /// broken.
+    node_tls_failures: CounterVec = "raftgate_node_tls_failures_total" ["place", "reason"];
+    /// Unix time at which this node's certificate for its peers ends; 0 without TLS.
+    peer_certificate_expiry: Gauge = "raftgate_peer_certificate_expiry_timestamp_seconds";
+    /// Unix time at which the admin API's certificate ends; 0 without TLS.
+    admin_certificate_expiry: Gauge = "raftgate_admin_certificate_expiry_timestamp_seconds";
     /// Snapshots that were built.
     raft_snapshots_built: Counter = "raftgate_raft_snapshots_built_total";
     /// Snapshots of a leader that were installed.

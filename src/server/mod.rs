@@ -6,7 +6,7 @@
 //!                                           +---- admin API (readiness: Phase) ----------+
 //! ```
 //!
-//! Every address is bound before anything is opened or sent, so that a port in use is told at once and nothing has happened yet. The
+//! Certificates are read ([`certificates`]) and every address is bound before anything is opened or sent, so that a port in use is told at once and nothing has happened yet. The
 //! publisher's gate opens by [`cold_start`]; the proxy takes requests once the first table is published. Raft, admin and the rest run on
 //! the runtime that calls [`run`]; publisher and proxy have threads of their own, so that a saturated proxy costs no election.
 //!
@@ -14,6 +14,7 @@
 //! drained while this node still votes; then Raft and the store. This is the only module that knows all others.
 
 mod addresses;
+mod certificates;
 mod cold_start;
 mod recovery;
 mod signals;
@@ -27,14 +28,16 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
-use tokio::task::{self, JoinHandle as Task};
+use tokio::task::{self, JoinHandle as Task, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use self::addresses::Bound;
-use crate::admin::{self, AdminState, Phase, Tokens};
+use self::certificates::Certificates;
+use crate::admin::{self, AdminState, Callers, Phase, Secured};
 use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
+use crate::model::NodeId;
 use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
@@ -42,6 +45,7 @@ use crate::raft::{self, Node, NodeOptions, RaftSettings, Transport};
 use crate::secrets::{KeyFileError, Keyring};
 use crate::store::{self, OpenError, StoreOptions};
 use crate::table::Live;
+use crate::tls::FileError;
 
 pub use recovery::{Recovery, recover};
 pub use signals::{stdin_closed, terminated};
@@ -67,6 +71,25 @@ pub enum ServerError {
         address: std::net::SocketAddr,
         /// Why not.
         source: io::Error,
+    },
+    /// A file of TLS cannot be used.
+    #[error("configuration key `{section}.{}`: {source}", .source.key)]
+    Certificates {
+        /// The section that names it.
+        section: &'static str,
+        /// Which file, and why not.
+        source: FileError,
+    },
+    /// The certificate is another node's.
+    #[error(
+        "configuration key `node_id`: is {configured}, and the certificate of `cluster.tls.cert` is for node {certified}: one of them is \
+         wrong"
+    )]
+    OtherNode {
+        /// What the configuration says.
+        configured: NodeId,
+        /// What the certificate says.
+        certified: NodeId,
     },
     /// The data directory cannot be used.
     #[error(transparent)]
@@ -163,20 +186,27 @@ struct Server {
     proxy: Option<ProxyHandle>,
     access_log: Option<(AccessLog, JoinHandle<()>)>,
     addresses: addresses::Addresses,
+    /// Looks at the files of certificates, as long as the node runs.
+    _renewal: JoinSet<()>,
 }
 
 impl Server {
-    async fn start(config: NodeConfig) -> Result<Server, ServerError> {
+    async fn start(mut config: NodeConfig) -> Result<Server, ServerError> {
+        let metrics = Metrics::new();
+        let certificates = Certificates::load(&config, &metrics).await?;
+        config.node_id = certificates.node_id(config.node_id)?;
         let bound = Bound::take(&config).await?;
         let addresses = bound.addresses()?;
         let keyring = keyring(&config)?;
-        let metrics = Metrics::new();
         let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
         let opened = open_store(&config, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
         let live = Arc::new(Live::with_keyring(keyring));
-        let advertised = config.admin.advertise.clone().unwrap_or_else(|| addresses.admin.to_string());
+        let transport = match certificates.peer.clone() {
+            None => Transport::Tcp(bound.peer),
+            Some(identity) => Transport::Tls { listener: bound.peer, identity },
+        };
         let node = Node::start(NodeOptions {
             node_id: config.node_id,
             cluster_name: config.cluster.name.clone(),
@@ -185,10 +215,10 @@ impl Server {
             peer_address: config.cluster.advertise.clone().unwrap_or_else(|| addresses.peer.to_string()),
             settings: raft_settings(&config),
             opened,
-            admin_address: advertised,
+            admin_address: advertised_admin(&config, &addresses),
             published: live.published(),
             scheduling_gap: canary.gap(),
-            transport: Transport::Tcp(bound.peer),
+            transport,
             metrics: metrics.clone(),
         })
         .await?;
@@ -200,12 +230,16 @@ impl Server {
             cluster: Arc::new(node.clone()),
             live: Arc::clone(&live),
             metrics: metrics.clone(),
-            tokens: Tokens::new(config.admin.tokens.iter().map(|caller| (caller.name.clone(), caller.token.clone()))),
+            callers: callers(&config),
             listeners: config.listeners.iter().map(explained).collect(),
             phase: phase.subscribe(),
         };
         let stop_admin = CancellationToken::new();
-        let admin = task::spawn(admin::serve(bound.admin, admin::router(state), stop_admin.clone().cancelled_owned()));
+        let secured = certificates.admin.clone().map(|tls| Secured { tls, failures: metrics.node_tls_failures.clone() });
+        let serving = admin::serve(bound.admin, secured, admin::router(state), stop_admin.clone().cancelled_owned());
+        let admin = task::spawn(serving);
+        let mut renewal = JoinSet::new();
+        renewal.spawn(certificates.watch());
         let (gate, listeners, proxy) = (Some(gate), bound.listeners, None);
         Ok(Server {
             config,
@@ -222,6 +256,7 @@ impl Server {
             proxy,
             access_log,
             addresses,
+            _renewal: renewal,
         })
     }
 
@@ -344,6 +379,17 @@ fn open_access_log(config: &NodeConfig, metrics: &Metrics) -> Result<Option<(Acc
     let file = (path.as_os_str() != "-").then_some(path.as_path());
     let opened = AccessLog::open(file, metrics.access_log_dropped.clone());
     opened.map(Some).map_err(ServerError::AccessLog)
+}
+
+/// Where callers reach the admin API, and how.
+fn advertised_admin(config: &NodeConfig, addresses: &addresses::Addresses) -> String {
+    let address = config.admin.advertise.clone().unwrap_or_else(|| addresses.admin.to_string());
+    if config.admin.tls.is_some() { format!("https://{address}") } else { address }
+}
+
+fn callers(config: &NodeConfig) -> Callers {
+    let tokens = config.admin.tokens.iter().map(|caller| (caller.name.clone(), caller.token.clone()));
+    Callers::new(tokens, config.admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()))
 }
 
 fn raft_settings(config: &NodeConfig) -> RaftSettings {

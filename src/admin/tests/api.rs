@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::admin::{AdminState, Cluster, Listener, Phase, Tokens, router};
+use crate::admin::{AdminState, Callers, Cluster, Listener, Phase, router};
 use crate::model::path::EscapedSlashes;
 use crate::model::{
     Command, CommandBody, Kind, Name, NodeId, Operation, Outcome, ResourceKey, Revision, State, Timestamp, Transaction,
@@ -166,16 +166,16 @@ impl Answer {
 }
 
 impl Api {
-    pub(super) fn new(tokens: Tokens) -> Api {
-        Api::on(tokens, Live::new())
+    pub(super) fn new(callers: Callers) -> Api {
+        Api::on(callers, Live::new())
     }
 
     /// On a node with sealing keys that are made of one byte each.
     pub(super) fn with_keys(bytes: &[u8]) -> Api {
-        Api::on(Tokens::default(), Live::with_keyring(Arc::new(Keyring::of_bytes(bytes))))
+        Api::on(Callers::default(), Live::with_keyring(Arc::new(Keyring::of_bytes(bytes))))
     }
 
-    fn on(tokens: Tokens, live: Live) -> Api {
+    fn on(callers: Callers, live: Live) -> Api {
         let live = Arc::new(live);
         let cluster = Arc::new(FakeCluster {
             state: Mutex::default(),
@@ -188,7 +188,7 @@ impl Api {
             cluster: Arc::clone(&cluster) as Arc<dyn Cluster>,
             live: Arc::clone(&live),
             metrics: Metrics::new(),
-            tokens,
+            callers,
             listeners: vec![listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))],
             phase: phase_receiver,
         });
@@ -196,7 +196,7 @@ impl Api {
     }
 
     pub(super) fn open() -> Api {
-        Api::new(Tokens::default())
+        Api::new(Callers::default())
     }
 
     pub(super) fn fail(&self, fault: Fault) {

@@ -4,6 +4,7 @@ mod api;
 mod certificates;
 mod configuration;
 mod pages;
+mod secured;
 mod waiting;
 
 use std::sync::atomic::Ordering;
@@ -16,8 +17,9 @@ use tokio::sync::oneshot;
 
 use self::api::{Api, Fault, put_operation, route, service};
 use super::body::BODY_BYTES_MAX;
-use super::{Cluster as _, Phase, Tokens, serve};
+use super::{Callers, Cluster as _, Phase, serve};
 use crate::model::Revision;
+use crate::tls::{ClientFiles, client_config};
 
 #[tokio::test]
 async fn a_resource_is_made_read_changed_and_removed() {
@@ -487,7 +489,7 @@ async fn health_tells_proxy_and_control_plane_apart() {
 
 #[tokio::test]
 async fn a_token_is_asked_for_except_for_health() {
-    let api = Api::new(Tokens::new([("ci".to_owned(), "s3cret".to_owned())]));
+    let api = Api::new(Callers::new([("ci".to_owned(), "s3cret".to_owned())], false));
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/readyz/control", 200), ("/metrics", 401), ("/v1/table", 401)] {
         assert_eq!(api.get(path).await.status, status, "{path}");
     }
@@ -506,8 +508,9 @@ async fn connections_are_served_and_drained() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, api.router.clone(), async move { drop(stopped.await) }));
-    let client = reqwest::Client::new();
+    let serving = tokio::spawn(serve(listener, None, api.router.clone(), async move { drop(stopped.await) }));
+    let client = reqwest::Client::builder().tls_backend_preconfigured(client_config(&ClientFiles::default()).expect("no files"));
+    let client = client.build().expect("a client");
     let large = vec![b' '; BODY_BYTES_MAX * 2];
     let refused = client.put(format!("{url}/services/a")).body(large).send().await.expect("an answer to a body over the limit");
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
