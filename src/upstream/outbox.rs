@@ -27,6 +27,8 @@ pub struct Outbox<I>(Rc<RefCell<Inner<I>>>);
 struct Inner<I> {
     io: I,
     waiting: BytesMut,
+    /// The last error of a read. h2 keeps the text of it alone.
+    read_error: Option<io::Error>,
 }
 
 impl<I> Clone for Outbox<I> {
@@ -38,7 +40,7 @@ impl<I> Clone for Outbox<I> {
 impl<I: AsyncWrite + Unpin> Outbox<I> {
     /// Around `io`.
     pub fn new(io: I) -> Outbox<I> {
-        Outbox(Rc::new(RefCell::new(Inner { io, waiting: BytesMut::new() })))
+        Outbox(Rc::new(RefCell::new(Inner { io, waiting: BytesMut::new(), read_error: None })))
     }
 
     /// Whether nothing waits.
@@ -46,7 +48,12 @@ impl<I: AsyncWrite + Unpin> Outbox<I> {
         self.0.borrow().waiting.is_empty()
     }
 
-    /// Sends what waits.
+    /// The error that reading met last, as it was.
+    pub(super) fn take_read_error(&self) -> Option<io::Error> {
+        self.0.borrow_mut().read_error.take()
+    }
+
+    /// Sends what waits, and what a layer below keeps back.
     pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)
     }
@@ -66,7 +73,8 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
         } else {
             self.waiting.clear();
         }
-        Poll::Ready(Ok(()))
+        // TLS took what was written, direct writes too, and may not have passed all of it on.
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Makes room for so many bytes; `true`: they are to be written straight on.
@@ -81,7 +89,15 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Outbox<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buffer)
+        let mut inner = self.0.borrow_mut();
+        match ready!(Pin::new(&mut inner.io).poll_read(cx, buffer)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => {
+                let told = io::Error::new(error.kind(), error.to_string());
+                inner.read_error = Some(error);
+                Poll::Ready(Err(told))
+            }
+        }
     }
 }
 

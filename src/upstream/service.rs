@@ -8,14 +8,16 @@ use std::time::Instant;
 
 use super::balance::RoundRobin;
 use super::pool::{Endpoint, IdleBudget};
+use super::tls::TlsClients;
 use crate::model::Name;
 use crate::table::{Service, Snapshot};
 
 /// All services of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Upstreams {
     services: RefCell<HashMap<Name, Runtime, foldhash::fast::RandomState>>,
     budget: Rc<IdleBudget>,
+    clients: Arc<TlsClients>,
 }
 
 /// One service: what it was compiled from, and its endpoints in the order of its spec.
@@ -27,9 +29,9 @@ struct Runtime {
 }
 
 impl Upstreams {
-    /// No services yet; they come with the first request to each.
-    pub fn new() -> Upstreams {
-        Upstreams::default()
+    /// No services yet; they come with the first request to each. Over TLS they go by `clients`, which all workers share.
+    pub fn new(clients: Arc<TlsClients>) -> Upstreams {
+        Upstreams { services: RefCell::default(), budget: Rc::default(), clients }
     }
 
     /// The endpoint whose turn it is; another than `avoid` where there is one. `None` where the service has none with a weight.
@@ -37,10 +39,10 @@ impl Upstreams {
         let mut services = self.services.borrow_mut();
         let runtime = match services.get_mut(&service.id.name) {
             Some(runtime) => {
-                runtime.follow(service, &self.budget);
+                runtime.follow(service, self);
                 runtime
             }
-            None => services.entry(service.id.name.clone()).or_insert(Runtime::new(service, &[], &self.budget)),
+            None => services.entry(service.id.name.clone()).or_insert(Runtime::new(service, &[], self)),
         };
         let first = runtime.next()?;
         match avoid {
@@ -61,25 +63,26 @@ impl Upstreams {
 }
 
 impl Runtime {
-    fn new(service: &Arc<Service>, known: &[Rc<Endpoint>], budget: &Rc<IdleBudget>) -> Runtime {
+    fn new(service: &Arc<Service>, known: &[Rc<Endpoint>], all: &Upstreams) -> Runtime {
         let protocol = service.spec.protocol;
-        let is_same = |endpoint: &Endpoint, address: &str| endpoint.address() == address && endpoint.protocol() == protocol;
-        let find = |address: &str| known.iter().find(|endpoint| is_same(endpoint, address)).cloned();
+        let client = service.spec.tls.as_ref().map(|tls| all.clients.client(service, tls));
+        let speaks_same = |endpoint: &Endpoint| endpoint.protocol() == protocol && endpoint.is_secured_by(client.as_ref());
+        let find = |address: &str| known.iter().find(|known| known.address() == address && speaks_same(known)).cloned();
+        let make = |address: &str| Endpoint::new(address, protocol, client.as_ref(), &all.budget);
         let specs = &service.spec.endpoints;
-        let endpoints =
-            specs.iter().map(|e| find(&e.address).unwrap_or_else(|| Endpoint::new(&e.address, protocol, budget))).collect();
+        let endpoints = specs.iter().map(|e| find(&e.address).unwrap_or_else(|| make(&e.address))).collect();
         let robin = RoundRobin::new(specs.iter().map(|endpoint| endpoint.weight).collect(), fastrand::u64(..));
         Runtime { service: Arc::clone(service), endpoints, robin }
     }
 
     /// Takes over another version of the service. What belongs to an endpoint stays with its address; a service that was made anew
     /// starts with nothing.
-    fn follow(&mut self, service: &Arc<Service>, budget: &Rc<IdleBudget>) {
+    fn follow(&mut self, service: &Arc<Service>, all: &Upstreams) {
         if Arc::ptr_eq(&self.service, service) {
             return;
         }
         let known = if self.service.id == service.id { self.endpoints.as_slice() } else { &[] };
-        *self = Runtime::new(service, known, budget);
+        *self = Runtime::new(service, known, all);
     }
 
     fn next(&mut self) -> Option<Rc<Endpoint>> {

@@ -7,14 +7,17 @@
 
 mod cors;
 mod duration;
+mod level;
 mod mirror;
 mod parse;
 mod pattern;
 mod route;
 mod service;
+mod tls;
 
 pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use duration::*;
+pub use level::feature_level;
 pub use mirror::{Reference, RequestMirror, Share};
 pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_grpc_route, parse_route, parse_service};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
@@ -23,3 +26,4 @@ pub use route::{
     RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};
+pub use tls::{Authorities, ServiceTls, TlsVersion};
