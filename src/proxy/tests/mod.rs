@@ -19,4 +19,6 @@ mod retries;
 mod routing;
 mod script;
 mod sharing;
+mod tls_backends;
+mod tls_front;
 mod tunnels;
