@@ -35,7 +35,7 @@
 //! | 3 | [`admin`]: REST; [`proxy`]: the life of a request, publisher, listeners |
 //! | 2 | [`raft`]: propose, linearizable read, peers; [`upstream`]: endpoints, balancing, pools |
 //! | 1 | [`store`]: what survives a crash; [`table`]: State compiled for matching |
-//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`config`], [`observe`], [`pb`] |
+//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`secrets`]: sealing under a node's key; [`config`], [`observe`], [`pb`] |
 //!
 //! # Where to look
 //!
@@ -58,6 +58,7 @@ pub mod observe;
 pub mod pb;
 pub mod proxy;
 pub mod raft;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod table;

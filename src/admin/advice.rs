@@ -22,7 +22,7 @@ pub(super) struct Rest {
     pub(super) state: State,
     /// Services that go.
     pub(super) gone: BTreeSet<Name>,
-    /// Routes that go; `None`: all.
+    /// Routes and certificates that go; `None`: all.
     pub(super) removed: Option<Vec<ResourceKey>>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Rest {
 pub(super) async fn advise(shared: &Arc<Shared>, mut content: Content) -> Result<(Content, Vec<String>), Problem> {
     content.check_patterns(&shared.admin.live.load())?;
     let removed = content.operations.iter().filter_map(|operation| match operation {
-        Operation::Delete { key } if matches!(key.kind, Kind::Route | Kind::GrpcRoute) => Some(key.clone()),
+        Operation::Delete { key } if key.kind != Kind::Service => Some(key.clone()),
         Operation::Put { .. } | Operation::Delete { .. } => None,
     });
     let (state, gone) = (shared.admin.cluster.state(), gone(&content.operations));
@@ -47,8 +47,11 @@ pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Res
         false => findings.outlines().len() * OUTLINE_BYTES,
     };
     offload(cost, move || {
-        let waiting = findings.waiting(&table, rest.removed.as_deref());
-        Ok(findings.warnings(&rest.state, &rest.gone, waiting, &shared.admin.listeners))
+        let mut told = findings.waiting(&table, rest.removed.as_deref());
+        if !findings.certificates.is_empty() {
+            told.extend(findings.certificates.warnings(&table, rest.removed.as_deref()));
+        }
+        Ok(findings.warnings(&rest.state, &rest.gone, told, &shared.admin.listeners))
     })
     .await
 }

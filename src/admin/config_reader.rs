@@ -18,6 +18,7 @@ use super::document::Format;
 use super::explain::Listener;
 use super::findings::Findings;
 use super::problem::{ERRORS_MAX, Problem};
+use super::sealing::Sealer;
 use crate::documents::{self, Form, Limits, Place, ReadError, Sink};
 use crate::model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::FieldError;
@@ -175,7 +176,8 @@ impl Reading {
             findings: Findings::default(),
             gone: BTreeSet::new(),
         };
-        let mut reader = Reader { reading: self, draft: Draft::naming(), wanted, resource_count: 0, replaced_patterns: 0 };
+        let sealer = Sealer::new(self.live.keyring(), self.base.clone());
+        let mut reader = Reader { reading: self, draft: Draft::naming(sealer), wanted, resource_count: 0, replaced_patterns: 0 };
         let (language, read) = match format {
             Format::Json => ("JSON", documents::read_json(text, &mut reader, &LIMITS)),
             Format::Yaml => ("YAML", documents::read_yaml(text, &mut reader, &LIMITS)),

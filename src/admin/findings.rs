@@ -1,13 +1,16 @@
 //! What the documents of a write bring with them: what they refer to, and what their author should know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::certificates::{Outline, Written, validity};
 use super::content::at;
 use super::explain::Listener;
 use super::problem::Problem;
+use super::sealing::Sealer;
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, ResourceKey, State};
 use crate::table::{RouteOutline, Snapshot};
@@ -40,11 +43,16 @@ pub(crate) struct Document {
     pattern_count: usize,
     /// What it speaks, where it is a service.
     protocol: Option<Protocol>,
+    /// What others may share with it, where it is a certificate.
+    certificate: Option<Outline>,
+    /// Whether it came with a secret in plain text.
+    had_plain_secret: bool,
 }
 
-/// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
-pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
-    let (mut pattern_count, mut protocol) = (0, None);
+/// Checks the spec of a resource, and seals its secrets. `pointer` is where it stands in the request: `/operations/3/spec`.
+pub(crate) fn document(sealer: &Sealer, key: &ResourceKey, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
+    let kind = key.kind;
+    let (mut pattern_count, mut protocol, mut admitted) = (0, None, None);
     let (mut hostnames, mut listeners) = (Vec::new(), Vec::new());
     let (warnings, references) = match kind {
         Kind::Route | Kind::GrpcRoute => {
@@ -67,10 +75,19 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
             protocol = Some(parsed.spec.protocol);
             (parsed.warnings, Vec::new())
         }
+        Kind::Certificate => {
+            let certificate = sealer.certificate(key, spec).map_err(|errors| under(pointer, errors))?;
+            let warnings = validity(&certificate.chain, SystemTime::now()).into_iter().collect();
+            admitted = Some(certificate);
+            (warnings, Vec::new())
+        }
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
+    let spec = admitted.as_ref().map_or(spec, |admitted| &admitted.document);
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count, protocol })
+    let had_plain_secret = admitted.as_ref().is_some_and(|admitted| admitted.was_plain);
+    let certificate = admitted.as_ref().map(Outline::of);
+    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count, protocol, certificate, had_plain_secret })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -92,6 +109,10 @@ pub(crate) struct Findings {
     services: BTreeMap<Name, Option<Protocol>>,
     /// Regular expressions.
     pattern_count: usize,
+    /// Certificates, by what others may share with them.
+    pub(super) certificates: Written,
+    /// Whether a secret came in plain text.
+    pub(super) had_plain_secret: bool,
 }
 
 /// Warnings that one answer lists at most.
@@ -121,6 +142,10 @@ impl Findings {
         if key.kind == Kind::Service {
             self.services.insert(key.name.clone(), document.protocol);
         }
+        if let Some(outline) = document.certificate {
+            self.certificates.add(&key.name, outline);
+        }
+        self.had_plain_secret |= document.had_plain_secret;
         document.bytes
     }
 

@@ -7,7 +7,7 @@
 //!
 //! How a call passes: [`call`] (headers of every answer, token, terms, minimal revision), the handler ([`resources`], [`transaction`],
 //! [`config_document`], [`reads`], [`members`], [`explain`], [`health`]), [`body`] and [`document`] (bytes to values, bounded and strict),
-//! [`content`] (values to operations, with the [`findings`] in them), [`advice`] (warnings), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the
+//! [`content`] (values to operations, with the [`findings`] in them), [`sealing`] (no secret goes on in plain text), [`advice`] (warnings), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the
 //! answer). A whole configuration is never held: [`config_upload`] takes it as it comes, [`config_reader`] makes operations of it.
 //!
 //! What the contract lists and this version does not serve answers 501 and its name, never 404: a client can tell "not yet" from a
@@ -17,6 +17,7 @@ mod advice;
 mod auth;
 mod body;
 mod call;
+mod certificates;
 mod cluster;
 mod config_document;
 mod config_reader;
@@ -33,6 +34,7 @@ mod query;
 mod reads;
 mod render;
 mod resources;
+mod sealing;
 mod serve;
 mod transaction;
 mod writes;

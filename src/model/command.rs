@@ -32,7 +32,7 @@ pub enum CommandBody {
     Activate(Activation),
     /// Forget a staged upload, if it is there. Feature level 1.
     Discard(UploadId),
-    /// Sets the note of State. Feature level 2.
+    /// Sets the note of State. Feature level 3.
     #[cfg(feature = "next-format")]
     SetNote(String),
 }
@@ -69,7 +69,7 @@ impl CommandBody {
             CommandBody::Stage(chunk) => level_of(&chunk.operations).max(1),
             CommandBody::Activate(_) | CommandBody::Discard(_) => 1,
             #[cfg(feature = "next-format")]
-            CommandBody::SetNote(_) => 2,
+            CommandBody::SetNote(_) => 3,
         }
     }
 }

@@ -143,7 +143,7 @@ impl Follower {
                 self.live.raise_divergence(&what);
                 self.metrics.divergences.with_label_values(&["table"]).inc();
                 self.metrics.table_diverged.set(1);
-                self.live.store(Arc::new(Snapshot::build(&self.published)));
+                self.live.store(Arc::new(live.rebuilt(&self.published)));
                 self.retired.push(live);
                 self.check = Check::new();
             }
@@ -158,7 +158,7 @@ impl Follower {
         if !is_first && old.revision == state.revision() && old.digest == state.digest() {
             return;
         }
-        let next = if is_first { Snapshot::build(&state) } else { old.updated(&self.published, &state) };
+        let next = if is_first { old.rebuilt(&state) } else { old.updated(&self.published, &state) };
         let (revision, counts) = (next.revision, next.counts());
         crash_point("table-built");
         self.live.store(Arc::new(next));

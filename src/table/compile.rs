@@ -10,23 +10,27 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::certificate::Certificate;
+use super::certificates::compile_certificate;
 use super::key::ANY_HOST;
 use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
 use crate::model::spec::{
     FieldError, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route, parse_service,
 };
 use crate::model::{Kind, Resource};
+use crate::secrets::Keyring;
 
 /// A document in the form that serves.
 #[derive(Debug)]
 pub(super) enum Compiled {
     Route(CompiledRoute),
     Service(Service),
+    Certificate(Certificate),
     Nothing,
 }
 
-/// Compiles a resource; beside it the reason why it does not compile, or not wholly.
-pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
+/// Compiles a resource; beside it the reason why it does not compile, or not wholly. Secrets are opened with `keyring`.
+pub(super) fn compile(resource: &Resource, keyring: &Keyring) -> (Compiled, Option<String>) {
     if let Kind::Unknown(code) = resource.key.kind {
         return (Compiled::Nothing, Some(format!("kind {code} is not known to this version")));
     }
@@ -45,6 +49,10 @@ pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
                 (Compiled::Service(Service { id, spec: parsed.spec }), None)
             }
             Err(errors) => (Compiled::Nothing, Some(reason(&errors))),
+        },
+        Kind::Certificate => match compile_certificate(resource, &document, keyring) {
+            Ok(certificate) => (Compiled::Certificate(certificate), None),
+            Err(reason) => (Compiled::Nothing, Some(reason)),
         },
         Kind::Unknown(_) => (Compiled::Nothing, None),
     }
@@ -125,7 +133,8 @@ fn compiled_rule(
     })
 }
 
-fn reason(errors: &[FieldError]) -> String {
+/// Faults of a document in one line.
+pub(super) fn reason(errors: &[FieldError]) -> String {
     let list: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
     list.join("; ")
 }

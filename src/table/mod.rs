@@ -21,11 +21,16 @@
 //! A `GRPCRoute` stands in the same index, by the paths of its services and methods, and answers gRPC requests alone. Where it and a
 //! `Route` are in each other's way, [`contest`] says which of them serves; the other is not in the index.
 //!
+//! Certificates stand in maps of their own, by the server names that clients ask for ([`certificates`]); their keys are opened here with the
+//! node's [`Keyring`](crate::secrets::Keyring), once a change.
+//!
 //! [`Snapshot::find`] and [`Snapshot::explain`] walk the same enumerator: what one does, the other tells.
 //!
 //! Absent on purpose: a hash map that is mutable (faster by a third at a million routes, but a change would have to copy it).
 
 mod bucket;
+mod certificate;
+mod certificates;
 mod check;
 mod closest;
 mod compile;
@@ -46,6 +51,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use certificate::{Certificate, CertificateError, Chain};
 pub use explain::{CANDIDATES_MAX, CLOSEST_MAX, CandidateReport, Condition, Explanation, PassedOver};
 pub use forecast::{Others, RouteOutline};
 pub use live::{Live, PUBLICATIONS_MAX, Publication};

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::certificates::Certificates;
 use super::compile::{Compiled, compile};
 use super::conditions::first_failure;
 use super::contest::{Contest, Verdict};
@@ -16,10 +17,11 @@ use super::rule::{Candidate, CompiledRoute, Service};
 use super::shard::captures;
 use crate::model::spec::{PathMatchType, RouteSpec};
 use crate::model::{Digest, Kind, Name, Published, Resource, ResourceKey, Revision, State};
+use crate::secrets::Keyring;
 
 /// Rules and services of one revision. Immutable once shared; a clone costs O(1).
 ///
-/// Invariant: it depends on the State that it was made of and on nothing else: made by changes or from scratch, it answers the same.
+/// Invariant: it depends on the State that it was made of, on the node's keys and on nothing else: made by changes or from scratch, it answers the same.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The revision of the State that it was made of.
@@ -32,6 +34,9 @@ pub struct Snapshot {
     /// Which of the routes serve.
     pub(super) contest: Contest,
     services: TextMap<Name, Arc<Service>>,
+    pub(super) certificates: Certificates,
+    /// Opens the secrets of what is compiled.
+    pub(super) keyring: Arc<Keyring>,
     not_compiled: OrdMap<ResourceKey, Arc<str>>,
     /// Routes that are bound to a listener, by its name.
     bound: OrdMap<String, OrdSet<ResourceKey>>,
@@ -47,13 +52,20 @@ pub struct Counts {
     pub routes: usize,
     /// Services.
     pub services: usize,
+    /// Certificates.
+    pub certificates: usize,
     /// Resources that do not compile, and routes that wait for others.
     pub not_compiled: usize,
 }
 
 impl Snapshot {
-    /// The table of revision 0: every request is a 404.
+    /// The table of revision 0: every request is a 404. Tables that are made of it open no secrets.
     pub fn empty() -> Snapshot {
+        Snapshot::with_keyring(Arc::default())
+    }
+
+    /// The table of revision 0. Those that are made of it open secrets with `keyring`.
+    pub fn with_keyring(keyring: Arc<Keyring>) -> Snapshot {
         Snapshot {
             revision: Revision::ZERO,
             digest: State::default().digest(),
@@ -61,6 +73,8 @@ impl Snapshot {
             routes: text_map(),
             contest: Contest::default(),
             services: text_map(),
+            certificates: Certificates::default(),
+            keyring,
             not_compiled: OrdMap::new(),
             bound: OrdMap::new(),
             pattern_count: 0,
@@ -68,9 +82,14 @@ impl Snapshot {
         }
     }
 
-    /// Compiles `state` from scratch. Nothing is shared yet, so the maps are filled in place.
+    /// Compiles `state` from scratch, without keys.
     pub fn build(state: &State) -> Snapshot {
-        let mut snapshot = Snapshot::empty();
+        Snapshot::empty().rebuilt(state)
+    }
+
+    /// Compiles `state` from scratch, with the keys of `self`. Nothing is shared yet, so the maps are filled in place.
+    pub fn rebuilt(&self, state: &State) -> Snapshot {
+        let mut snapshot = Snapshot::with_keyring(Arc::clone(&self.keyring));
         state.resources().for_each(|resource| snapshot.add(resource));
         snapshot.stamp(state)
     }
@@ -142,6 +161,7 @@ impl Snapshot {
         Counts {
             routes: self.routes.len() - waiting,
             services: self.services.len(),
+            certificates: self.certificates.len(),
             not_compiled: self.not_compiled.len() + waiting,
         }
     }
@@ -149,7 +169,7 @@ impl Snapshot {
     /// Resources that stand here in one way or another.
     pub(super) fn resource_count(&self) -> usize {
         let unread = self.not_compiled.keys().filter(|key| !self.routes.contains_key(*key));
-        self.routes.len() + self.services.len() + unread.count()
+        self.routes.len() + self.services.len() + self.certificates.len() + unread.count()
     }
 
     /// Regular expressions of all routes.
@@ -192,12 +212,13 @@ impl Snapshot {
     }
 
     fn add(&mut self, resource: &Resource) {
-        let (compiled, reason) = compile(resource);
+        let (compiled, reason) = compile(resource, &self.keyring);
         match compiled {
             Compiled::Route(route) => self.add_route(resource.key.clone(), route),
             Compiled::Service(service) => {
                 self.services.insert(resource.key.name.clone(), Arc::new(service));
             }
+            Compiled::Certificate(certificate) => self.certificates.insert(certificate),
             Compiled::Nothing => {}
         }
         if let Some(reason) = reason {
@@ -217,7 +238,7 @@ impl Snapshot {
     fn replace(&mut self, resource: &Resource) {
         let old = self.routes.get(&resource.key).cloned();
         if let Some(old) = old
-            && let (Compiled::Route(new), None) = compile(resource)
+            && let (Compiled::Route(new), None) = compile(resource, &self.keyring)
             && new.claims_same(&old)
         {
             self.not_compiled.remove(&resource.key);
@@ -268,6 +289,7 @@ impl Snapshot {
             Kind::Service => {
                 self.services.remove(&key.name);
             }
+            Kind::Certificate => self.certificates.remove(&key.name),
             Kind::Unknown(_) => {}
         }
     }

@@ -204,7 +204,7 @@ async fn bad_input_is_named_and_changes_nothing() {
         ("DELETE /v1/services/none", none, String::new(), 404, "none"),
         ("POST /v1/services", none, spec.clone(), 405, "POST /v1/services"),
         ("PUT /v1/nothing/a", none, spec.clone(), 404, "nothing"),
-        ("PUT /v1/certificates/a", none, spec.clone(), 501, "Certificate"),
+        ("PUT /v1/policies/a", none, spec.clone(), 501, "Policy"),
         ("POST /v1/rollback", none, "{}".to_owned(), 501, "rollback"),
         ("POST /v1/cluster/members", none, "{}".to_owned(), 422, "/peerAddress: this field is required"),
         ("POST /v1/cluster/members", none, "{\"peerAddress\":\"h\"}".to_owned(), 422, "\\\"h\\\" is not host:port"),

@@ -1,5 +1,6 @@
 //! Tests of matching: cases as scripts, and random tables against a reference.
 
+mod certificates;
 pub(super) mod documents;
 mod forecast;
 mod precedence;
