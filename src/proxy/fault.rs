@@ -111,6 +111,11 @@ impl Fault {
         Fault::configuration(format!("service {name} does not exist"))
     }
 
+    /// The service shows a certificate that this node does not serve.
+    pub(super) fn missing_certificate(service: &Name, certificate: &Name) -> Fault {
+        Fault::configuration(format!("service {service}: its client certificate {certificate} does not exist or cannot be used"))
+    }
+
     /// The service speaks no protocol that gRPC goes over.
     pub(super) fn no_grpc(name: &Name) -> Fault {
         let detail = format!("service {name} speaks HTTP/1.1, which carries no gRPC");

@@ -10,7 +10,7 @@ use super::balance::RoundRobin;
 use super::pool::{Endpoint, IdleBudget};
 use super::tls::TlsClients;
 use crate::model::Name;
-use crate::table::{Service, Snapshot};
+use crate::table::{Certificate, Service, Snapshot};
 
 /// All services of one worker.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Upstreams {
 #[derive(Debug)]
 struct Runtime {
     service: Arc<Service>,
+    certificate: Option<Arc<Certificate>>,
     endpoints: Vec<Rc<Endpoint>>,
     robin: RoundRobin,
 }
@@ -34,15 +35,21 @@ impl Upstreams {
         Upstreams { services: RefCell::default(), budget: Rc::default(), clients }
     }
 
-    /// The endpoint whose turn it is; another than `avoid` where there is one. `None` where the service has none with a weight.
-    pub fn endpoint(&self, service: &Arc<Service>, avoid: Option<&Rc<Endpoint>>) -> Option<Rc<Endpoint>> {
+    /// The endpoint whose turn it is; another than `avoid` where there is one. `None` where the service has none with a weight. Its
+    /// connections show `certificate`, which is that of the snapshot that `service` is of.
+    pub fn endpoint(
+        &self,
+        service: &Arc<Service>,
+        certificate: Option<&Arc<Certificate>>,
+        avoid: Option<&Rc<Endpoint>>,
+    ) -> Option<Rc<Endpoint>> {
         let mut services = self.services.borrow_mut();
         let runtime = match services.get_mut(&service.id.name) {
             Some(runtime) => {
-                runtime.follow(service, self);
+                runtime.follow(service, certificate, self);
                 runtime
             }
-            None => services.entry(service.id.name.clone()).or_insert(Runtime::new(service, &[], self)),
+            None => services.entry(service.id.name.clone()).or_insert(Runtime::new(service, certificate, &[], self)),
         };
         let first = runtime.next()?;
         match avoid {
@@ -63,26 +70,27 @@ impl Upstreams {
 }
 
 impl Runtime {
-    fn new(service: &Arc<Service>, known: &[Rc<Endpoint>], all: &Upstreams) -> Runtime {
+    fn new(service: &Arc<Service>, certificate: Option<&Arc<Certificate>>, known: &[Rc<Endpoint>], all: &Upstreams) -> Runtime {
         let protocol = service.spec.protocol;
-        let client = service.spec.tls.as_ref().map(|tls| all.clients.client(service, tls));
+        let client = service.spec.tls.as_ref().map(|tls| all.clients.client(service, tls, certificate));
         let speaks_same = |endpoint: &Endpoint| endpoint.protocol() == protocol && endpoint.is_secured_by(client.as_ref());
         let find = |address: &str| known.iter().find(|known| known.address() == address && speaks_same(known)).cloned();
         let make = |address: &str| Endpoint::new(address, protocol, client.as_ref(), &all.budget);
         let specs = &service.spec.endpoints;
         let endpoints = specs.iter().map(|e| find(&e.address).unwrap_or_else(|| make(&e.address))).collect();
         let robin = RoundRobin::new(specs.iter().map(|endpoint| endpoint.weight).collect(), fastrand::u64(..));
-        Runtime { service: Arc::clone(service), endpoints, robin }
+        Runtime { service: Arc::clone(service), certificate: certificate.cloned(), endpoints, robin }
     }
 
-    /// Takes over another version of the service. What belongs to an endpoint stays with its address; a service that was made anew
+    /// Takes over another version of the service, or of its certificate. What belongs to an endpoint stays with its address; a service that was made anew
     /// starts with nothing.
-    fn follow(&mut self, service: &Arc<Service>, all: &Upstreams) {
-        if Arc::ptr_eq(&self.service, service) {
+    fn follow(&mut self, service: &Arc<Service>, certificate: Option<&Arc<Certificate>>, all: &Upstreams) {
+        let shows_same = self.certificate.as_ref().map(Arc::as_ptr) == certificate.map(Arc::as_ptr);
+        if Arc::ptr_eq(&self.service, service) && shows_same {
             return;
         }
         let known = if self.service.id == service.id { self.endpoints.as_slice() } else { &[] };
-        *self = Runtime::new(service, known, all);
+        *self = Runtime::new(service, certificate, known, all);
     }
 
     fn next(&mut self) -> Option<Rc<Endpoint>> {

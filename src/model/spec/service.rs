@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tls::ServiceTls;
+use crate::model::Name;
 
 /// A service as it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,13 @@ pub enum Protocol {
     Https,
     /// HTTP/2 over TLS, agreed on by ALPN (RFC 9113 3.2).
     H2,
+}
+
+impl ServiceSpec {
+    /// The `Certificate` resource that is shown to its endpoints.
+    pub fn client_certificate(&self) -> Option<&Name> {
+        self.tls.as_ref()?.client_certificate.as_ref()
+    }
 }
 
 impl Protocol {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier};
 use tokio::net::TcpStream;
@@ -16,18 +17,19 @@ use tokio_rustls::client::TlsStream;
 use super::authorities::SystemAuthorities;
 use super::problem::TlsProblem;
 use crate::model::spec::{Authorities, Protocol, ServiceTls, TlsVersion};
-use crate::table::ServiceId;
+use crate::table::{Certificate, ServiceId};
 
 /// What is offered by ALPN (RFC 7301 6).
 const HTTP1: &[u8] = b"http/1.1";
 const HTTP2: &[u8] = b"h2";
 
 /// What a client is made of. A change of any of it makes another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Identity {
     pub(super) service: ServiceId,
     pub(super) protocol: Protocol,
     pub(super) tls: Arc<ServiceTls>,
+    pub(super) certificate: Option<Arc<Certificate>>,
 }
 
 /// TLS under one service's settings; sessions are resumed among its connections.
@@ -75,7 +77,12 @@ impl TlsClient {
                         self.builder()?.with_root_certificates(authorities)
                     }
                 };
-                let mut config = config.with_no_client_auth();
+                let mut config = match &self.identity.certificate {
+                    None => config.with_no_client_auth(),
+                    Some(certificate) => {
+                        config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key))))
+                    }
+                };
                 let offered = if self.identity.protocol.carries_grpc() { HTTP2 } else { HTTP1 };
                 config.alpn_protocols = vec![offered.to_vec()];
                 Ok(Arc::new(config))

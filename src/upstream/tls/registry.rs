@@ -9,7 +9,7 @@ use rustls_native_certs::{CertificateResult, load_native_certs};
 use super::SystemAuthorities;
 use super::client::{Identity, TlsClient};
 use crate::model::spec::ServiceTls;
-use crate::table::{Service, ServiceId};
+use crate::table::{Certificate, Service, ServiceId};
 
 /// Services that are looked at, before those whose clients are gone are looked for.
 const SERVICES_MIN: usize = 16;
@@ -43,9 +43,19 @@ impl TlsClients {
         TlsClients { provider, system, known: Mutex::default() }
     }
 
-    /// The client of `service` under `tls`, which is its own.
-    pub(in crate::upstream) fn client(&self, service: &Service, tls: &Arc<ServiceTls>) -> Arc<TlsClient> {
-        let identity = Identity { service: service.id.clone(), protocol: service.spec.protocol, tls: Arc::clone(tls) };
+    /// The client of `service` under `tls`, which is its own, that shows `certificate`.
+    pub(in crate::upstream) fn client(
+        &self,
+        service: &Service,
+        tls: &Arc<ServiceTls>,
+        certificate: Option<&Arc<Certificate>>,
+    ) -> Arc<TlsClient> {
+        let identity = Identity {
+            service: service.id.clone(),
+            protocol: service.spec.protocol,
+            tls: Arc::clone(tls),
+            certificate: certificate.cloned(),
+        };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let clients = known.by_service.entry(service.id.clone()).or_default();
         clients.retain(|client| client.strong_count() > 0);
