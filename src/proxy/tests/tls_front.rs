@@ -1,5 +1,7 @@
 //! TLS in front of the tests' backends: a CA, its certificates, and a server that ends TLS and passes the bytes on.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,6 +14,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::model::{Kind, Name};
+use crate::secrets::{Keyring, Place};
 
 /// The name that the tests' certificates are for.
 pub(super) const NAME: &str = "orders.internal";
@@ -43,14 +48,30 @@ impl Authority {
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued { certificate: certificate.der().clone(), key }
+        Issued { certificate: certificate.der().clone(), pem: certificate.pem(), key }
     }
 }
 
 /// A certificate and its key.
 pub(super) struct Issued {
     pub(super) certificate: CertificateDer<'static>,
+    pem: String,
     key: KeyPair,
+}
+
+impl Issued {
+    /// The document of a `Certificate` of that name, as it is stored.
+    pub(super) fn document(&self, name: &str) -> Value {
+        let name = Name::new(name).unwrap();
+        let place = Place { kind: Kind::Certificate, name: &name, field: "privateKey" };
+        let sealed = keyring().seal(place, &self.key.serialize_pem(), None).unwrap();
+        json!({"certificate": self.pem, "privateKey": sealed.document()})
+    }
+}
+
+/// What the gateways of these tests seal and open with.
+pub(super) fn keyring() -> Arc<Keyring> {
+    Arc::new(Keyring::of_bytes(&[1]))
 }
 
 /// How a front speaks.
@@ -112,6 +133,64 @@ impl Noted {
 
     pub(super) fn last_client(&self) -> (Option<String>, Option<CertificateDer<'static>>) {
         self.clients.lock().unwrap().last().cloned().unwrap()
+    }
+}
+
+thread_local! {
+    /// The fronts of this thread's test, where all of its backends stand behind one.
+    static FRONTS: RefCell<Option<Fronts>> = const { RefCell::new(None) };
+}
+
+struct Fronts {
+    authority: Authority,
+    issued: Issued,
+    by_backend: HashMap<(String, &'static str), Front>,
+}
+
+/// Runs a test that knows nothing of it with TLS between the gateway and its backends.
+pub(super) fn with_tls_to_backends(test: impl FnOnce()) {
+    let authority = Authority::new();
+    let issued = authority.issue();
+    FRONTS.set(Some(Fronts { authority, issued, by_backend: HashMap::new() }));
+    test();
+    let fronts = FRONTS.take().unwrap();
+    let handshakes: usize = fronts.by_backend.values().map(|front| front.noted.counts().0).sum();
+    assert!(handshakes > 0, "the test did not go over TLS");
+}
+
+/// What `:scheme` tells a backend in this thread's test.
+pub(super) fn scheme() -> &'static str {
+    FRONTS.with_borrow(|fronts| if fronts.is_some() { "https" } else { "http" })
+}
+
+/// The documents, with fronts in place of endpoints where the test is to go over TLS.
+pub(super) fn secured<'a>(documents: &[(Kind, &'a str, Value)]) -> Vec<(Kind, &'a str, Value)> {
+    FRONTS.with_borrow_mut(|fronts| {
+        let mut documents = documents.to_vec();
+        let services = documents.iter_mut().filter(|(kind, ..)| *kind == Kind::Service).map(|(.., spec)| spec);
+        if let Some(fronts) = fronts {
+            services.for_each(|spec| fronts.secure(spec));
+        }
+        documents
+    })
+}
+
+impl Fronts {
+    fn secure(&mut self, spec: &mut Value) {
+        let protocol = match spec["protocol"].as_str() {
+            None | Some("http1") => "https",
+            Some("h2c") => "h2",
+            Some(other) => panic!("{other} is over TLS already"),
+        };
+        spec["protocol"] = json!(protocol);
+        spec["tls"] = json!({"hostname": NAME, "caCertificates": self.authority.pem()});
+        let alpn = if protocol == "h2" { "h2" } else { "http/1.1" };
+        for endpoint in spec["endpoints"].as_array_mut().unwrap() {
+            let address = endpoint["address"].as_str().unwrap().to_owned();
+            let make = || Front::before(address.parse().unwrap(), &Terms::new(&self.issued, &[alpn]));
+            let front = self.by_backend.entry((address.clone(), protocol)).or_insert_with(make);
+            endpoint["address"] = json!(front.address.to_string());
+        }
     }
 }
 

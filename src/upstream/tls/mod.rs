@@ -11,6 +11,8 @@ mod authorities;
 mod client;
 mod problem;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 use authorities::SystemAuthorities;
 pub(super) use client::{Secured, TlsClient, TlsError};

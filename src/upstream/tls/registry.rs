@@ -70,6 +70,14 @@ impl TlsClients {
     }
 }
 
+#[cfg(test)]
+impl TlsClients {
+    /// Services that are known.
+    pub(super) fn service_count(&self) -> usize {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).by_service.len()
+    }
+}
+
 impl Default for TlsClients {
     fn default() -> TlsClients {
         TlsClients::new()
