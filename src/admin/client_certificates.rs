@@ -49,3 +49,43 @@ impl Shown {
 fn key(certificate: &Name) -> ResourceKey {
     ResourceKey::new(Kind::Certificate, certificate.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::{Command, CommandBody, Operation, Timestamp, Transaction};
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let mut state = State::default();
+        let operations = vec![Operation::Put { key: key(&name("present")), spec: Bytes::from_static(b"{}") }];
+        let body = CommandBody::Transaction(Transaction { operations, ..Transaction::default() });
+        state.apply(&Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body });
+        let gone = BTreeSet::from([key(&name("present"))]);
+        // What is named, what is written with it, whether what is present goes, and whether it is told.
+        let table = [
+            ("missing", None, false, true),
+            ("missing", Some("missing"), false, false),
+            ("present", None, false, false),
+            ("present", None, true, true),
+            ("present", Some("present"), true, false),
+        ];
+        for (named, written, goes, is_told) in table {
+            let mut shown = Shown::default();
+            shown.name("Service \"s\": /tls/clientCertificate".to_owned(), name(named));
+            written.into_iter().for_each(|written| shown.write(&name(written)));
+            let gone = if goes { gone.clone() } else { BTreeSet::new() };
+            let warnings: Vec<String> = shown.warnings(&state, &gone).collect();
+            let expected = format!(
+                "Service \"s\": /tls/clientCertificate: certificate {named:?} does not exist; requests to the service are answered with \
+                 500 until it does"
+            );
+            assert_eq!(warnings, if is_told { vec![expected] } else { vec![] }, "{named}, {written:?}, {goes}");
+            shown.settle((!goes).then_some(&state));
+            assert_eq!(shown.warnings(&state, &gone).count(), usize::from(is_told), "{named}, {written:?}, {goes}");
+        }
+    }
+}

@@ -108,6 +108,12 @@ impl Http2Pool {
         self.freed.notify_waiters();
     }
 
+    /// Keeps no connection any more; exchanges end over theirs.
+    pub(super) fn let_go(&self) {
+        self.connections.borrow_mut().clear();
+        self.freed.notify_waiters();
+    }
+
     fn take(self: &Rc<Self>) -> Option<Slot> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.sender.is_closed());

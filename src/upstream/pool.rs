@@ -77,6 +77,7 @@ pub struct Endpoint {
     tls: Option<Secured>,
     idle: RefCell<VecDeque<(Instant, Http1)>>,
     shared: Rc<Http2Pool>,
+    is_retired: Cell<bool>,
     budget: Rc<IdleBudget>,
 }
 
@@ -94,6 +95,7 @@ impl Endpoint {
             tls: client.map(|client| Secured::new(client, address)),
             idle: RefCell::default(),
             shared: Rc::default(),
+            is_retired: Cell::new(false),
             budget: Rc::clone(budget),
         });
         budget.register(&endpoint);
@@ -157,6 +159,14 @@ impl Endpoint {
         self.shared.sweep(now, IDLE_MAX);
     }
 
+    /// The service goes on without it: what is idle is closed now, and what is under way once it is through.
+    pub(super) fn retire(&self) {
+        self.is_retired.set(true);
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        self.budget.count.set(self.budget.count.get() - idle.len());
+        self.shared.let_go();
+    }
+
     fn take_idle(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
         while let Some((_, connection)) = idle.pop_back() {
@@ -169,6 +179,9 @@ impl Endpoint {
     }
 
     fn put_idle(&self, connection: Http1) {
+        if self.is_retired.get() {
+            return;
+        }
         if self.idle.borrow().len() >= IDLE_PER_ENDPOINT_MAX {
             self.close_oldest();
         }

@@ -1,7 +1,7 @@
 //! The services that one worker has sent requests to.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,7 +63,13 @@ impl Upstreams {
     /// Forgets services that `snapshot` lacks and closes connections that were idle for too long. Called every second or so.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         let mut services = self.services.borrow_mut();
-        services.retain(|name, runtime| snapshot.service(name).is_some_and(|present| present.id == runtime.service.id));
+        services.retain(|name, runtime| {
+            let is_present = snapshot.service(name).is_some_and(|present| present.id == runtime.service.id);
+            if !is_present {
+                runtime.endpoints.iter().for_each(|endpoint| endpoint.retire());
+            }
+            is_present
+        });
         services.values().flat_map(|runtime| &runtime.endpoints).for_each(|endpoint| endpoint.sweep(now));
         self.budget.sweep();
     }
@@ -90,7 +96,10 @@ impl Runtime {
             return;
         }
         let known = if self.service.id == service.id { self.endpoints.as_slice() } else { &[] };
-        *self = Runtime::new(service, certificate, known, all);
+        let next = Runtime::new(service, certificate, known, all);
+        let kept: HashSet<*const Endpoint> = next.endpoints.iter().map(Rc::as_ptr).collect();
+        let old = std::mem::replace(self, next).endpoints;
+        old.iter().filter(|endpoint| !kept.contains(&Rc::as_ptr(endpoint))).for_each(|endpoint| endpoint.retire());
     }
 
     fn next(&mut self) -> Option<Rc<Endpoint>> {

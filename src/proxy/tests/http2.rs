@@ -61,15 +61,15 @@ struct Seen {
 }
 
 /// A backend that speaks HTTP/2 and answers with the body that it got, and trailers.
-struct Echo {
-    address: SocketAddr,
+pub(super) struct Echo {
+    pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<Mutex<usize>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Echo {
-    fn start() -> Echo {
+    pub(super) fn start() -> Echo {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

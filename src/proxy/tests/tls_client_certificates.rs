@@ -7,6 +7,7 @@ use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
+use super::http2::Echo;
 use super::tls_front::{Authority, Front, NAME, Terms};
 use crate::model::Kind::{Certificate, Route, Service};
 use crate::proxy::ListenerOptions;
@@ -83,6 +84,38 @@ fn a_changed_certificate_drains_the_connections_of_before() {
     // Another certificate is nothing to this service.
     gateway.put(&[(Certificate, "other", first.document("other"))]);
     assert_eq!(status(&gateway.get("/")), 200);
+    assert_eq!(front.noted.counts().0, 3);
+}
+
+#[test]
+fn streams_end_over_the_connection_that_they_began_on() {
+    let (authority, backend) = (Authority::new(), Echo::start());
+    let (issued, certificates) = (authority.issue(), [authority.issue(), authority.issue()]);
+    let front = Front::before(backend.address, &Terms { clients: Some(&authority), ..Terms::new(&issued, &["h2"]) });
+    let documents = [
+        (Service, "s", showing(&front, "h2", &authority)),
+        (Route, "r", route_to("s")),
+        (Certificate, "gateway", certificates[0].document("gateway")),
+    ];
+    let mut gateway = Gateway::start(ListenerOptions::default(), &documents);
+    let open = || front.noted.open.load(Ordering::SeqCst);
+    let mut slow = gateway.connect();
+    slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
+    wait_for("the slow request's connection", || open() == 1);
+    assert_eq!(status(&gateway.get("/")), 200);
+    assert_eq!(front.noted.counts(), (1, 0, 0), "streams share it");
+
+    gateway.put(&[(Certificate, "gateway", certificates[1].document("gateway"))]);
+    assert_eq!(status(&gateway.get("/")), 200);
+    assert_eq!((front.noted.counts(), open()), ((2, 0, 0), 2));
+    assert_eq!(front.noted.last_client().1.as_ref(), Some(&certificates[1].certificate));
+    slow.send("llo");
+    assert!(slow.answer().contains("hello"));
+    wait_for("the end of the first connection", || open() == 1);
+
+    gateway.put(&[(Certificate, "gateway", certificates[0].document("gateway"))]);
+    assert_eq!(status(&gateway.get("/")), 200);
+    wait_for("the end of the second connection, which is idle", || open() == 1);
     assert_eq!(front.noted.counts().0, 3);
 }
 
