@@ -221,7 +221,7 @@ impl Endpoint {
                 tracing::debug!(%error, "connection to an endpoint ended");
             }
         });
-        Ok(Http1 { sender, task: task.abort_handle() })
+        Ok(Http1 { sender, task: task.abort_handle(), is_between_exchanges: true })
     }
 
     async fn open_http2(&self) -> Result<http2::Begun, SendFailure> {
@@ -308,16 +308,21 @@ impl Drop for Endpoint {
     }
 }
 
-/// A connection of HTTP/1.1, which one exchange has at a time. Dropping it closes it.
+/// A connection of HTTP/1.1, which one exchange has at a time. Dropping it closes it: at once where an exchange is not through, for
+/// nobody must take what came for whole; else with a word, where TLS demands one (RFC 8446 6.1).
 #[derive(Debug)]
 struct Http1 {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
+    is_between_exchanges: bool,
 }
 
 impl Drop for Http1 {
     fn drop(&mut self) {
-        self.task.abort();
+        // Without its sender hyper ends the connection by itself, once nothing is under way.
+        if !self.is_between_exchanges {
+            self.task.abort();
+        }
     }
 }
 
@@ -350,7 +355,10 @@ impl Connection {
         let progress = request.body().progress();
         // Handed over before anything is waited for, so that what waits does not hold the request too.
         let sent = match &mut self.channel {
-            Channel::Http1(connection) => Either::Left(connection.sender.try_send_request(request)),
+            Channel::Http1(connection) => {
+                connection.is_between_exchanges = false;
+                Either::Left(connection.sender.try_send_request(request))
+            }
             Channel::Http2(slot) => {
                 let scheme = if endpoint.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
                 Either::Right(slot.send(request, scheme))
@@ -377,10 +385,11 @@ impl Lease {
     /// The answer is through. A connection of HTTP/1.1 is kept only where the request's body is through too.
     pub fn finish(mut self) {
         let is_sent = self.progress.as_ref().is_none_or(|progress| progress.state() == BodyState::Complete);
-        if let Some(Channel::Http1(connection)) = self.channel.take()
+        if let Some(Channel::Http1(mut connection)) = self.channel.take()
             && is_sent
             && !connection.sender.is_closed()
         {
+            connection.is_between_exchanges = true;
             self.endpoint.put_idle(connection);
         }
     }

@@ -308,6 +308,7 @@ fn a_change_of_the_ca_drains_the_connections_of_before() {
     gateway.put(&[(Service, "s", front.service("https", &new))]);
     assert_eq!(error(&gateway.get("/")).0, "tls_certificate_error");
     wait_for("the end of all connections", || front.noted.open.load(Ordering::SeqCst) == 0);
+    assert_eq!(front.noted.cut_off.load(Ordering::SeqCst), 0, "each was ended with a word");
 
     // What does not concern TLS leaves connections alone.
     gateway.put(&[(Service, "s", front.service("https", &old))]);
@@ -357,6 +358,19 @@ fn no_request_fails_while_settings_change() {
     }
     stop.send(()).unwrap();
     assert!(client.join().unwrap() > 100);
+}
+
+#[test]
+fn a_request_that_breaks_off_does_not_pass_as_whole() {
+    let (authority, backend) = (Authority::new(), Backend::answering(OK));
+    let front = Front::before(backend.address, &Terms::new(&authority.issue(), HTTP1));
+    let gateway = gateway(front.service("https", &authority));
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
+    wait_for("the connection", || front.noted.open.load(Ordering::SeqCst) == 1);
+    drop(client);
+    wait_for("the end of the connection", || front.noted.open.load(Ordering::SeqCst) == 0);
+    assert_eq!(front.noted.cut_off.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub(super) struct Noted {
     pub(super) resumed: AtomicUsize,
     /// Handshakes that did not.
     pub(super) failed: AtomicUsize,
+    /// Connections that the client ended without a word (`close_notify`).
+    pub(super) cut_off: AtomicUsize,
     /// Connections that are open.
     pub(super) open: AtomicUsize,
     /// Of each connection the SNI and the client's certificate.
@@ -248,7 +250,8 @@ async fn serve(stream: tokio::net::TcpStream, backend: SocketAddr, acceptor: Tls
         if truncates {
             cut_off(&mut tls, &mut plain).await;
         } else {
-            copy_bidirectional(&mut tls, &mut plain).await.ok();
+            let copied = copy_bidirectional(&mut tls, &mut plain).await;
+            noted.cut_off.fetch_add(usize::from(copied.is_err()), Ordering::SeqCst);
         }
     }
     noted.open.fetch_sub(1, Ordering::SeqCst);
