@@ -30,7 +30,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 5 | `main`: arguments to `serve`, `demo`, `recover` or a client command |
+//! | 5 | `main`: arguments to `serve`, `demo`, `recover`, `secrets` or a client command |
 //! | 4 | [`server`] wires a node; [`ctl`] speaks only the admin API |
 //! | 3 | [`admin`]: REST; [`proxy`]: the life of a request, publisher, listeners |
 //! | 2 | [`raft`]: propose, linearizable read, peers; [`upstream`]: endpoints, balancing, pools |

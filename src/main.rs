@@ -1,4 +1,4 @@
-//! The `raftgate` program: arguments to `serve`, `demo`, `recover` or a client command.
+//! The `raftgate` program: arguments to `serve`, `demo`, `recover`, `secrets` or a client command.
 
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve(&arguments),
         Command::Demo(arguments) => on_runtime(ctl::run_demo(arguments)),
         Command::Recover(arguments) => recover(&arguments),
+        Command::Secrets(command) => ctl::run_secrets(&command),
         Command::Client(command) => on_runtime(ctl::run(connection, command)),
         Command::Completions { shell } => {
             ctl::print_completions(shell);

@@ -28,6 +28,8 @@ pub(super) struct NodeFile {
     pub(super) cold_start_wait: Option<Span>,
     #[serde(default)]
     pub(super) access_log: AccessLogFile,
+    #[serde(default)]
+    pub(super) secrets: SecretsFile,
     pub(super) on_storage_failure: Option<StorageFailureChoice>,
     pub(super) log: Option<String>,
 }
@@ -99,6 +101,14 @@ pub(super) struct ListenerFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct AccessLogFile {
     pub(super) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretsFile {
+    pub(super) key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) previous_key_files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

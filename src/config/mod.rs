@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub cold_start_wait: Duration,
     /// The access log.
     pub access_log: AccessLogConfig,
+    /// The keys that seal secrets of resources.
+    pub secrets: SecretsConfig,
     /// What happens after a storage error. Default [`OnStorageFailure::Serve`].
     pub on_storage_failure: OnStorageFailure,
     /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info,openraft=warn`.
@@ -160,6 +162,16 @@ pub struct ListenerConfig {
 pub struct AccessLogConfig {
     /// The file that lines are appended to; `-` is the standard output. `None`: no access log.
     pub path: Option<PathBuf>,
+}
+
+/// Files of sealing keys, each 32 random bytes as base64 or hexadecimal digits; `raftgate secrets new-key FILE` makes one. All nodes of a
+/// cluster need the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecretsConfig {
+    /// The key that seals. Without it a node takes no resources with secrets, and does not serve them. Default: none.
+    pub key_file: Option<PathBuf>,
+    /// Keys that were used before, which only open what was sealed with them. Default none.
+    pub previous_key_files: Vec<PathBuf>,
 }
 
 /// What a node does when its disk failed it.

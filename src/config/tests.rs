@@ -46,19 +46,23 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
     let variables = [
         ("RAFTGATE_NODE_ID", "2"),
         ("RAFTGATE_ADMIN__ADDRESS", "127.0.0.1:1"),
-        ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"ops\", token = \"secret\" }]"),
+        ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"ops\", token = \"hush\" }]"),
         ("RAFTGATE_LISTENER__0__DEBUG_HEADERS", "true"),
         ("RAFTGATE_LISTENER__1__ADDRESS", "[::1]:8082"),
         ("RAFTGATE_LISTENER__1__NAME", "second"),
         ("RAFTGATE_CLUSTER__NAME", "blue"),
         ("RAFTGATE_LISTENER__0__BODY_BYTES_MAX", "1MiB"),
+        ("RAFTGATE_SECRETS__KEY_FILE", "/etc/raftgate/key"),
+        ("RAFTGATE_SECRETS__PREVIOUS_KEY_FILES", "[\"old\", \"older\"]"),
     ];
     let overrides = Overrides { admin_address: Some("127.0.0.1:2".parse().unwrap()), ..Overrides::default() };
     let config = read(GOOD, &variables, overrides).unwrap();
     assert_eq!((config.node_id, config.cluster.name.as_str()), (Some(2), "blue"));
     assert_eq!(config.admin.address.port(), 2);
+    assert_eq!(config.secrets.key_file.as_deref(), Some(Path::new("/etc/raftgate/key")));
+    assert_eq!(config.secrets.previous_key_files, ["old", "older"].map(std::path::PathBuf::from));
     assert_eq!(config.admin.tokens[0].name, "ops");
-    assert!(!format!("{config:?}").contains("secret"), "a token must not be printed");
+    assert!(!format!("{config:?}").contains("hush"), "a token must not be printed");
     assert!(config.listeners[0].debug_headers);
     assert_eq!(config.listeners[0].body_bytes_max, Some(1 << 20));
     assert_eq!(config.listeners[1].address.to_string(), "[::1]:8082");
@@ -107,6 +111,12 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("s = \"127.0.0.1:7081\"", "s = \"10.0.0.1:7081\"", "`cluster.peer_address`: 10.0.0.1:7081 is not loopback"),
         ("[cluster]", "[cluster]\nheartbeat = \"100ms\"", "`cluster.election_timeout_min`: must be at least twice"),
         ("[cluster]", "[cluster]\nelection_timeout_max = \"150ms\"", "`cluster.election_timeout_max`: must be longer"),
+        ("[cluster]", "[secrets]\nkey_files = []\n[cluster]", "`secrets.key_files`: unknown field `key_files`"),
+        (
+            "[cluster]",
+            "[secrets]\nprevious_key_files = [\"a\"]\n[cluster]",
+            "`secrets.previous_key_files`: only opens what was sealed",
+        ),
         ("[cluster]", "workers = 0\n[cluster]", "`workers`: 0 is not from 1 to 1024"),
         ("[cluster]", "on_storage_failure = \"stop\"\n[cluster]", "`on_storage_failure`: unknown variant `stop`"),
         ("[admin]", "[admin]\ntokens = [{ name = \"a\", token = \"\" }]", "`admin.tokens[0].token`: must be 1 to 1024"),

@@ -8,15 +8,20 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::file::{AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile};
+use super::file::{
+    AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, SecretsFile, StorageFailureChoice, TokenFile,
+};
 use super::{
     AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
-    OnStorageFailure,
+    OnStorageFailure, SecretsConfig,
 };
 use crate::model::spec::hostname_or_wildcard;
 
 /// The longest span that any key takes: a day.
 const SPAN_MAX: Duration = Duration::from_secs(86_400);
+
+/// Sealing keys that are kept beside the present one.
+const PREVIOUS_KEYS_MAX: usize = 16;
 
 type Checked<T> = Result<T, ConfigError>;
 
@@ -38,6 +43,7 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
         workers,
         cold_start_wait,
         access_log: AccessLogConfig { path: file.access_log.path },
+        secrets: secrets(file.secrets)?,
         on_storage_failure: match file.on_storage_failure {
             Some(StorageFailureChoice::Exit) => OnStorageFailure::Exit,
             Some(StorageFailureChoice::Serve) | None => OnStorageFailure::Serve,
@@ -47,6 +53,17 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
     exposure(&config)?;
     addresses_differ(&config)?;
     Ok(config)
+}
+
+/// Whether the files hold keys is seen when the node starts.
+fn secrets(file: SecretsFile) -> Checked<SecretsConfig> {
+    let SecretsFile { key_file, previous_key_files } = file;
+    if key_file.is_none() && !previous_key_files.is_empty() {
+        let message = "only opens what was sealed before: `secrets.key_file` names the key that seals now";
+        return Err(ConfigError::key("secrets.previous_key_files", message));
+    }
+    within("secrets.previous_key_files", previous_key_files.len(), 0, PREVIOUS_KEYS_MAX)?;
+    Ok(SecretsConfig { key_file, previous_key_files })
 }
 
 fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {

@@ -59,6 +59,9 @@ pub enum Command {
     Demo(DemoArguments),
     /// Make a new cluster of one node from the data of a stopped survivor, once the majority is gone for good
     Recover(RecoverArguments),
+    /// Keys that seal the secrets of resources
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Every command that asks a running node
     #[command(flatten)]
     Client(ClientCommand),
@@ -76,6 +79,7 @@ impl Command {
             Command::Serve(_) => Some("serve"),
             Command::Demo(_) => Some("demo"),
             Command::Recover(_) => Some("recover"),
+            Command::Secrets(_) => Some("secrets"),
             Command::Completions { .. } => Some("completions"),
             Command::Client(_) => None,
         }
@@ -150,6 +154,16 @@ pub struct RecoverArguments {
     pub yes: bool,
 }
 
+/// Commands under `secrets`.
+#[derive(Debug, Subcommand)]
+pub enum SecretsCommand {
+    /// Make a key in a new file, for `secrets.key_file` of every node of a cluster
+    NewKey {
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+}
+
 /// Flags of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArguments {
@@ -169,7 +183,7 @@ pub enum ClientCommand {
     },
     /// Show resources
     Get {
-        /// Route, GRPCRoute or Service
+        /// Route, GRPCRoute, Service or Certificate
         #[arg(value_parser = kind)]
         kind: Kind,
         /// One resource; all without it
@@ -183,7 +197,7 @@ pub enum ClientCommand {
     },
     /// Remove a resource
     Delete {
-        /// Route, GRPCRoute or Service
+        /// Route, GRPCRoute, Service or Certificate
         #[arg(value_parser = kind)]
         kind: Kind,
         /// Which one
@@ -357,16 +371,17 @@ pub struct Kind {
 
 /// Takes a kind as people write it: `Route`, `route`, `routes`.
 fn kind(text: &str) -> Result<Kind, String> {
-    const KINDS: [Kind; 3] = [
+    const KINDS: [Kind; 4] = [
         Kind { name: "Route", plural: "routes" },
         Kind { name: "GRPCRoute", plural: "grpcroutes" },
         Kind { name: "Service", plural: "services" },
+        Kind { name: "Certificate", plural: "certificates" },
     ];
     let lower = text.to_ascii_lowercase();
     KINDS
         .into_iter()
         .find(|kind| lower == kind.plural || lower == kind.name.to_ascii_lowercase())
-        .ok_or_else(|| "expected Route, GRPCRoute or Service".to_owned())
+        .ok_or_else(|| "expected Route, GRPCRoute, Service or Certificate".to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -412,7 +427,7 @@ mod tests {
 
     #[test]
     fn commands_that_ask_nobody_refuse_to_be_told_whom() {
-        for command in ["serve", "demo", "recover", "completions bash"] {
+        for command in ["serve", "demo", "recover", "secrets new-key f", "completions bash"] {
             assert!(read(command).is_ok(), "{command}");
             for option in ["--server a:1", "--token t", "--timeout 1s"] {
                 for line in [format!("{option} {command}"), format!("{command} {option}")] {
@@ -430,6 +445,7 @@ mod tests {
             assert_eq!(kind(text).unwrap().plural, "routes", "{text}");
         }
         assert_eq!(kind("GRPCRoute").unwrap().plural, "grpcroutes");
+        assert_eq!(kind("certificate").unwrap().plural, "certificates");
         assert!(kind("pod").is_err());
         assert_eq!(header("X-Env: a:b").unwrap(), ("X-Env".to_owned(), "a:b".to_owned()));
         assert!(header("X-Env").is_err());

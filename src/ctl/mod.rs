@@ -20,6 +20,7 @@ mod print;
 mod reading;
 mod recover;
 mod route;
+mod secrets;
 mod show;
 
 use std::process::ExitCode;
@@ -28,9 +29,12 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use arguments::RouteCommand;
-pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, RecoverArguments, ServeArguments};
+pub use arguments::{
+    Arguments, ClientCommand, Command, Connection, DemoArguments, RecoverArguments, SecretsCommand, ServeArguments,
+};
 use client::Client;
 pub use recover::{confirm, say};
+pub use secrets::run_secrets;
 
 /// Runs a command that asks the nodes of `connection`.
 pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 /// Only ever grows.
@@ -15,6 +16,8 @@ pub type Counter = IntCounter;
 pub type CounterVec = IntCounterVec;
 /// Goes up and down.
 pub type Gauge = IntGauge;
+/// A [`Gauge`] for each set of label values.
+pub type GaugeVec = IntGaugeVec;
 /// Counts observations by size.
 pub type Histogram = prometheus::Histogram;
 
@@ -77,6 +80,8 @@ families! {
     table_routes: Gauge = "raftgate_table_routes";
     /// Services in the table.
     table_services: Gauge = "raftgate_table_services";
+    /// When each certificate that is served expires, in seconds of the Unix epoch.
+    certificate_expiry: GaugeVec = "raftgate_certificate_expiry_seconds" ["certificate"];
     /// Resources that did not compile.
     table_not_compiled: Gauge = "raftgate_table_not_compiled";
     /// From a changed State to its table being served.
@@ -167,6 +172,10 @@ mod make {
 
     pub(super) fn Gauge(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Gauge {
         register(registry, IntGauge::new(name, help).expect(VALID))
+    }
+
+    pub(super) fn GaugeVec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID))
     }
 
     pub(super) fn Histogram(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Histogram {

@@ -160,6 +160,7 @@ impl Follower {
         }
         let next = if is_first { old.rebuilt(&state) } else { old.updated(&self.published, &state) };
         let (revision, counts) = (next.revision, next.counts());
+        self.note_certificates(&old, &next);
         crash_point("table-built");
         self.live.store(Arc::new(next));
         crash_point("table-published");
@@ -171,5 +172,17 @@ impl Follower {
         tracing::debug!(%revision, routes = counts.routes, services = counts.services, "table published");
         self.retired.push(old);
         self.published = state;
+    }
+    /// Tells when the certificates expire that changed.
+    fn note_certificates(&self, old: &Snapshot, next: &Snapshot) {
+        let expiry = &self.metrics.certificate_expiry;
+        for (before, after) in next.certificate_changes(old) {
+            match (before, after) {
+                (_, Some(certificate)) => expiry.with_label_values(&[certificate.name.as_str()]).set(certificate.not_after),
+                // An error says that there was none.
+                (Some(certificate), None) => _ = expiry.remove_label_values(&[certificate.name.as_str()]),
+                (None, None) => {}
+            }
+        }
     }
 }

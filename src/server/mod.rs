@@ -39,6 +39,7 @@ use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings, Transport};
+use crate::secrets::{KeyFileError, Keyring};
 use crate::store::{self, OpenError, StoreOptions};
 use crate::table::Live;
 
@@ -76,6 +77,9 @@ pub enum ServerError {
     /// The proxy does not start.
     #[error(transparent)]
     Proxy(#[from] proxy::StartError),
+    /// A sealing key cannot be read.
+    #[error("configuration section `secrets`: {0}")]
+    Secrets(#[from] KeyFileError),
     /// The access log's file cannot be written.
     #[error("configuration key `access_log.path`: {0}")]
     AccessLog(#[source] io::Error),
@@ -165,12 +169,13 @@ impl Server {
     async fn start(config: NodeConfig) -> Result<Server, ServerError> {
         let bound = Bound::take(&config).await?;
         let addresses = bound.addresses()?;
+        let keyring = keyring(&config)?;
         let metrics = Metrics::new();
         let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
         let opened = open_store(&config, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
-        let live = Arc::new(Live::new());
+        let live = Arc::new(Live::with_keyring(keyring));
         let advertised = config.admin.advertise.clone().unwrap_or_else(|| addresses.admin.to_string());
         let node = Node::start(NodeOptions {
             node_id: config.node_id,
@@ -323,6 +328,15 @@ async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Ope
     let opened = task::spawn_blocking(move || store::open(options)).await;
     let opened = opened.map_err(|panic| system("opening the store")(io::Error::other(panic)))?;
     Ok(opened?)
+}
+
+/// Small files, read before anything else is opened: a key that is missing is told at once.
+fn keyring(config: &NodeConfig) -> Result<Arc<Keyring>, ServerError> {
+    let keyring = Keyring::load(config.secrets.key_file.as_deref(), &config.secrets.previous_key_files)?;
+    if let [sealing, opening @ ..] = keyring.key_ids().collect::<Vec<_>>().as_slice() {
+        info!(sealing, ?opening, "sealing keys loaded");
+    }
+    Ok(Arc::new(keyring))
 }
 
 fn open_access_log(config: &NodeConfig, metrics: &Metrics) -> Result<Option<(AccessLog, JoinHandle<()>)>, ServerError> {

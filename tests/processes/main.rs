@@ -10,6 +10,7 @@ mod harness;
 mod liveness;
 mod members;
 mod recovery;
+mod secrets;
 mod snapshots;
 mod start;
 mod uploads;

@@ -21,6 +21,7 @@ use crate::model::{
 };
 use crate::observe::Metrics;
 use crate::raft::{ClusterStatus, MemberChange, MemberError, MemberLive, NotAppliedKind, ProposeError, ReadError};
+use crate::secrets::Keyring;
 use crate::table::Live;
 
 /// How the cluster fails.
@@ -144,6 +145,7 @@ impl Cluster for FakeCluster {
 
 pub(super) struct Api {
     service: TowerToHyperService<Router>,
+    pub(super) live: Arc<Live>,
     pub(super) router: Router,
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) phase: watch::Sender<Phase>,
@@ -165,7 +167,16 @@ impl Answer {
 
 impl Api {
     pub(super) fn new(tokens: Tokens) -> Api {
-        let live = Arc::new(Live::new());
+        Api::on(tokens, Live::new())
+    }
+
+    /// On a node with sealing keys that are made of one byte each.
+    pub(super) fn with_keys(bytes: &[u8]) -> Api {
+        Api::on(Tokens::default(), Live::with_keyring(Arc::new(Keyring::of_bytes(bytes))))
+    }
+
+    fn on(tokens: Tokens, live: Live) -> Api {
+        let live = Arc::new(live);
         let cluster = Arc::new(FakeCluster {
             state: Mutex::default(),
             live: Arc::clone(&live),
@@ -175,13 +186,13 @@ impl Api {
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let router = router(AdminState {
             cluster: Arc::clone(&cluster) as Arc<dyn Cluster>,
-            live,
+            live: Arc::clone(&live),
             metrics: Metrics::new(),
             tokens,
             listeners: vec![listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))],
             phase: phase_receiver,
         });
-        Api { service: TowerToHyperService::new(router.clone()), router, cluster, phase }
+        Api { service: TowerToHyperService::new(router.clone()), live, router, cluster, phase }
     }
 
     pub(super) fn open() -> Api {

@@ -1,6 +1,7 @@
 //! The API as a client sees it: shapes, statuses and headers, on a cluster in memory.
 
 mod api;
+mod certificates;
 mod configuration;
 mod pages;
 mod waiting;
