@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls_native_certs::{CertificateResult, load_native_certs};
 
 use super::SystemAuthorities;
@@ -39,7 +39,7 @@ impl TlsClients {
 
     /// With the CAs that `load` gives in place of the machine's.
     pub(super) fn with_system(load: fn() -> CertificateResult) -> TlsClients {
-        let (provider, system) = (Arc::new(ring::default_provider()), SystemAuthorities::new(load));
+        let (provider, system) = (Arc::new(rustls::crypto::ring::default_provider()), SystemAuthorities::new(load));
         TlsClients { provider, system, known: Mutex::default() }
     }
 
