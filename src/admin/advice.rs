@@ -9,7 +9,7 @@ use super::content::{Content, gone};
 use super::explain::Listener;
 use super::findings::Findings;
 use super::problem::Problem;
-use crate::model::{Kind, Name, Operation, ResourceKey, State, hostname};
+use crate::model::{Kind, Operation, ResourceKey, State, hostname};
 use crate::table::{Others, Snapshot};
 
 /// What a look at one route costs, in bytes of a document.
@@ -20,8 +20,8 @@ const OUTLINE_BYTES: usize = 1024;
 pub(super) struct Rest {
     /// The State that they stand in.
     pub(super) state: State,
-    /// Services that go.
-    pub(super) gone: BTreeSet<Name>,
+    /// Services and certificates that go.
+    pub(super) gone: BTreeSet<ResourceKey>,
     /// Routes and certificates that go; `None`: all.
     pub(super) removed: Option<Vec<ResourceKey>>,
 }

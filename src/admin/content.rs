@@ -111,10 +111,10 @@ impl Content {
     }
 }
 
-/// The services that `operations` remove.
-pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<Name> {
+/// The services and certificates that `operations` remove.
+pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<ResourceKey> {
     let removed = |operation: &Operation| match operation {
-        Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
+        Operation::Delete { key } if matches!(key.kind, Kind::Service | Kind::Certificate) => Some(key.clone()),
         Operation::Put { .. } | Operation::Delete { .. } => None,
     };
     operations.iter().filter_map(removed).collect()

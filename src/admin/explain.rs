@@ -123,7 +123,15 @@ fn service(snapshot: &Snapshot, name: &Name) -> Value {
         let endpoints = service.spec.endpoints.iter();
         endpoints.map(|endpoint| json!({"address": endpoint.address, "weight": endpoint.weight})).collect::<Vec<_>>()
     });
-    json!({"service": name.as_str(), "exists": service.is_some(), "endpoints": endpoints})
+    let protocol = service.map(|service| service.spec.protocol.as_str());
+    let certificate = service.and_then(|service| service.spec.client_certificate()).map(|certificate| {
+        let is_served = snapshot.certificate(certificate).is_some();
+        json!({"name": certificate.as_str(), "served": is_served})
+    });
+    json!({
+        "service": name.as_str(), "exists": service.is_some(), "endpoints": endpoints, "protocol": protocol,
+        "clientCertificate": certificate,
+    })
 }
 
 /// The request that is asked about.

@@ -18,6 +18,7 @@ mod auth;
 mod body;
 mod call;
 mod certificates;
+mod client_certificates;
 mod cluster;
 mod config_document;
 mod config_reader;

@@ -194,7 +194,16 @@ fn service_line(reference: &Value, share: &str) -> String {
     let endpoints = reference.get("endpoints").and_then(Value::as_array).into_iter().flatten();
     let endpoints: Vec<&str> = endpoints.map(|endpoint| text(endpoint, "address")).collect();
     let endpoints = if endpoints.is_empty() { "no endpoints".to_owned() } else { endpoints.join(", ") };
-    format!("service {name} ({share}): {endpoints}")
+    let protocol = reference.get("protocol").and_then(Value::as_str).filter(|protocol| *protocol != "http1");
+    let protocol = protocol.map(|protocol| format!(", {protocol}")).unwrap_or_default();
+    let certificate = reference.get("clientCertificate").filter(|certificate| certificate["served"] == false);
+    let certificate = certificate.map(|certificate| {
+        format!(
+            "; {}",
+            styled(BAD, format!("its client certificate {} does not exist or cannot be used", text(certificate, "name")))
+        )
+    });
+    format!("service {name} ({share}{protocol}): {endpoints}{}", certificate.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -221,6 +230,12 @@ mod tests {
         let plain = |line: String| anstream::adapter::strip_str(&line).to_string();
         let service = json!({"service": "s", "exists": true, "endpoints": [{"address": "h:1"}, {"address": "h:2"}], "weight": 3});
         assert_eq!(plain(backend_line(&service)), "service s (weight 3): h:1, h:2");
+        let mut over_tls = service;
+        over_tls["protocol"] = json!("https");
+        over_tls["clientCertificate"] = json!({"name": "c", "served": true});
+        assert_eq!(plain(backend_line(&over_tls)), "service s (weight 3, https): h:1, h:2");
+        over_tls["clientCertificate"]["served"] = json!(false);
+        assert!(plain(backend_line(&over_tls)).ends_with("h:1, h:2; its client certificate c does not exist or cannot be used"));
         let part = |numerator: u32| json!({"numerator": numerator, "denominator": 100});
         let shadow = json!({"service": "shadow", "exists": false, "endpoints": null, "fraction": part(5)});
         assert_eq!(plain(mirror_line(&shadow)), "to service shadow (5 of 100): does not exist");

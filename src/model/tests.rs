@@ -260,6 +260,15 @@ fn what_an_older_version_does_not_serve_needs_a_level() {
     assert_eq!(body(&[Kind::GrpcRoute]).refused_at(1), None);
     assert!(body(&[Kind::Certificate]).refused_at(1).is_some_and(|reason| reason.contains("raise-feature-level 2")));
     assert_eq!(body(&[Kind::Certificate]).refused_at(2), None);
+
+    // A field can need it as well as a kind.
+    let key = ResourceKey::new(Kind::Service, Name::new("a").expect("a good name"));
+    let operations = vec![Operation::Put { key: key.clone(), spec: Bytes::from_static(br#"{"protocol":"h2"}"#) }];
+    let body = |operations| CommandBody::Transaction(Transaction { operations, ..Transaction::default() });
+    let reason = body(operations.clone()).refused_at(1).expect("a refusal");
+    assert!(reason.contains("needs feature level 2"), "{reason}");
+    assert_eq!(body(operations).refused_at(2), None);
+    assert_eq!(body(vec![Operation::Delete { key }]).refused_at(0), None);
 }
 
 #[test]

@@ -72,7 +72,7 @@ families! {
     access_log_dropped: Counter = "raftgate_access_log_dropped_total";
     /// Connections to backends that were opened.
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
-    /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc.
+    /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc, no_certificate.
     mirrors: CounterVec = "raftgate_mirrors_total" ["service", "result"];
     /// The revision that is served.
     table_revision: Gauge = "raftgate_table_revision";

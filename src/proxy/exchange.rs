@@ -166,7 +166,7 @@ async fn run<'c>(
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
     let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
-    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, &asked, tally).await?;
+    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend, request, &asked, tally).await?;
 
     let filters = [&matched.rule.rule.filters, backend.filters];
     let mut answer = answer(filters, response, lease, deadline, takes_trailers);

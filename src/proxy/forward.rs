@@ -18,7 +18,7 @@ use super::upgrade::Upgrade;
 use crate::model::spec::{BackendRef, Filter, Rule};
 use crate::model::{Kind, Name};
 use crate::observe::CounterVec;
-use crate::table::{Matched, Service};
+use crate::table::{Certificate, Matched, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, RequestBody, SendFailure};
 
@@ -26,6 +26,8 @@ use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, Requ
 pub(super) struct Backend<'a> {
     /// By the services of the snapshot that the request was matched by.
     pub(super) service: Arc<Service>,
+    /// What is shown to its endpoints, of the same snapshot.
+    certificate: Option<Arc<Certificate>>,
     /// The filters of this share alone.
     pub(super) filters: &'a [Filter],
 }
@@ -50,21 +52,24 @@ pub(super) fn choose_backend<'a>(
     if matched.rule.kind() == Kind::GrpcRoute && !service.spec.protocol.carries_grpc() {
         return Err(Fault::no_grpc(name));
     }
-    Ok(Backend { service, filters })
+    let certificate =
+        matched.snapshot.client_certificate(&service).map_err(|missing| Fault::missing_certificate(name, missing))?;
+    Ok(Backend { certificate: certificate.cloned(), service, filters })
 }
 
 /// The head of an answer, the connection that its body comes over, and until when it may come.
 pub(super) type Forwarded = (Response<Incoming>, Lease, Option<Instant>);
 
-/// Sends `request` to endpoints of `service` until one answers, or until there is no further try.
+/// Sends `request` to endpoints of the backend's service until one answers, or until there is no further try.
 pub(super) async fn forward(
     connection: &Rc<ClientConnection>,
     rule: &Rule,
-    service: &Arc<Service>,
+    backend: &Backend<'_>,
     request: Request<RequestBody>,
     asked: &Asked,
     tally: &mut Tally,
 ) -> Result<Forwarded, Fault> {
+    let Backend { service, certificate, .. } = backend;
     let total = earlier(rule.timeouts.request, asked.timeout).map(|timeout| tally.started() + timeout);
     let retries = Retries::new(rule.retry.as_deref(), total);
     let mut request = retries.keep(request);
@@ -72,7 +77,7 @@ pub(super) async fn forward(
     let mut last: Option<(Rc<Endpoint>, bool)> = None;
     loop {
         let avoided = last.as_ref().map(|(endpoint, _)| endpoint);
-        let endpoint = connection.worker().upstreams.endpoint(service, avoided);
+        let endpoint = connection.worker().upstreams.endpoint(service, certificate.as_ref(), avoided);
         let endpoint = endpoint.ok_or_else(|| Fault::no_endpoint(&service.id.name))?;
         tally.note_try(endpoint.address());
         // After a failure a connection that was kept is no longer trusted.

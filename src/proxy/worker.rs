@@ -22,8 +22,8 @@ use super::mirror::Mirrors;
 use super::park::Parking;
 use crate::observe::{AccessLog, Metrics};
 use crate::table::Live;
-use crate::upstream::Upstreams;
 use crate::upstream::balance::Points;
+use crate::upstream::{TlsClients, Upstreams};
 
 /// The step of a worker's clock.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -71,6 +71,7 @@ impl Proxy {
         };
         let addresses = options.listeners.iter().flat_map(named).collect();
         let drain_timeout = options.listeners.iter().map(|l| l.options.drain_timeout).max().unwrap_or_default();
+        let clients = Arc::new(TlsClients::new());
         let mut listeners = options.listeners;
         let mut ended = Vec::new();
         let workers = options.workers.max(1);
@@ -79,6 +80,7 @@ impl Proxy {
                 .iter_mut()
                 .filter_map(|bound| bound.sockets.pop().map(|socket| (Listener::new(bound, workers), socket)));
             let setup = Setup {
+                clients: Arc::clone(&clients),
                 sockets: sockets.collect(),
                 live: Arc::clone(&options.live),
                 metrics: options.metrics.clone(),
@@ -123,6 +125,7 @@ impl ProxyHandle {
 }
 
 struct Setup {
+    clients: Arc<TlsClients>,
     sockets: Vec<(Listener, std::net::TcpListener)>,
     live: Arc<Live>,
     metrics: Metrics,
@@ -173,13 +176,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    fn new(live: Arc<Live>, metrics: Metrics, access_log: Option<AccessLog>) -> Worker {
+    fn new(live: Arc<Live>, clients: Arc<TlsClients>, metrics: Metrics, access_log: Option<AccessLog>) -> Worker {
         Worker {
             counters: Counters::new(&metrics),
             parking: Parking::new(&live),
             mirrors: Mirrors::default(),
             live,
-            upstreams: Upstreams::new(),
+            upstreams: Upstreams::new(clients),
             metrics,
             access_log,
             points: RefCell::new(Points::new(fastrand::u64(..))),
@@ -260,7 +263,7 @@ impl Worker {
 
 async fn run_worker(setup: Setup) {
     let draining = setup.draining;
-    let worker = Rc::new(Worker::new(setup.live, setup.metrics, setup.access_log));
+    let worker = Rc::new(Worker::new(setup.live, setup.clients, setup.metrics, setup.access_log));
     let mut accepting = JoinSet::new();
     for (listener, socket) in setup.sockets {
         accepting.spawn_local(accept_all(Rc::clone(&worker), Rc::new(listener), socket, draining.clone()));

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::certificate::Certificate;
 use super::certificates::Certificates;
 use super::compile::{Compiled, compile};
 use super::conditions::first_failure;
@@ -127,6 +128,12 @@ impl Snapshot {
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The certificate that `service` shows to its endpoints, if it shows one. Error: its name, where this node serves none of that name.
+    pub fn client_certificate<'a>(&'a self, service: &'a Service) -> Result<Option<&'a Arc<Certificate>>, &'a Name> {
+        let Some(name) = service.spec.client_certificate() else { return Ok(None) };
+        self.certificates.get(name).map(Some).ok_or(name)
     }
 
     /// Services that `spec` names and that do not exist, each once, by name.

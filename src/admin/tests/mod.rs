@@ -86,6 +86,30 @@ async fn a_dangling_reference_is_a_warning() {
 }
 
 #[tokio::test]
+async fn a_service_over_tls_needs_a_level_and_its_certificate() {
+    let api = Api::open();
+    let spec = json!({
+        "endpoints": [{"address": "10.0.0.1:443"}], "protocol": "https",
+        "tls": {"hostname": "orders.internal", "clientCertificate": "gateway", "insecureSkipVerify": true},
+    });
+    let dry = api.send("PUT /v1/services/orders?dryRun=true", &[], spec.to_string()).await;
+    assert!(dry.status == 409 && dry.text.contains("needs feature level 2"), "{dry:?}");
+    let made = api.put("/v1/services/orders", &spec).await;
+    let warnings = made.body["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_told = |part: &str| warnings.iter().any(|warning| warning.to_string().contains(part));
+    assert_eq!((made.status, warnings.len()), (201, 2), "{made:?}");
+    assert!(is_told("/tls/insecureSkipVerify: certificates of endpoints are not verified"), "{made:?}");
+    assert!(is_told("/tls/clientCertificate: certificate \\\"gateway\\\" does not exist"), "{made:?}");
+
+    api.put("/v1/routes/shop", &route("/", "orders")).await;
+    let asked = json!({"method": "GET", "url": "http://a.example/"}).to_string();
+    let found = api.send("POST /v1/explain", &[], asked).await;
+    let backend = &found.body["backends"][0];
+    assert_eq!(backend["protocol"], "https", "{found:?}");
+    assert_eq!(backend["clientCertificate"], json!({"name": "gateway", "served": false}), "{found:?}");
+}
+
+#[tokio::test]
 async fn a_grpc_route_is_a_resource_like_any_other() {
     let api = Api::open();
     let spec = json!({"hostnames": ["a.com"], "rules": [{

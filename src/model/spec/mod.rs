@@ -8,16 +8,19 @@
 mod certificate;
 mod cors;
 mod duration;
+mod level;
 mod mirror;
 mod parse;
 mod pattern;
 mod route;
 mod secret;
 mod service;
+mod tls;
 
 pub use certificate::CertificateSpec;
 pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use duration::*;
+pub use level::feature_level;
 pub use mirror::{Reference, RequestMirror, Share};
 pub use parse::{
     FieldError, Parsed, canonical, hostname_or_wildcard, parse_certificate, parse_grpc_route, parse_route, parse_service,
@@ -29,3 +32,4 @@ pub use route::{
 };
 pub use secret::{SealedSecret, Secret, redact};
 pub use service::{Endpoint, Protocol, ServiceSpec};
+pub use tls::{Authorities, ServiceTls, TlsVersion};

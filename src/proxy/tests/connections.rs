@@ -11,7 +11,7 @@ use crate::proxy::ListenerOptions;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn connections_are_kept_on_both_sides() {
+pub(super) fn connections_are_kept_on_both_sides() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
@@ -41,7 +41,7 @@ fn closes_on_second_request() -> Backend {
 }
 
 #[test]
-fn a_stale_connection_is_repeated_where_that_is_safe() {
+pub(super) fn a_stale_connection_is_repeated_where_that_is_safe() {
     for (request, expected) in [
         (GET, 200),
         ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", 200),

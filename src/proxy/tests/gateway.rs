@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::tls_front;
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
 use crate::observe::{AccessLog, Metrics};
 use crate::proxy::{BoundListener, ListenerOptions, Proxy, ProxyHandle, ProxyOptions, bind};
-use crate::table::{Live, Snapshot};
+use crate::table::Live;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,7 +78,7 @@ impl Gateway {
     }
 
     fn serving(bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
-        let (address, live, metrics) = (bound.address(), Arc::new(Live::new()), Metrics::new());
+        let (address, live, metrics) = (bound.address(), Arc::new(Live::with_keyring(tls_front::keyring())), Metrics::new());
         let options =
             ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers: 1 };
         let handle = Some(Proxy::start(options).unwrap());
@@ -99,8 +100,8 @@ impl Gateway {
     }
 
     pub(super) fn put(&mut self, documents: &[(Kind, &str, Value)]) {
-        put(&mut self.state, documents);
-        let snapshot = Snapshot::build(&self.state);
+        put(&mut self.state, &tls_front::secured(documents));
+        let snapshot = self.live.load().rebuilt(&self.state);
         assert_eq!(snapshot.not_compiled().collect::<Vec<_>>(), []);
         self.live.store(Arc::new(snapshot));
     }

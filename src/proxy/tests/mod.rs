@@ -1,4 +1,5 @@
-//! The proxy over loopback: raw clients, raw backends that record every byte.
+//! The proxy over loopback: raw clients, raw backends that record every byte. `to_tls` runs many of these tests once more with TLS between
+//! gateway and backends.
 
 mod bodies;
 mod connections;
@@ -19,4 +20,8 @@ mod retries;
 mod routing;
 mod script;
 mod sharing;
+mod tls_backends;
+mod tls_client_certificates;
+mod tls_front;
+mod to_tls;
 mod tunnels;

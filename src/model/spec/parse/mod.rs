@@ -19,6 +19,7 @@ mod route;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use bytes::Bytes;
 use serde_json::Value;

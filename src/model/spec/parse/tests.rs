@@ -4,6 +4,7 @@ mod backends;
 mod cors;
 mod mirror;
 mod retry;
+mod tls;
 
 use std::time::Duration;
 
@@ -408,8 +409,6 @@ fn faults_of_services_are_named() {
         (json!({"discovery": {}}), "/discovery", "not supported yet"),
         (json!({"healthCheck": {}}), "/healthCheck", "not supported yet"),
         (json!({"limits": {}}), "/limits", "not supported yet"),
-        (json!({"protocol": "h2"}), "/protocol", "not supported yet"),
-        (json!({"protocol": "https"}), "/protocol", "not supported yet"),
         (json!({"protocol": "HTTP1"}), "/protocol", "known are http1, h2c, https, h2"),
         (json!({"loadBalancing": {"policy": "Random"}}), "/loadBalancing/policy", "not supported yet"),
         (json!({"loadBalancing": {"policy": "Best"}}), "/loadBalancing/policy", "known are RoundRobin"),
@@ -448,7 +447,8 @@ fn faults_of_services_are_named() {
 #[test]
 fn good_services_are_resolved() {
     let empty = parse_service(&json!({})).expect("a service may be empty").spec;
-    assert_eq!(empty, ServiceSpec { endpoints: vec![], protocol: Protocol::Http1, connect_timeout: Duration::from_secs(1) });
+    let (protocol, connect_timeout) = (Protocol::Http1, Duration::from_secs(1));
+    assert_eq!(empty, ServiceSpec { endpoints: vec![], protocol, tls: None, connect_timeout });
     let document = json!({
         "endpoints": [
             {"address": "127.0.0.1:9001"}, {"address": "Backend.Local:080", "weight": 0}, {"address": "[0:0::1]:80", "weight": 5}
