@@ -11,6 +11,7 @@ use toml::Value;
 use super::file::{
     AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, SecretsFile, StorageFailureChoice, TokenFile,
 };
+use super::listener_tls;
 use super::{
     AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
     OnStorageFailure, SecretsConfig,
@@ -189,7 +190,6 @@ fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
 
 fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let key = |key: &str| format!("listener[{index}].{key}");
-    not_served(&key("tls"), file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "default".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key(key("name"), "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
@@ -208,6 +208,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     Ok(ListenerConfig {
         address: address(&key("address"), file.address)?,
         hostname,
+        tls: listener_tls::resolve(&key("tls"), file.tls)?,
         http2: file.http2.unwrap_or(true),
         proxy_protocol: file.proxy_protocol,
         debug_headers: file.debug_headers,
@@ -281,6 +282,7 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
     }
     let agreements = [
         ("trusted_proxies", listener.trusted_proxies == other.trusted_proxies),
+        ("tls", listener.tls.is_some() == other.tls.is_some()),
         ("http2", listener.http2 == other.http2),
         ("proxy_protocol", listener.proxy_protocol == other.proxy_protocol),
         ("connections_max", listener.connections_max == other.connections_max),

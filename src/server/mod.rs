@@ -68,6 +68,14 @@ pub enum ServerError {
         /// Why not.
         source: io::Error,
     },
+    /// A listener cannot speak TLS as it is told.
+    #[error("configuration key `{key}`: {source}")]
+    Tls {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        source: proxy::TlsError,
+    },
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -360,6 +368,7 @@ fn explained(listener: &ListenerConfig) -> admin::Listener {
         name: listener.name.clone(),
         address: listener.address,
         hostname: listener.hostname.clone(),
+        tls: listener.tls.is_some(),
         escaped_slashes: listener.escaped_slashes,
     }
 }
