@@ -1,4 +1,5 @@
-//! The proxy over loopback: raw clients, raw backends that record every byte.
+//! The proxy over loopback: raw clients, raw backends that record every byte. `over_tls` runs many of these tests once more with TLS between
+//! client and gateway.
 
 mod bodies;
 mod connections;
@@ -13,10 +14,15 @@ mod http2_floods;
 mod http2_inputs;
 mod inputs;
 mod mirrors;
+mod over_tls;
 mod publishing;
 mod refusals;
 mod retries;
 mod routing;
 mod script;
+mod secure;
 mod sharing;
+mod tls;
+mod tls_clients;
+mod tls_resumption;
 mod tunnels;
