@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
@@ -263,4 +265,33 @@ fn a_certificate_that_is_not_what_it_was_made_of_is_found() {
     let unread = put_certificate("a", &json!({"later": 1}));
     apply(&mut later, vec![unread]);
     assert_eq!(empty.rebuilt(&later).check(&later, None, 10), Ok(None));
+}
+
+#[test]
+fn damaged_certificates_and_keys_are_refused_and_never_a_panic() {
+    let good = made(&["a.com", "*.b.com"]);
+    let (chain, key) = (Chain::read(&good.chain).unwrap(), good.key.as_bytes());
+    let der = |pem: &str| STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
+    let pem = |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+    let (mut read, mut usable) = (0, 0);
+    let certificate = der(&good.chain);
+    for (index, bit) in (0..certificate.len()).flat_map(|index| [(index, 1), (index, 0x80)]) {
+        let mut changed = certificate.clone();
+        changed[index] ^= bit;
+        // Whatever comes of it serves nobody else's hosts without a key that is its own.
+        let Ok(changed) = Chain::read(&pem("CERTIFICATE", &changed)) else { continue };
+        read += 1;
+        usable += usize::from(changed.with_key(key).is_ok());
+    }
+    assert!(read > usable && usable > 0, "{read} read, {usable} with the key");
+    for length in 0..certificate.len() {
+        assert!(Chain::read(&pem("CERTIFICATE", &certificate[..length])).is_err(), "{length} bytes");
+    }
+    let private = der(&good.key);
+    for (index, bit) in (0..private.len()).flat_map(|index| [(index, 1), (index, 0x80)]) {
+        let mut changed = private.clone();
+        changed[index] ^= bit;
+        // The scalar and the public key are checked against each other.
+        assert!(chain.with_key(pem("PRIVATE KEY", &changed).as_bytes()).is_err(), "byte {index}");
+    }
 }
