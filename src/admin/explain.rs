@@ -34,6 +34,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The hosts that it takes; `None`: all.
     pub hostname: Option<String>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// What it does with `%2f` in a path.
     pub escaped_slashes: EscapedSlashes,
 }
@@ -259,6 +261,7 @@ mod tests {
             name: name.to_owned(),
             address: ([127, 0, 0, 1], port).into(),
             hostname: hostname.map(str::to_owned),
+            tls: false,
             escaped_slashes: EscapedSlashes::Refuse,
         };
         let shared = [listener("wild", 3, Some("*.example.com")), listener("exact", 3, Some("a.example.com"))];

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use toml::Value;
 
+use super::listener_tls::ListenerTlsFile;
 use super::value::{Size, Span};
 
 #[derive(Debug, Deserialize)]
@@ -107,7 +107,7 @@ pub(super) struct ListenerFile {
     pub(super) connections_max: Option<usize>,
     pub(super) connections_per_address_max: Option<usize>,
     pub(super) hostname: Option<String>,
-    pub(super) tls: Option<Value>,
+    pub(super) tls: Option<ListenerTlsFile>,
     pub(super) http2: Option<bool>,
     #[serde(default)]
     pub(super) proxy_protocol: bool,

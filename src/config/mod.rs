@@ -10,6 +10,7 @@
 //! an array or an inline table, and the bare text otherwise.
 
 mod file;
+mod listener_tls;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -149,13 +150,16 @@ impl fmt::Debug for AdminToken {
 pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
-    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `http2`,
-    /// `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max` and all timeouts.
+    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: whether there is
+    /// `tls`, `http2`, `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max` and all timeouts.
     pub address: SocketAddr,
     /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
     /// Default: all hosts.
     pub hostname: Option<String>,
-    /// Whether HTTP/2 is spoken beside HTTP/1.1: in clear text by prior knowledge (RFC 9113 3.3). Default true.
+    /// Speaks TLS alone, with the `Certificate` resources of the table. `tls = true` takes every default; a section `[listener.tls]` under the
+    /// listener says more. Default `false`: clear text.
+    pub tls: Option<ListenerTlsConfig>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1: over TLS by ALPN, in clear text by prior knowledge (RFC 9113 3.3). Default true.
     pub http2: bool,
     /// Demands a header of the PROXY protocol, version 1 or 2, of every connection, and takes the client's address from it: for a listener
     /// that only load balancers reach. Default false.
@@ -184,6 +188,56 @@ pub struct ListenerConfig {
     pub connections_max: usize,
     /// Connections open at once from one IPv4 address or one /64 of IPv6, at most. Default: no limit of its own.
     pub connections_per_address_max: Option<usize>,
+}
+
+/// How a listener speaks TLS. Which certificate it shows is not said here: that is the table's, by the name that the client asks for (SNI).
+/// Where listeners share an address, the one that this name selects decides by its own section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTlsConfig {
+    /// The least version that is spoken: `"1.2"` or `"1.3"`. Default `"1.2"`.
+    pub min_version: TlsVersion,
+    /// Cipher suites by their IANA names, such as `TLS_AES_128_GCM_SHA256`. Empty (the default): all that are supported, each of which
+    /// is good. Among those that both sides know the client's order decides.
+    pub cipher_suites: Vec<String>,
+    /// Asks clients for a certificate that one of the CAs in this PEM file signed, and passes it on as `X-Forwarded-Client-Cert`. Read once, at
+    /// the start. Default: clients are not asked.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client may come without a certificate: `"require"` or `"request"`. One that is shown must be good either way. Needs
+    /// `client_ca`. Default `"require"`.
+    pub client_auth: ClientAuth,
+    /// Lets clients resume sessions (RFC 8446 2.2, RFC 5077). The key of the tickets is made in the process and changes every six hours.
+    /// Default true.
+    pub session_tickets: bool,
+}
+
+impl Default for ListenerTlsConfig {
+    fn default() -> ListenerTlsConfig {
+        ListenerTlsConfig {
+            min_version: TlsVersion::Tls12,
+            cipher_suites: Vec::new(),
+            client_ca: None,
+            client_auth: ClientAuth::Require,
+            session_tickets: true,
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Whether clients of a listener need a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// The handshake fails without one.
+    Require,
+    /// It goes on without one.
+    Request,
 }
 
 /// One JSON object a request, off by default.

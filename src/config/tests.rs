@@ -89,7 +89,24 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("[[listener]]", "[[listener]]\nhostname = \"a.*\"", "`listener[0].hostname`: a wildcard is not allowed here"),
         ("[[listener]]", "[[listener]]\nhostname = \"A.com\"", "`listener[0].hostname`: a host name is written in lower case"),
         ("[[listener]]", "[[listener]]\nproxy_protocol = \"v2\"", "`listener[0].proxy_protocol`: invalid type"),
-        ("[[listener]]", "[[listener]]\ntls = true", "`listener[0].tls`: not supported yet"),
+        (
+            "[[listener]]",
+            "[[listener]]\ntls = 1",
+            "`listener[0].tls`: invalid type: integer `1`, expected true, false or a table",
+        ),
+        ("[[listener]]", "[[listener]]\ntls = { min = \"1.2\" }", "`listener[0].tls.min`: unknown field `min`"),
+        (
+            "[[listener]]",
+            "[[listener]]\ntls = { min_version = \"1.1\" }",
+            "`listener[0].tls.min_version`: `1.1` is not a version",
+        ),
+        ("[[listener]]", "[[listener]]\ntls = { cipher_suites = [] }", "`listener[0].tls.cipher_suites`: is empty"),
+        (
+            "[[listener]]",
+            "[[listener]]\ntls = { client_auth = \"maybe\" }",
+            "`listener[0].tls.client_auth`: unknown variant `maybe`",
+        ),
+        ("[[listener]]", "[[listener]]\ntls = { client_auth = \"request\" }", "needs `listener[0].tls.client_ca`"),
         ("[[listener]]", "[[listener]]\nnam = 1", "`listener[0].nam`: unknown field `nam`"),
         ("[[listener]]", "[[listener]]\ndrain_timeout = 5", "`listener[0].drain_timeout`: invalid type: integer `5`"),
         ("[[listener]]", "[[listener]]\ndrain_timeout = \"5\"", "`5` is not a duration"),
@@ -106,6 +123,11 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
             "[[listener]]",
             "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:8081\"\nhostname = \"*.a.com\"\nidle_timeout = \"5s\"\n[[listener]]",
             "`listener[1].idle_timeout`: holds for a connection: it must be that of listener[0]",
+        ),
+        (
+            "[[listener]]",
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:8081\"\nhostname = \"*.a.com\"\ntls = true\n[[listener]]",
+            "`listener[1].tls`: holds for a connection: it must be that of listener[0]",
         ),
         ("127.0.0.1:8081", "127.0.0.1:9081", "`listener[0].address`: 127.0.0.1:9081 is the address of `admin.address` too"),
         ("127.0.0.1:8081", "localhost", "`listener[0].address`: `localhost` is not an IP address and a port"),
@@ -128,6 +150,37 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         let message = read(&GOOD.replacen(from, to, 1), &[], Overrides::default()).unwrap_err().to_string();
         assert!(message.contains(expected), "{to}\n  gave     {message}\n  expected {expected}");
     }
+}
+
+#[test]
+fn tls_is_a_switch_or_a_section() {
+    let tls = |text: &str, variables: &[(&str, &str)]| {
+        let config = read(&GOOD.replace("[[listener]]", &format!("[[listener]]\n{text}")), variables, Overrides::default());
+        config.unwrap().listeners.remove(0).tls
+    };
+    assert_eq!((tls("", &[]), tls("tls = false", &[])), (None, None));
+    for all_defaults in ["tls = true", "tls = {}"] {
+        assert_eq!(tls(all_defaults, &[]), Some(ListenerTlsConfig::default()));
+    }
+    let expected = ListenerTlsConfig {
+        min_version: TlsVersion::Tls13,
+        cipher_suites: vec!["TLS_AES_128_GCM_SHA256".to_owned()],
+        client_ca: Some("ca.pem".into()),
+        client_auth: ClientAuth::Request,
+        session_tickets: false,
+    };
+    let section = r#"tls = { min_version = "1.3", cipher_suites = ["TLS_AES_128_GCM_SHA256"], client_ca = "ca.pem", client_auth = "request", session_tickets = false }"#;
+    assert_eq!(tls(section, &[]).as_ref(), Some(&expected));
+    let variables = [
+        ("RAFTGATE_LISTENER__0__TLS__MIN_VERSION", "1.3"),
+        ("RAFTGATE_LISTENER__0__TLS__CIPHER_SUITES", "[\"TLS_AES_128_GCM_SHA256\"]"),
+        ("RAFTGATE_LISTENER__0__TLS__CLIENT_CA", "ca.pem"),
+        ("RAFTGATE_LISTENER__0__TLS__CLIENT_AUTH", "request"),
+        ("RAFTGATE_LISTENER__0__TLS__SESSION_TICKETS", "false"),
+    ];
+    assert_eq!(tls("", &variables), Some(expected));
+    let refused = read(GOOD, &[("RAFTGATE_LISTENER__0__TLS__MIN_VERSION", "1.1")], Overrides::default()).unwrap_err().to_string();
+    assert!(refused.contains("`listener[0].tls.min_version` (from RAFTGATE_LISTENER__0__TLS__MIN_VERSION): `1.1`"), "{refused}");
 }
 
 #[test]

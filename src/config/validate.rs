@@ -12,6 +12,7 @@ use super::file::{
     AdminFile, AdminTlsFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, PeerTlsFile, SecretsFile,
     StorageFailureChoice, TokenFile,
 };
+use super::listener_tls;
 use super::{
     AccessLogConfig, AdminConfig, AdminTlsConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig,
     NodeConfig, OnStorageFailure, PeerTlsConfig, SecretsConfig,
@@ -190,7 +191,6 @@ fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
 
 fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let key = |key: &str| format!("listener[{index}].{key}");
-    not_served(&key("tls"), file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "default".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key(key("name"), "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
@@ -209,6 +209,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     Ok(ListenerConfig {
         address: address(&key("address"), file.address)?,
         hostname,
+        tls: listener_tls::resolve(&key("tls"), file.tls)?,
         http2: file.http2.unwrap_or(true),
         proxy_protocol: file.proxy_protocol,
         debug_headers: file.debug_headers,
@@ -289,6 +290,7 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
     }
     let agreements = [
         ("trusted_proxies", listener.trusted_proxies == other.trusted_proxies),
+        ("tls", listener.tls.is_some() == other.tls.is_some()),
         ("http2", listener.http2 == other.http2),
         ("proxy_protocol", listener.proxy_protocol == other.proxy_protocol),
         ("connections_max", listener.connections_max == other.connections_max),
@@ -305,14 +307,6 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
             let message = format!("holds for a connection: it must be that of listener[{place}], which has the same address");
             Err(ConfigError::key(format!("listener[{index}].{key}"), message))
         }
-    }
-}
-
-/// Refuses a key of the contract that this version does not serve; `false` asks for nothing.
-fn not_served(key: &str, value: Option<&Value>) -> Checked<()> {
-    match value {
-        None | Some(Value::Boolean(false)) => Ok(()),
-        Some(_) => Err(ConfigError::key(key, "not supported yet")),
     }
 }
 

@@ -59,13 +59,20 @@ families! {
     /// Errors that the gateway answered itself, by the Proxy-Status error type (RFC 9209).
     proxy_errors: CounterVec = "raftgate_proxy_errors_total" ["error"];
     /// What came from clients of HTTP/1.1 and was refused before it was a request, by what is wrong with it: line_end, request_line, version,
-    /// target_size, head_size, field, host, length, length_and_coding, coding, chunk, trailers; library: refused without a problem document.
+    /// target_size, head_size, field, host, length, length_and_coding, coding, chunk, trailers; plain_http: in clear text where TLS is spoken;
+    /// library: refused without a problem document.
     requests_refused: CounterVec = "raftgate_requests_refused_total" ["reason"];
     /// Open connections from clients.
     downstream_connections: Gauge = "raftgate_downstream_connections";
     /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY
     /// protocol that the listener demands.
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
+    /// Handshakes of TLS with clients that were done: full, resumed.
+    tls_handshakes: CounterVec = "raftgate_tls_handshakes_total" ["kind"];
+    /// Handshakes of TLS with clients that failed: timeout, closed (the client went away), not_tls, plain_http, malformed, misbehaved, incompatible
+    /// (no version, suite or protocol in common), no_certificate (for the name that was asked for), client_certificate (missing or not good),
+    /// alert (the client refused), other.
+    tls_handshake_failures: CounterVec = "raftgate_tls_handshake_failures_total" ["reason"];
     /// Requests under way.
     requests_active: Gauge = "raftgate_requests_active";
     /// Access log entries that the writer could not take.

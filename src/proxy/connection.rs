@@ -5,8 +5,9 @@
 //! Deadlines live with the connection and not with the request: over HTTP/1.1 there is one exchange at a time, and any byte read or
 //! written is a sign of life for all of it. Over HTTP/2 each stream is a [`ClientConnection`] of its own beside that of the socket, for
 //! one stream may stand still while others go on; there a frame of a body is the sign of life. The worker's tick calls
-//! [`ClientConnection::check_deadlines`]; no timer is armed for a request.
+//! [`ClientConnection::check_deadlines`]; no timer is armed for a request. A handshake of TLS, which comes before either, is an [`Arrival`].
 
+mod arrival;
 mod ending;
 mod framed;
 mod http1;
@@ -24,8 +25,10 @@ use std::time::Instant;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(super) use self::arrival::Arrival;
 use self::io::Watched;
 use super::listener::Listener;
+use super::tls::Secured;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::upstream::BodyProgress;
@@ -58,6 +61,17 @@ struct Peer {
     address: IpAddr,
     is_trusted: bool,
     forwarded_for: HeaderValue,
+    /// `None`: in clear text.
+    secured: Option<Secured>,
+}
+
+impl Peer {
+    fn new(worker: &Rc<Worker>, listener: &Rc<Listener>, address: IpAddr, secured: Option<Secured>) -> Option<Rc<Peer>> {
+        let forwarded_for = HeaderValue::try_from(address.to_string()).ok()?;
+        let is_trusted = listener.options.trusts(address);
+        let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
+        Some(Rc::new(Peer { worker, listener, address, is_trusted, forwarded_for, secured }))
+    }
 }
 
 /// What exchanges share with the connection that they run on (over HTTP/2: with their stream), and the worker's clock with both.
@@ -118,6 +132,11 @@ impl ClientConnection {
     /// Whether the peer is one of the listener's trusted proxies.
     pub(super) fn is_trusted(&self) -> bool {
         self.peer.is_trusted
+    }
+
+    /// What the handshake agreed on, where the connection is not in clear text.
+    pub(super) fn secured(&self) -> Option<&Secured> {
+        self.peer.secured.as_ref()
     }
 
     /// The peer's address, as it stands in `X-Forwarded-For`.
@@ -277,14 +296,13 @@ impl ClientConnection {
     }
 }
 
-/// Serves one connection until either side is done with it. `protocol` is what both sides agreed on already, if they did.
-pub(super) async fn serve<I>(worker: Rc<Worker>, listener: Rc<Listener>, io: I, address: IpAddr, protocol: Option<Protocol>)
+/// Serves one connection until either side is done with it. `secured` is what both sides agreed on already, if they did.
+pub(super) async fn serve<I>(worker: Rc<Worker>, listener: Rc<Listener>, io: I, address: IpAddr, secured: Option<Secured>)
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Ok(forwarded_for) = HeaderValue::try_from(address.to_string()) else { return };
-    let is_trusted = listener.options.trusts(address);
-    let peer = Rc::new(Peer { worker, listener, address, is_trusted, forwarded_for });
+    let protocol = secured.as_ref().map(|secured| secured.protocol);
+    let Some(peer) = Peer::new(&worker, &listener, address, secured) else { return };
     // Until it is known otherwise: the first bytes are a head then.
     let connection = Rc::new(ClientConnection::new(peer, Protocol::Http1, None));
     let _registration = Registration::new(&connection);

@@ -141,6 +141,9 @@ async fn run<'c>(
         Box::pin(connection.worker().parking.wait(&head.headers)).await?;
     }
 
+    // Before a rule is looked for, which may match on it.
+    let client = connection.secured().and_then(|secured| secured.client.as_ref());
+    headers::set_client_certificate(&mut head.headers, client, connection.is_trusted());
     let matched = find_rule(connection, &head, &admitted, tally)?;
     if let Some(cors) = filter::cors(&matched.rule.rule.filters) {
         let sharing = sharing.insert(Box::new(Sharing::of(cors, &head)));
@@ -203,11 +206,14 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<
     if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_BYTES_MAX {
         return Err(Fault::uri_too_long());
     }
-    if !is_target(head) {
+    if !is_target(head, connection.secured().is_some()) {
         return Err(Fault::bad_request("the request target is not a path"));
     }
     let authority = authority(head)?;
     let options = connection.listener().of_host(&authority.host()).ok_or_else(Fault::no_listener)?;
+    if connection.secured().is_some_and(|secured| secured.listener.as_ref() != Some(&options.name)) {
+        return Err(Fault::misdirected());
+    }
     let is_too_large = |limit: u64| content_length(&head.headers).is_some_and(|length| length > limit);
     if options.body_bytes_max.is_some_and(is_too_large) {
         return Err(Fault::body_too_large());
@@ -223,16 +229,16 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<
     Ok(Admitted { options, authority, path })
 }
 
-/// Origin form, absolute form of `http`, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it
+/// Origin form, absolute form of the connection's own scheme, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it
 /// in parts (RFC 9113 8.3.1).
-fn is_target(head: &request::Parts) -> bool {
+fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     let uri = &head.uri;
     let is_path = uri.path().starts_with('/');
     let is_server = uri.path() == "*" && head.method == Method::OPTIONS;
     match uri.scheme_str() {
         _ if head.version == Version::HTTP_2 => is_path || is_server,
         None => uri.authority().is_none() && (is_path || is_server),
-        Some(scheme) => scheme == "http" && is_path,
+        Some(scheme) => scheme == headers::scheme(is_secured) && is_path,
     }
 }
 
@@ -283,8 +289,8 @@ fn redirected(
         None => Cow::Borrowed(path),
         Some(modifier) => rewrite::modified_path(modifier, path, &matched.route_match().path.value, &matched.captures),
     };
-    let port = connection.listener().address.port();
-    let location = rewrite::location(redirect, &admitted.authority.host(), port, &path, head.uri.query());
+    let here = rewrite::Here { is_https: connection.secured().is_some(), port: connection.listener().address.port() };
+    let location = rewrite::location(redirect, here, &admitted.authority.host(), &path, head.uri.query());
     let location = HeaderValue::try_from(location).map_err(|_| Fault::configuration("the redirect's location is not valid"))?;
     let mut answer = Answer::without_body(redirect.status_code);
     answer.head.headers_mut().insert(LOCATION, location);
@@ -305,7 +311,8 @@ fn prepare(
     headers::remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
     headers::join_cookies(&mut head.headers);
-    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
+    let (is_trusted, is_secured) = (connection.is_trusted(), connection.secured().is_some());
+    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted, is_secured };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
     let path = admitted.path(&head.uri);
     let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;

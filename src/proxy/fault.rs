@@ -95,6 +95,13 @@ impl Fault {
         Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no listener of this address takes the host")
     }
 
+    /// The host is another listener's than the one that this connection of TLS was made to (RFC 9110 15.5.20). A client that shares a connection
+    /// between hosts asks again over one of its own.
+    pub(super) fn misdirected() -> Fault {
+        let detail = "the connection was made to another listener than the one that takes this host";
+        Fault { is_http_only: true, ..Fault::new(StatusCode::MISDIRECTED_REQUEST, "http_request_error", detail) }
+    }
+
     /// The table was not there in time.
     pub(super) fn revision_not_live(least: Revision) -> Fault {
         let detail = format!("revision {least} is not live on this node");

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 use super::authority::Authority;
 use super::fault::Fault;
 
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -18,7 +19,6 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The revision that answered, where a listener shows it.
 pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
-const SCHEME: HeaderValue = HeaderValue::from_static("http");
 const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 raftgate");
 /// Bytes of a client's request id that are passed on.
 const REQUEST_ID_BYTES_MAX: usize = 256;
@@ -113,19 +113,37 @@ pub(super) struct Sender<'a> {
     pub(super) address: &'a HeaderValue,
     /// Whether what it says of others is believed.
     pub(super) is_trusted: bool,
+    /// Whether it came over TLS.
+    pub(super) is_secured: bool,
 }
 
-/// Sets `Host`, `X-Forwarded-*` and `Via`, after anything that a client could remove them by.
+/// The scheme of what comes over TLS, or in clear text.
+pub(super) fn scheme(is_secured: bool) -> &'static str {
+    if is_secured { "https" } else { "http" }
+}
+
+/// Sets `X-Forwarded-Client-Cert` to what the handshake told of the client. What a client says there itself never counts; what a trusted
+/// proxy says of its own client does, and comes first.
+pub(super) fn set_client_certificate(headers: &mut HeaderMap, client: Option<&HeaderValue>, is_trusted: bool) {
+    if !is_trusted {
+        headers.remove(X_FORWARDED_CLIENT_CERT);
+    }
+    if let Some(client) = client {
+        append_to_list(headers, X_FORWARDED_CLIENT_CERT, client);
+    }
+}
+
+/// Sets `Host`, `X-Forwarded-*` and `Via`, after anything that a client could remove them by. The client's certificate is told already.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, sender: Sender<'_>) {
     if !sender.is_trusted {
-        let claims = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
+        let claims = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-") && **name != X_FORWARDED_CLIENT_CERT;
         let claimed: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
         for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP, VIA]) {
             headers.remove(name);
         }
     }
     append_to_list(headers, X_FORWARDED_FOR, sender.address);
-    headers.entry(X_FORWARDED_PROTO).or_insert(SCHEME);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme(sender.is_secured)));
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
     append_to_list(headers, VIA, &VIA_VALUE);
     headers.insert(HOST, authority.field.clone());
@@ -269,16 +287,36 @@ mod tests {
         let authority = Authority { field: HeaderValue::from_static("a.example:81") };
         let address = HeaderValue::from_static("192.0.2.1");
         let mut headers = map(claims);
-        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: false });
+        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: false, is_secured: false });
         let expected = "host: a.example:81\nvia: 1.1 raftgate\nx-forwarded-for: 192.0.2.1\nx-forwarded-host: a.example:81\nx-forwarded-proto: http";
         assert_eq!(text(&headers), expected);
 
         let mut headers = map(claims);
-        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true });
+        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true, is_secured: false });
         let text = text(&headers);
         assert!(text.contains("x-forwarded-for: 8.8.8.8, 9.9.9.9, 192.0.2.1"), "{text}");
         assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
         assert!(text.contains("via: 1.0 a, 1.1 raftgate"), "{text}");
+    }
+
+    #[test]
+    fn a_certificate_is_told_by_who_verified_it() {
+        let (ours, sent) = ("Hash=1", "Hash=2;Subject=\"CN=admin\"");
+        let claims = format!("X-Forwarded-Client-Cert: {sent}");
+        let kept = format!("x-forwarded-client-cert: {sent}");
+        let both = format!("{kept}, {ours}");
+        let table = [
+            ("", Some(ours), false, "x-forwarded-client-cert: Hash=1"),
+            (&claims, Some(ours), false, "x-forwarded-client-cert: Hash=1"),
+            (&claims, None, false, ""),
+            (&claims, None, true, &kept),
+            (&claims, Some(ours), true, &both),
+        ];
+        for (before, client, is_trusted, after) in table {
+            let mut headers = map(before);
+            set_client_certificate(&mut headers, client.map(HeaderValue::from_static).as_ref(), is_trusted);
+            assert_eq!(text(&headers), after, "{before} {client:?} {is_trusted}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,9 +16,11 @@ use tokio::sync::{Notify, watch};
 use super::admission::Addresses;
 use super::connection;
 use super::proxy_protocol;
+use super::tls::{self, Tls};
 use super::worker::Worker;
 use crate::model::hostname;
 use crate::model::path::EscapedSlashes;
+use crate::table::Live;
 
 /// Connections that wait to be accepted, for each socket.
 const BACKLOG: i32 = 1024;
@@ -31,6 +34,8 @@ pub struct ListenerOptions {
     pub name: String,
     /// The hosts that it takes, as in Gateway API's `Listener`; `None`: all.
     pub hostname: Option<String>,
+    /// How TLS is spoken; `None`: clear text is.
+    pub tls: Option<Tls>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1.
     pub http2: bool,
     /// Whether every connection begins with a header of the PROXY protocol.
@@ -66,6 +71,7 @@ impl Default for ListenerOptions {
         ListenerOptions {
             name: "default".into(),
             hostname: None,
+            tls: None,
             http2: true,
             proxy_protocol: false,
             debug_headers: false,
@@ -118,7 +124,7 @@ impl BoundListener {
     }
 
     /// Adds a listener with another hostname to the address. What holds for a connection as a whole (limits of the head and of
-    /// connections, timeouts, trusted proxies) stays that of the first.
+    /// connections, timeouts, trusted proxies, whether TLS is spoken) stays that of the first; how TLS is spoken is each one's own.
     pub fn share(&mut self, options: ListenerOptions) {
         self.sharing.push(options);
     }
@@ -186,15 +192,20 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(bound: &BoundListener, workers: usize) -> Listener {
-        let options = bound.options.clone();
+    pub(super) fn new(bound: &BoundListener, workers: usize, live: &Arc<Live>) -> Listener {
+        let with_certificates = |options: &ListenerOptions| {
+            let tls = options.tls.clone().map(|tls| tls.with_certificates_of(live));
+            ListenerOptions { tls, ..options.clone() }
+        };
+        let options = with_certificates(&bound.options);
         let connections_max = options.connections_max.div_ceil(workers).max(1);
-        let sharing = bound.sharing.clone();
+        let sharing = bound.sharing.iter().map(with_certificates).collect();
         let (address, addresses) = (bound.address, bound.addresses.clone());
         Listener { options, sharing, address, addresses, connections_max, open: Cell::new(0), room: Notify::new() }
     }
 
-    /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it.
+    /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it. No host at all (a client
+    /// without SNI) is taken by the one without a hostname.
     pub(super) fn of_host(&self, host: &str) -> Option<&ListenerOptions> {
         hostname::taking(std::iter::once(&self.options).chain(&self.sharing), |options| options.hostname.as_deref(), host)
     }
@@ -288,7 +299,11 @@ async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut stream: TcpStream
             admitted => admitted,
         },
     };
-    connection::serve(worker, listener, stream, address, None).await;
+    match listener.options.tls {
+        None => connection::serve(worker, listener, stream, address, None).await,
+        // Apart, for connections in clear text would take its room too.
+        Some(_) => Box::pin(tls::serve(worker, listener, stream, address)).await,
+    }
     drop(admission);
 }
 

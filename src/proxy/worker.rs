@@ -78,7 +78,7 @@ impl Proxy {
         for index in 0..workers {
             let sockets = listeners
                 .iter_mut()
-                .filter_map(|bound| bound.sockets.pop().map(|socket| (Listener::new(bound, workers), socket)));
+                .filter_map(|bound| bound.sockets.pop().map(|socket| (Listener::new(bound, workers, &options.live), socket)));
             let setup = Setup {
                 clients: Arc::clone(&clients),
                 sockets: sockets.collect(),

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::{ServerError, system};
 use crate::config::{ListenerConfig, NodeConfig};
-use crate::proxy::{self, BindError, BoundListener, ListenerOptions};
+use crate::proxy::{self, BindError, BoundListener, ListenerOptions, Tls};
 
 /// Every socket of a node, bound.
 #[derive(Debug)]
@@ -39,10 +39,11 @@ impl Bound {
     fn add(&mut self, index: usize, listener: &ListenerConfig, workers: usize) -> Result<(), ServerError> {
         let shared = self.listeners.iter().position(|bound| bound.address() == listener.address);
         let place = shared.unwrap_or(self.listeners.len());
+        let options = options(index, listener)?;
         match self.listeners.get_mut(place) {
-            Some(bound) => bound.share(options(listener)),
+            Some(bound) => bound.share(options),
             None => {
-                let bound = proxy::bind(options(listener), listener.address, workers);
+                let bound = proxy::bind(options, listener.address, workers);
                 self.listeners.push(bound.map_err(|BindError { address, source, .. }| {
                     let key = format!("listener[{index}].address");
                     ServerError::Bind { key, address, source }
@@ -84,8 +85,11 @@ async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ServerErr
     bound.map_err(|source| ServerError::Bind { key: key.to_owned(), address, source })
 }
 
-fn options(config: &ListenerConfig) -> ListenerOptions {
-    ListenerOptions {
+fn options(index: usize, config: &ListenerConfig) -> Result<ListenerOptions, ServerError> {
+    let tls = config.tls.as_ref().map(|tls| Tls::new(tls, config.http2)).transpose();
+    let tls = tls.map_err(|source| ServerError::Tls { key: format!("listener[{index}].tls.{}", source.key()), source })?;
+    Ok(ListenerOptions {
+        tls,
         name: config.name.clone(),
         hostname: config.hostname.clone(),
         http2: config.http2,
@@ -102,5 +106,5 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         connections_per_address_max: config.connections_per_address_max,
         idle_timeout: config.idle_timeout,
         stream_idle_timeout: config.stream_idle_timeout,
-    }
+    })
 }

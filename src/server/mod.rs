@@ -91,6 +91,14 @@ pub enum ServerError {
         /// What the certificate says.
         certified: NodeId,
     },
+    /// A listener cannot speak TLS as it is told.
+    #[error("configuration key `{key}`: {source}")]
+    Tls {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        source: proxy::TlsError,
+    },
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -406,6 +414,7 @@ fn explained(listener: &ListenerConfig) -> admin::Listener {
         name: listener.name.clone(),
         address: listener.address,
         hostname: listener.hostname.clone(),
+        tls: listener.tls.is_some(),
         escaped_slashes: listener.escaped_slashes,
     }
 }

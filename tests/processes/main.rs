@@ -8,6 +8,7 @@ mod certificates;
 mod crashes;
 mod disk;
 mod harness;
+mod https;
 mod liveness;
 mod members;
 mod namespaces;

@@ -31,7 +31,9 @@ where
     builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
     let service = service_fn(|request| exchange::serve(Rc::clone(connection), request));
     let mut serving = builder.serve_connection(TokioIo::new(Framed::new(io, connection)), service);
-    let Some(served) = connection.unless_closed(Pin::new(&mut serving)).await else { return };
+    let Some(served) = connection.unless_closed(Pin::new(&mut serving)).await else {
+        return ending::part(connection, serving.into_parts().io.into_inner()).await;
+    };
     let parts = serving.into_parts();
     let framed = parts.io.into_inner();
     if let Err(error) = &served {

@@ -60,7 +60,7 @@ pub(super) fn a_stale_connection_is_repeated_where_that_is_safe() {
 }
 
 #[test]
-fn a_head_that_trickles_is_cut() {
+pub(super) fn a_head_that_trickles_is_cut() {
     let backend = Backend::answering(OK);
     let header_read_timeout = Duration::from_millis(300);
     let gateway = Gateway::with(ListenerOptions { header_read_timeout, ..ListenerOptions::default() }, &backend);
@@ -72,7 +72,7 @@ fn a_head_that_trickles_is_cut() {
 }
 
 #[test]
-fn an_idle_connection_is_closed() {
+pub(super) fn an_idle_connection_is_closed() {
     let backend = Backend::answering(OK);
     let idle_timeout = Duration::from_millis(200);
     let gateway = Gateway::with(ListenerOptions { idle_timeout, ..ListenerOptions::default() }, &backend);
@@ -133,7 +133,7 @@ fn a_drain_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_drain_gives_up_in_time() {
+pub(super) fn a_drain_gives_up_in_time() {
     let backend = Backend::with(|_, _, _| {
         std::thread::park_timeout(Duration::from_secs(8));
         false
@@ -163,7 +163,7 @@ fn a_listener_behind_a_load_balancer_knows_the_client() {
 }
 
 #[test]
-fn one_address_has_no_more_connections_than_it_may() {
+pub(super) fn one_address_has_no_more_connections_than_it_may() {
     let backend = Backend::answering(OK);
     let options = ListenerOptions { connections_per_address_max: Some(2), ..ListenerOptions::default() };
     let gateway = Gateway::with(options, &backend);

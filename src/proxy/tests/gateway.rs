@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::secure::{self, Relay};
 use super::tls_front;
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
 use crate::observe::{AccessLog, Metrics};
@@ -59,6 +60,8 @@ pub(super) struct Gateway {
     pub(super) metrics: Metrics,
     pub(super) address: SocketAddr,
     pub(super) handle: Option<ProxyHandle>,
+    /// Speaks TLS for clients that do not, where the test runs over TLS.
+    _relay: Option<Relay>,
 }
 
 impl Gateway {
@@ -77,14 +80,21 @@ impl Gateway {
         Gateway::serving(bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap(), documents, access_log)
     }
 
-    fn serving(bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
-        let (address, live, metrics) = (bound.address(), Arc::new(Live::with_keyring(tls_front::keyring())), Metrics::new());
+    fn serving(mut bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+        let mut documents = documents.to_vec();
+        let relay = secure::is_over_tls().then(|| {
+            secure::take_over(&mut bound);
+            documents.push((Kind::Certificate, "over-tls", secure::document("over-tls", &secure::issue(&["a.example"]), true)));
+            Relay::to(bound.address())
+        });
+        let address = relay.as_ref().map_or(bound.address(), |relay| relay.address);
+        let (live, metrics) = (Arc::new(Live::with_keyring(secure::keyring())), Metrics::new());
         let options =
             ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers: 1 };
         let handle = Some(Proxy::start(options).unwrap());
-        let mut gateway = Gateway { state: State::default(), live, metrics, address, handle };
+        let mut gateway = Gateway { state: State::default(), live, metrics, address, handle, _relay: relay };
         if !documents.is_empty() {
-            gateway.put(documents);
+            gateway.put(&documents);
         }
         gateway
     }
@@ -155,7 +165,7 @@ impl Client {
 }
 
 /// Reads until `text` stands in what came; gives everything up to and with it.
-pub(super) fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, text: &str) -> String {
+pub(super) fn read_until(stream: &mut impl Read, buffer: &mut Vec<u8>, text: &str) -> String {
     let mut chunk = [0; 4096];
     loop {
         let end = buffer.windows(text.len()).position(|window| window == text.as_bytes());
@@ -170,7 +180,7 @@ pub(super) fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, text: &st
 }
 
 /// One message as it stands on the wire, and whether it came to its end.
-fn read_message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> (String, bool) {
+pub(super) fn read_message(stream: &mut impl Read, buffer: &mut Vec<u8>) -> (String, bool) {
     let head = read_until(stream, buffer, "\r\n\r\n");
     let lower = head.to_ascii_lowercase();
     if !head.ends_with("\r\n\r\n") {

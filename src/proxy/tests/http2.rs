@@ -112,7 +112,7 @@ async fn echo(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result
 }
 
 #[test]
-fn many_streams_of_one_connection_are_answered() {
+pub(super) fn many_streams_of_one_connection_are_answered() {
     let backend = Backend::with(|_, request, stream| {
         use std::io::Write;
         let path = request.bytes.split(' ').nth(1).unwrap();
@@ -164,7 +164,7 @@ fn a_backend_of_http1_gets_what_http2_said() {
 }
 
 #[test]
-fn refusals_are_told_over_http2_too() {
+pub(super) fn refusals_are_told_over_http2_too() {
     let backend = Backend::answering(OK);
     let documents = [
         (Service, "s", service(&[backend.address])),
@@ -329,7 +329,7 @@ pub(super) fn a_stream_that_is_reset_resets_the_request_to_the_backend() {
 }
 
 #[test]
-fn a_stream_that_stands_still_is_told_and_the_others_go_on() {
+pub(super) fn a_stream_that_stands_still_is_told_and_the_others_go_on() {
     let echo = Echo::start();
     let backend = Backend::answering(OK);
     let documents = [
@@ -358,7 +358,7 @@ fn a_stream_that_stands_still_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_go() {
+pub(super) fn an_idle_connection_is_told_to_go() {
     let backend = Backend::answering(OK);
     let gateway =
         Gateway::with(ListenerOptions { idle_timeout: Duration::from_millis(300), ..ListenerOptions::default() }, &backend);
@@ -372,7 +372,7 @@ fn an_idle_connection_is_told_to_go() {
 }
 
 #[test]
-fn a_drain_answers_what_is_under_way_and_takes_nothing_else() {
+pub(super) fn a_drain_answers_what_is_under_way_and_takes_nothing_else() {
     let backend = Backend::answering(OK);
     let release = Arc::new(std::sync::Barrier::new(2));
     let hold = Arc::clone(&release);
