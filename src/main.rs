@@ -11,6 +11,8 @@ use raftgate::{observe, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The HTTP client of the commands finds it there. An error would say that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let Arguments { command, connection } = Arguments::of_process();
     let outcome = match command {
         Command::Serve(arguments) => serve(&arguments),
