@@ -56,7 +56,7 @@ impl Upstreams {
         let mut services = self.services.borrow_mut();
         services.retain(|name, runtime| snapshot.service(name).is_some_and(|present| present.id == runtime.service.id));
         services.values().flat_map(|runtime| &runtime.endpoints).for_each(|endpoint| endpoint.sweep(now));
-        self.budget.sweep();
+        self.budget.sweep(now);
     }
 }
 
