@@ -195,8 +195,8 @@ impl Drop for Tally {
         worker.metrics.request_duration.observe(duration);
         worker.counters.count(Labels {
             kind: self.kind(),
-            route: self.rule.as_ref().map_or("", |rule| rule.route.as_str()),
-            service: self.service.as_ref().map_or("", |service| service.id.name.as_str()),
+            route: self.rule.as_ref().map(|rule| &rule.route),
+            service: self.service.as_ref().map(|service| &service.id.name),
             method: self.method,
             status: self.status,
         });
