@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use toml::Value;
 
 use super::file::{
     AdminFile, AdminTlsFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, PeerTlsFile, SecretsFile,

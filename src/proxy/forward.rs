@@ -136,17 +136,17 @@ impl Tries<'_> {
         let opening = open(connects, self.service, endpoint, is_fresh);
         let upstream = match within(self.connection, deadline, pin!(opening)).await {
             Some(Ok(upstream)) => upstream,
-            Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::unsent(request)),
-            None => return self.late(progress.as_deref(), Remains::unsent(request)),
+            Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::Unsent(request)),
+            None => return self.late(progress.as_deref(), Remains::Unsent(request)),
         };
-        let remains = Remains::exposed(self.retries.copy(&request, upstream.is_reused()));
+        let remains = Remains::Exposed(self.retries.copy(&request, upstream.is_reused()));
         match within(self.connection, deadline, pin!(upstream.send(endpoint, request))).await {
             Some(Ok((response, lease))) => {
                 tally.note_upstream(asked);
                 self.answered(response, lease, deadline, remains)
             }
             Some(Err(error)) => {
-                let remains = error.unsent.map_or(remains, |unsent| Remains::unsent(*unsent));
+                let remains = error.unsent.map_or(remains, |unsent| Remains::Unsent(*unsent));
                 self.failed(&error.failure, progress.as_deref(), remains)
             }
             None => self.late(progress.as_deref(), remains),
@@ -168,7 +168,7 @@ impl Tries<'_> {
             }
         }
         let random = || self.connection.worker().random();
-        match self.retries.after_answer(response.status(), remains, Instant::now(), random) {
+        match self.retries.after_answer(response.status(), remains, Instant::now, random) {
             None => Ok(Step::Answered((response, lease, deadline))),
             Some(next) => {
                 // What is left of the answer is not waited for: without it the connection is closed.

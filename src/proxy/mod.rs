@@ -10,8 +10,8 @@
 //! hyper's server for HTTP/1.1 or HTTP/2 over it and keeps its deadlines, and `exchange` takes the request through its phases by name:
 //! admit, park, match, prepare, forward, answer. `forward` makes the tries, `mirror` sends copies beside. What the phases use is pure and
 //! beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header modifiers),
-//! `retry` (whether to send again, and when), `cors` (who may share an answer), `upgrade` (who asks to speak another protocol). Where that
-//! is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
+//! `retry` (whether to send again, and when), `cors` (who may share an answer), `upgrade` (who asks to speak another protocol), `present`
+//! (which fields are there at all). Where another protocol is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
 //! Over HTTP/1.1 hyper reads nothing that `framing` has not read before: what could be taken for two different requests is refused there,
 //! by RFC 9112, and the connection closed once the answer is through (`connection::ending`). What is sent on is framed anew.
@@ -32,6 +32,7 @@ mod headers;
 mod listener;
 mod mirror;
 mod park;
+mod present;
 mod proxy_protocol;
 mod publisher;
 mod retry;

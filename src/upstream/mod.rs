@@ -21,6 +21,7 @@
 pub mod balance;
 mod body;
 mod error;
+mod gathered;
 mod go_ahead;
 mod http2;
 mod outbox;
@@ -32,6 +33,7 @@ mod tls;
 
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
+pub use gathered::{Gathered, poll_write_gathered};
 pub use go_ahead::GoAhead;
 pub use outbox::Outbox;
 pub use pool::{Connection, Endpoint, Lease};

@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::body::{BodyProgress, BodyState, RequestBody};
 use super::error::{SendError, SendFailure};
+use super::gathered::Gathered;
 use super::http2::{self, HandshakeError, Http2Pool, Slot};
 use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
 use crate::model::spec::Protocol;
@@ -34,16 +35,16 @@ pub(super) const IDLE_PER_ENDPOINT_MAX: usize = 64;
 pub(super) const IDLE_PER_WORKER_MAX: usize = 4096;
 /// How long a connection stays idle at most.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
-/// Bytes of an answer's head, and what is buffered of a connection at most.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Fields of an answer's head.
-const HEADERS_MAX: usize = 128;
+/// Bytes of an answer's head, and what is buffered of a connection at most: a body of 64 KiB with its head is read at once.
+const BUFFER_BYTES_MAX: usize = 80 * 1024;
 
 /// All pools of a worker, for the bound that they share.
 #[derive(Debug, Default)]
 pub(super) struct IdleBudget {
     count: Cell<usize>,
     endpoints: RefCell<Vec<Weak<Endpoint>>>,
+    /// When the last sweep was: time enough for connections that stay idle for a minute.
+    now: Cell<Option<Instant>>,
 }
 
 impl IdleBudget {
@@ -51,8 +52,13 @@ impl IdleBudget {
         self.endpoints.borrow_mut().push(Rc::downgrade(endpoint));
     }
 
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, now: Instant) {
+        self.now.set(Some(now));
         self.endpoints.borrow_mut().retain(|endpoint| endpoint.strong_count() > 0);
+    }
+
+    fn now(&self) -> Instant {
+        self.now.get().unwrap_or_else(Instant::now)
     }
 
     /// Makes room for one more by closing the oldest of all. A scan, but only at the bound.
@@ -186,7 +192,7 @@ impl Endpoint {
             self.close_oldest();
         }
         self.budget.make_room();
-        self.idle.borrow_mut().push_back((Instant::now(), connection));
+        self.idle.borrow_mut().push_back((self.budget.now(), connection));
         self.budget.count.set(self.budget.count.get() + 1);
     }
 
@@ -213,8 +219,9 @@ impl Endpoint {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
-        let handshake = builder.handshake(TokioIo::new(io)).await;
+        // An answer has as many fields as hyper has room for on its stack (100): a bound that is set costs two allocations an answer.
+        builder.max_buf_size(BUFFER_BYTES_MAX);
+        let handshake = builder.handshake(TokioIo::new(Gathered::new(io))).await;
         let (sender, connection) = handshake.map_err(|source| self.terminated(source))?;
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {

@@ -71,7 +71,7 @@ impl Upstreams {
             is_present
         });
         services.values().flat_map(|runtime| &runtime.endpoints).for_each(|endpoint| endpoint.sweep(now));
-        self.budget.sweep();
+        self.budget.sweep(now);
     }
 }
 

@@ -110,7 +110,7 @@ impl ClientConnection {
         self.count_refusal(flaw.reason);
         let metrics = &self.worker().metrics;
         metrics.proxy_errors.with_label_values(&[fault.error()]).inc();
-        let labels = Labels { kind: "", route: "", service: "", method: "other", status: fault.status() };
+        let labels = Labels { kind: "", route: None, service: None, method: "other", status: fault.status() };
         self.worker().counters.count(labels);
         if let Some(log) = &self.worker().access_log {
             log.record(AccessEntry {
