@@ -19,6 +19,10 @@ use http::{HeaderMap, Method};
 use raftgate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
 use raftgate::table::{Live, RequestView, Snapshot};
 
+/// That of the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HOST: &str = "api.example.com";
 const BATCHES: usize = 400;
 const BATCH: usize = 500;

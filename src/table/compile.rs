@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::key::ANY_HOST;
 use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
 use crate::model::spec::{
-    FieldError, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route, parse_service,
+    FieldError, Matches, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route,
+    parse_service,
 };
 use crate::model::{Kind, Resource};
 
@@ -61,7 +62,7 @@ pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRou
     let rules = spec.rules.iter().enumerate();
     // Clones are as long as what they hold; a parsed list has room for four, which at a million routes is most of the memory.
     let rules = rules.map(|(index, rule)| compiled_rule(resource, index, rule.clone(), &scope, None, false));
-    CompiledRoute { rules: rules.collect() }
+    CompiledRoute { key: resource.key.clone(), rules: rules.collect() }
 }
 
 fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> (Compiled, Option<String>) {
@@ -77,13 +78,14 @@ fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> (C
     let rules = rules.iter().enumerate().map(|(index, rule)| {
         let known = readable_matches(resource, rule);
         let guessed = known.is_none();
-        let rule = Rule { matches: known.unwrap_or_else(|| vec![every_path()]), ..Rule::default() };
+        let rule = Rule { matches: known.unwrap_or_else(|| Matches::One(every_path())), ..Rule::default() };
         compiled_rule(resource, index, rule, &scope, Some(reason.clone()), guessed)
     });
-    (Compiled::Route(CompiledRoute { rules: rules.collect() }), Some(reason))
+    let route = CompiledRoute { key: resource.key.clone(), rules: rules.collect() };
+    (Compiled::Route(route), Some(reason))
 }
 
-fn readable_matches(route: &Resource, rule: &Value) -> Option<Vec<RouteMatch>> {
+fn readable_matches(route: &Resource, rule: &Value) -> Option<Matches> {
     let matches = rule.get("matches").cloned().unwrap_or_else(|| json!([]));
     let parsed = parser(route)(&json!({ "rules": [{ "matches": matches }] })).ok()?;
     parsed.spec.rules.into_iter().next().map(|rule| rule.matches)

@@ -128,7 +128,7 @@ impl Snapshot {
 
     fn host_levels<'r>(&self, host: &'r str) -> Vec<HostPattern<'r>> {
         let mut patterns = Vec::new();
-        let _: ControlFlow<()> = self.index.levels(host, &mut |level| {
+        let _: ControlFlow<()> = self.index.hosts.levels(host, &mut |level| {
             patterns.push(level.pattern);
             ControlFlow::Continue(())
         });

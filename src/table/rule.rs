@@ -3,6 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
+use itertools::Itertools as _;
+
 use crate::model::spec::{PathMatchType, RouteMatch, Rule, ServiceSpec};
 use crate::model::{Kind, Name, ResourceKey, Revision};
 
@@ -43,24 +45,19 @@ pub(super) struct Scope {
     pub(super) is_grpc: bool,
 }
 
-/// A route: its rules, kept by name so that it can be taken out again.
+/// A route: its rules, kept by key so that it can be taken out again.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CompiledRoute {
+    pub(super) key: ResourceKey,
+    /// None where its document has none that this node can read.
     pub(super) rules: Vec<Arc<CompiledRule>>,
 }
 
 impl CompiledRoute {
-    /// Its key; a route without rules has none.
-    pub(super) fn key(&self) -> Option<ResourceKey> {
-        self.rules.first().map(|rule| ResourceKey::new(rule.kind(), rule.route.clone()))
-    }
-
     /// The listeners that it is bound to, each with its own key; none means all.
     pub(super) fn bindings(&self) -> impl Iterator<Item = (&String, ResourceKey)> {
-        self.rules.first().into_iter().flat_map(|rule| {
-            let listeners = rule.scope.listeners.iter();
-            listeners.map(|listener| (listener, ResourceKey::new(rule.kind(), rule.route.clone())))
-        })
+        let listeners = self.rules.first().into_iter().flat_map(|rule| &rule.scope.listeners);
+        listeners.map(|listener| (listener, self.key.clone()))
     }
 
     /// Whether it stands for the same hostnames and listeners, with the same age.
@@ -72,6 +69,12 @@ impl CompiledRoute {
         }
     }
 
+    /// Whether its candidates stand under the same patterns as those of `other`, which claims the same, and are equal to them in order.
+    pub(super) fn stands_as(&self, other: &CompiledRoute) -> bool {
+        let same = |one: Candidate, other: Candidate| one == other && one.pattern() == other.pattern();
+        self.candidates().zip_longest(other.candidates()).all(|pair| pair.both().is_some_and(|(one, other)| same(one, other)))
+    }
+
     /// Regular expressions in it.
     pub(super) fn pattern_count(&self) -> usize {
         self.rules.iter().map(|rule| rule.rule.pattern_count()).sum()
@@ -80,11 +83,13 @@ impl CompiledRoute {
     /// One candidate for each hostname and match.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate> {
         self.rules.iter().flat_map(|rule| {
+            let takes_all = !rule.scope.is_grpc && rule.scope.listeners.is_empty();
             (0..rule.scope.hostnames.len()).flat_map(move |host| {
                 (0..rule.rule.matches.len()).map(move |index| Candidate {
                     rule: Arc::clone(rule),
                     match_index: index as u16,
                     host_index: host as u16,
+                    takes_all,
                 })
             })
         })
@@ -118,6 +123,8 @@ pub(super) struct Candidate {
     pub(super) rule: Arc<CompiledRule>,
     pub(super) match_index: u16,
     pub(super) host_index: u16,
+    /// Whether its route takes requests of every listener and gRPC or not: then a look-up need not read the scope.
+    pub(super) takes_all: bool,
 }
 
 impl Candidate {

@@ -19,7 +19,7 @@ pub use mirror::{Reference, RequestMirror, Share};
 pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_grpc_route, parse_route, parse_service};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
-    BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
+    BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, Matches, PathMatch, PathMatchType, PathModifier, QueryMatch,
     RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};

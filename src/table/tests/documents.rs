@@ -312,6 +312,39 @@ pub(super) fn random_operation(rng: &mut Rng, state: &State) -> Operation {
     put(kind, resource, &spec)
 }
 
+/// A route that stays where it was is put in its own place in the index, whatever stands there beside it.
+#[test]
+fn a_route_that_only_changes_its_backend_is_replaced_in_place() {
+    let variant = |backend: &str, path_type: &str, index: usize| {
+        let mut route = to(backend, path_type, "/same/{id}");
+        route["rules"][0]["matches"][0]["headers"] = json!([{"name": "x", "value": index.to_string()}]);
+        route
+    };
+    let documents = |backend: &str| -> Vec<(String, Value)> {
+        let single = [("Exact", "/a"), ("PathPrefix", "/a"), ("PathTemplate", "/one/{id}"), ("RegularExpression", "/a/.*")];
+        let several = ["/many/{id}", "/many/{id}/x", "/many/x/{*rest}", "/many/{a}/{b}"].map(|path| ("PathTemplate", path));
+        let alone = single.into_iter().chain(several).map(|(path_type, path)| to(backend, path_type, path));
+        // Two and forty under one pattern: a list, and a set.
+        let few = (0..2).map(|index| variant(backend, "PathTemplate", index));
+        let many = (0..40).map(|index| variant(backend, "Exact", index));
+        alone.chain(few).chain(many).enumerate().map(|(index, document)| (format!("r{index}"), document)).collect()
+    };
+    let put_all = |state: &mut State, backend: &str| {
+        let documents = documents(backend);
+        apply(state, documents.iter().map(|(name, document)| put(Kind::Route, name, document)).collect());
+    };
+    let mut state = State::default();
+    put_all(&mut state, "old");
+    let before = (state.clone(), Snapshot::build(&state));
+    put_all(&mut state, "new");
+    let after = before.1.updated(&before.0, &state);
+    assert_eq!(after.counts().routes, documents("new").len());
+    for (state, snapshot) in [(before.0, before.1), (state, after)] {
+        // The check compares the rules in the index with the documents.
+        assert_eq!(snapshot.check(&state, None, usize::MAX), Ok(None));
+    }
+}
+
 #[test]
 fn a_snapshot_of_changes_is_that_of_the_state() {
     let mut waited = 0;

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::compile::compile_route;
 use super::request::RequestView;
+use super::rule::CompiledRoute;
 use super::snapshot::Snapshot;
 use crate::model::spec::{HeaderMatch, PathMatch, PathMatchType, Pattern, QueryMatch, RouteMatch, RouteSpec, Rule, ValueMatch};
 use crate::model::{Kind, Name, Resource, ResourceKey, Revision, Timestamp};
@@ -66,16 +67,21 @@ impl TestRequest {
     }
 }
 
-fn add(snapshot: &mut Snapshot, route: &TestRoute) {
+fn compiled(route: &TestRoute) -> CompiledRoute {
     let revision = Revision(route.created);
     let spec = Bytes::from_static(b"{}");
     let resource = Resource { key: route.key(), created_revision: revision, revision, updated_at: Timestamp(0), spec };
-    snapshot.add_route(resource.key.clone(), compile_route(&resource, route.spec.clone()));
+    compile_route(&resource, route.spec.clone())
 }
 
+fn add(snapshot: &mut Snapshot, route: &TestRoute) {
+    snapshot.add_route(compiled(route));
+}
+
+/// All at once.
 fn snapshot_of(routes: &[TestRoute]) -> Arc<Snapshot> {
     let mut snapshot = Snapshot::empty();
-    routes.iter().for_each(|route| add(&mut snapshot, route));
+    snapshot.fill(routes.iter().map(compiled).map(Arc::new).collect());
     Arc::new(snapshot)
 }
 
@@ -110,5 +116,5 @@ fn query_match(name: &str, value: &str) -> QueryMatch {
 }
 
 fn rule_of(matches: Vec<RouteMatch>) -> Rule {
-    Rule { matches, ..Rule::default() }
+    Rule { matches: matches.into(), ..Rule::default() }
 }

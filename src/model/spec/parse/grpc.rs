@@ -34,7 +34,7 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         report.warn(cursor.path(), "the rule has no backendRefs: it answers UNAVAILABLE");
     }
     let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", filters_of_backend, report);
-    Some(Rule { name, matches: matches?, filters, backend_refs, timeouts: Timeouts::default(), retry: None })
+    Some(Rule { name, matches: matches?.into(), filters, backend_refs, timeouts: Timeouts::default(), retry: None })
 }
 
 fn filters_of_backend(backend: &Object<'_>, report: &mut Report) -> Vec<Filter> {

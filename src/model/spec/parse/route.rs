@@ -92,7 +92,7 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         Some(field) => Some(Box::new(retry::retry(&field, report)?)),
         None => None,
     };
-    let rule = Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts?, retry };
+    let rule = Rule { name, matches: matches?.into(), filters, backend_refs, timeouts: timeouts?, retry };
     cors::check_rule(&rule, cursor.path(), report);
     Some(rule)
 }

@@ -536,7 +536,7 @@ fn expressions_are_counted_and_compiled() {
     let header = |index: usize| json!({"headers": [{"type": "RegularExpression", "name": "x", "value": format!("v{index}.*")}]});
     let matches: Vec<Value> = (0..64).map(header).collect();
     let mut document = with_rule(json!({"matches": matches}));
-    let found = good_route(&document).spec.rules.remove(0).matches.remove(7);
+    let found = good_route(&document).spec.rules.remove(0).matches[7].clone();
     assert!(found.headers[0].value.matches(b"v7-beta") && !found.headers[0].value.matches(b"v6"));
     document["rules"][0]["matches"][63]["path"] = json!({"type": "RegularExpression", "value": "/a"});
     assert_bad_route(&document, &[("/rules/0/matches/63/headers/0/value", "at most 64 regular expressions")]);
