@@ -12,7 +12,7 @@ use crate::model::spec::{HeaderMatch, QueryMatch, ValueMatch};
 /// A condition that does not hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure<'t> {
-    Listener(&'t [String]),
+    Listener(&'t [Box<str>]),
     NotGrpc,
     Method(&'t http::Method),
     Header(&'t HeaderMatch),
@@ -51,7 +51,7 @@ pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<
 
 fn scope_failure<'t>(scope: &'t Scope, request: &RequestView<'_>) -> Option<Failure<'t>> {
     let listeners = &scope.listeners;
-    if !listeners.is_empty() && !listeners.iter().any(|name| name == request.listener) {
+    if !listeners.is_empty() && !listeners.iter().any(|name| **name == *request.listener) {
         return Some(Failure::Listener(listeners));
     }
     (scope.is_grpc && !request.is_grpc()).then_some(Failure::NotGrpc)

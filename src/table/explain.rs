@@ -165,12 +165,12 @@ fn report(candidate: &Candidate, passed_over: Option<PassedOver>) -> CandidateRe
     CandidateReport {
         kind: rule.kind().as_str(),
         route: rule.route.as_str().to_owned(),
-        rule: rule.rule_index,
-        rule_name: rule.rule.name.clone(),
+        rule: rule.rule_index as usize,
+        rule_name: rule.rule.name.as_deref().map(str::to_owned),
         match_index: usize::from(candidate.match_index),
         host: candidate.host().to_owned(),
         path: path_text(candidate),
-        unservable: rule.unservable.clone(),
+        unservable: rule.unservable.as_deref().map(str::to_owned),
         passed_over,
     }
 }

@@ -16,12 +16,12 @@ pub struct CompiledRule {
     /// The revision that made the route; the older of two equal candidates wins.
     pub created_revision: Revision,
     /// Its place in the route, from 0.
-    pub rule_index: usize,
+    pub rule_index: u32,
     /// The rule.
     pub rule: Rule,
     /// Why this node cannot serve it: the route's document does not compile here. Such a rule has no filters and no backends and is
     /// answered with 500.
-    pub unservable: Option<String>,
+    pub unservable: Option<Box<str>>,
     /// Its matches could not be read either, so it stands for every path, behind all others that do.
     pub(super) guessed: bool,
     pub(super) scope: Arc<Scope>,
@@ -38,9 +38,9 @@ impl CompiledRule {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scope {
     /// Each once; [`ANY_HOST`](super::key::ANY_HOST) for a route without hostnames.
-    pub(super) hostnames: Vec<String>,
+    pub(super) hostnames: Box<[Box<str>]>,
     /// Empty means all.
-    pub(super) listeners: Vec<String>,
+    pub(super) listeners: Box<[Box<str>]>,
     /// Whether it is a `GRPCRoute`, which answers gRPC requests alone.
     pub(super) is_grpc: bool,
 }
@@ -50,14 +50,14 @@ pub(super) struct Scope {
 pub(super) struct CompiledRoute {
     pub(super) key: ResourceKey,
     /// None where its document has none that this node can read.
-    pub(super) rules: Vec<Arc<CompiledRule>>,
+    pub(super) rules: Box<[Arc<CompiledRule>]>,
 }
 
 impl CompiledRoute {
     /// The listeners that it is bound to, each with its own key; none means all.
-    pub(super) fn bindings(&self) -> impl Iterator<Item = (&String, ResourceKey)> {
+    pub(super) fn bindings(&self) -> impl Iterator<Item = (&str, ResourceKey)> {
         let listeners = self.rules.first().into_iter().flat_map(|rule| &rule.scope.listeners);
-        listeners.map(|listener| (listener, self.key.clone()))
+        listeners.map(|listener| (listener.as_ref(), self.key.clone()))
     }
 
     /// Whether it stands for the same hostnames and listeners, with the same age.

@@ -42,16 +42,18 @@ impl Rule {
 }
 
 /// One rule: matches (any of them), filters in order, and where the request goes.
+///
+/// There may be a million: its lists are no longer than what they hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule {
     /// Unique within the route.
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// Never empty: without any in the document there is one `PathPrefix /`.
     pub matches: Matches,
     /// Run in list order.
-    pub filters: Vec<Filter>,
+    pub filters: Box<[Filter]>,
     /// Shares are proportional to the weights.
-    pub backend_refs: Vec<BackendRef>,
+    pub backend_refs: Box<[BackendRef]>,
     /// Deadlines of this rule.
     pub timeouts: Timeouts,
     /// When a request is sent again. Boxed: few rules have one.
@@ -103,9 +105,9 @@ pub struct RouteMatch {
     /// Exact, case-sensitive (RFC 9110 9.1).
     pub method: Option<Method>,
     /// Names are unique: of repeated ones the first counted.
-    pub headers: Vec<HeaderMatch>,
+    pub headers: Box<[HeaderMatch]>,
     /// Names are unique: of repeated ones the first counted.
-    pub query_params: Vec<QueryMatch>,
+    pub query_params: Box<[QueryMatch]>,
 }
 
 impl RouteMatch {
@@ -275,7 +277,7 @@ pub struct BackendRef {
     pub weight: u32,
     /// Run after the rule's, for the requests of this share alone. Header modifiers and rewrites; what a rewrite sets here counts
     /// instead of what the rule's sets.
-    pub filters: Vec<Filter>,
+    pub filters: Box<[Filter]>,
 }
 
 /// Deadlines; `None` is disabled.

@@ -131,7 +131,7 @@ fn a_route_that_does_not_compile_is_reported_and_answered_as_far_as_it_is_known(
     let reason = found.rule.unservable.clone().unwrap();
     assert!(reason.contains("ofALaterVersion"), "{reason}");
     assert!(found.rule.rule.backend_refs.is_empty());
-    assert_eq!(snapshot.reason_not_compiled(&ResourceKey::new(Kind::Route, name("later"))), Some(reason.as_str()));
+    assert_eq!(snapshot.reason_not_compiled(&ResourceKey::new(Kind::Route, name("later"))), Some(&*reason));
     assert_eq!(snapshot.counts().not_compiled, 1);
 }
 
@@ -343,6 +343,30 @@ fn a_route_that_only_changes_its_backend_is_replaced_in_place() {
         // The check compares the rules in the index with the documents.
         assert_eq!(snapshot.check(&state, None, usize::MAX), Ok(None));
     }
+}
+
+/// So many that all cores compile, and that a change of half of them makes the table from scratch.
+#[test]
+fn a_table_whose_most_routes_changed_is_made_anew() {
+    let document = |backend: &str, index: usize| to(backend, "PathPrefix", &format!("/r{index}"));
+    let puts = |backend: &str, indices: std::ops::Range<usize>| -> Vec<Operation> {
+        indices.map(|index| put(Kind::Route, &format!("r{index}"), &document(backend, index))).collect()
+    };
+    let mut state = State::default();
+    let mut snapshot = Snapshot::empty();
+    let mut change = |operations: Vec<Operation>| {
+        let before = state.clone();
+        apply(&mut state, operations);
+        snapshot = snapshot.updated(&before, &state);
+        assert_eq!(snapshot.check(&state, None, usize::MAX), Ok(None));
+        assert_eq!((snapshot.revision, snapshot.counts().routes), (state.revision(), state.len()));
+    };
+    change(puts("one", 0..2_500));
+    change(puts("two", 100..1_900));
+    change(puts("three", 1_000..1_002));
+    change(
+        (0..2_400).map(|index| Operation::Delete { key: ResourceKey::new(Kind::Route, name(&format!("r{index}"))) }).collect(),
+    );
 }
 
 #[test]

@@ -67,11 +67,11 @@ impl TestRequest {
     }
 }
 
-fn compiled(route: &TestRoute) -> CompiledRoute {
+fn compiled(route: &TestRoute) -> Arc<CompiledRoute> {
     let revision = Revision(route.created);
     let spec = Bytes::from_static(b"{}");
     let resource = Resource { key: route.key(), created_revision: revision, revision, updated_at: Timestamp(0), spec };
-    compile_route(&resource, route.spec.clone())
+    Arc::new(compile_route(&resource, route.spec.clone()))
 }
 
 fn add(snapshot: &mut Snapshot, route: &TestRoute) {
@@ -81,7 +81,7 @@ fn add(snapshot: &mut Snapshot, route: &TestRoute) {
 /// All at once.
 fn snapshot_of(routes: &[TestRoute]) -> Arc<Snapshot> {
     let mut snapshot = Snapshot::empty();
-    snapshot.fill(routes.iter().map(compiled).map(Arc::new).collect());
+    snapshot.fill(routes.iter().map(compiled).collect());
     Arc::new(snapshot)
 }
 
@@ -104,7 +104,7 @@ fn answer(snapshot: &Arc<Snapshot>, request: &TestRequest) -> String {
 fn path_match(match_type: PathMatchType, value: &str) -> RouteMatch {
     let pattern = (match_type == PathMatchType::RegularExpression).then(|| Arc::new(Pattern::new(value).unwrap()));
     let path = PathMatch { match_type, value: value.to_owned(), pattern };
-    RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
+    RouteMatch { path, method: None, headers: Box::default(), query_params: Box::default() }
 }
 
 fn header_match(name: &str, value: &str) -> HeaderMatch {
@@ -113,6 +113,11 @@ fn header_match(name: &str, value: &str) -> HeaderMatch {
 
 fn query_match(name: &str, value: &str) -> QueryMatch {
     QueryMatch { name: name.to_owned(), value: value_match(value) }
+}
+
+/// Adds a condition to a list.
+fn push<T>(list: &mut Box<[T]>, item: T) {
+    *list = std::mem::take(list).into_iter().chain([item]).collect();
 }
 
 fn rule_of(matches: Vec<RouteMatch>) -> Rule {

@@ -34,7 +34,14 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         report.warn(cursor.path(), "the rule has no backendRefs: it answers UNAVAILABLE");
     }
     let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", filters_of_backend, report);
-    Some(Rule { name, matches: matches?.into(), filters, backend_refs, timeouts: Timeouts::default(), retry: None })
+    Some(Rule {
+        name,
+        matches: matches?.into(),
+        filters: filters.into(),
+        backend_refs,
+        timeouts: Timeouts::default(),
+        retry: None,
+    })
 }
 
 fn filters_of_backend(backend: &Object<'_>, report: &mut Report) -> Vec<Filter> {
@@ -54,7 +61,7 @@ fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {
     let object = cursor.object(&["method", "headers"], &[], report)?;
     let path = object.get("method").map_or_else(|| Some(matches::every_path()), |field| method_match(&field, report));
     let headers = matches::headers(&object, report);
-    Some(RouteMatch { path: path?, method: None, headers: headers?, query_params: Vec::new() })
+    Some(RouteMatch { path: path?, method: None, headers: headers?, query_params: Box::default() })
 }
 
 fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {

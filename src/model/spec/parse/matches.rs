@@ -62,7 +62,7 @@ pub(super) fn route_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<Ro
 }
 
 /// The header conditions of a match.
-pub(super) fn headers(route_match: &Object<'_>, report: &mut Report) -> Option<Vec<HeaderMatch>> {
+pub(super) fn headers(route_match: &Object<'_>, report: &mut Report) -> Option<Box<[HeaderMatch]>> {
     conditions(route_match.list("headers", CONDITIONS_MAX, report), header_match, |header| &header.name, report)
 }
 
@@ -154,7 +154,7 @@ fn conditions<T, N: PartialEq>(
     read: impl Fn(&Cursor<'_>, &mut Report) -> Option<T>,
     name: impl Fn(&T) -> &N,
     report: &mut Report,
-) -> Option<Vec<T>> {
+) -> Option<Box<[T]>> {
     let mut known: Vec<T> = Vec::with_capacity(fields.len());
     let mut all_read = true;
     for field in fields {
@@ -166,7 +166,7 @@ fn conditions<T, N: PartialEq>(
             Some(condition) => known.push(condition),
         }
     }
-    all_read.then_some(known)
+    all_read.then(|| known.into())
 }
 
 fn header_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<HeaderMatch> {

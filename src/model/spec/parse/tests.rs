@@ -493,10 +493,10 @@ fn a_good_route_is_resolved() {
     let found = &rule.matches[0];
     assert_eq!(found.method, Some(Method::GET));
     assert_eq!(
-        found.headers,
+        *found.headers,
         [HeaderMatch { name: http::HeaderName::from_static("x-env"), value: ValueMatch::Exact("canary".into()) }]
     );
-    assert_eq!(found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
+    assert_eq!(*found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
     let Filter::UrlRewrite(rewrite) = &rule.filters[2] else { panic!("{:?}", rule.filters) };
     assert_eq!(rewrite.hostname.as_deref(), Some("in.ternal"));
     assert_eq!(rewrite.path, Some(PathModifier::ReplaceFullPath("/v2/{id}.x/{rest}".into())));
@@ -517,7 +517,7 @@ fn redirects_are_resolved_and_vain_rules_warned_of() {
         port: Some(8443),
         status_code: StatusCode::PERMANENT_REDIRECT,
     };
-    assert_eq!(redirect.spec.rules[0].filters, [Filter::RequestRedirect(expected)]);
+    assert_eq!(*redirect.spec.rules[0].filters, [Filter::RequestRedirect(expected)]);
     let table = [
         (json!({"rules": [{}]}), "neither backendRefs nor a redirect"),
         (json!({"rules": [{"backendRefs": [{"name": "a", "weight": 0}]}]}), "weight 0"),
