@@ -162,3 +162,15 @@ pub(super) fn remove_from(place: &mut Option<Bucket>, candidate: &Candidate) {
         *place = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leaf of the index holds buckets in place: two of them with their keys in a cache line.
+    #[test]
+    fn a_bucket_takes_no_more_than_a_candidate() {
+        assert_eq!(size_of::<Bucket>(), size_of::<Placed>());
+        assert!(size_of::<Bucket>() <= 24, "{}", size_of::<Bucket>());
+    }
+}

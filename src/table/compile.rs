@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use serde_json::{Value, json};
+use smol_str::SmolStr;
 
 use super::key::ANY_HOST;
 use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
@@ -117,7 +118,7 @@ fn readable_matches(route: &Resource, rule: &Value) -> Option<Matches> {
 }
 
 fn every_path() -> RouteMatch {
-    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned(), pattern: None };
+    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: SmolStr::new_static("/"), pattern: None };
     RouteMatch { path, method: None, headers: Box::default(), query_params: Box::default() }
 }
 

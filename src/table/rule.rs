@@ -9,21 +9,24 @@ use crate::model::spec::{PathMatchType, RouteMatch, Rule, ServiceSpec};
 use crate::model::{Kind, Name, ResourceKey, Revision};
 
 /// One rule of a route, ready to answer requests.
+///
+/// Laid out as written: what a look-up reads, the first match of the rule, stands at the beginning and so in one pair of cache lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct CompiledRule {
+    /// The rule.
+    pub rule: Rule,
     /// The route that it belongs to.
     pub route: Name,
     /// The revision that made the route; the older of two equal candidates wins.
     pub created_revision: Revision,
     /// Its place in the route, from 0.
     pub rule_index: u32,
-    /// The rule.
-    pub rule: Rule,
+    /// Its matches could not be read either, so it stands for every path, behind all others that do.
+    pub(super) guessed: bool,
     /// Why this node cannot serve it: the route's document does not compile here. Such a rule has no filters and no backends and is
     /// answered with 500.
     pub unservable: Option<Box<str>>,
-    /// Its matches could not be read either, so it stands for every path, behind all others that do.
-    pub(super) guessed: bool,
     pub(super) scope: Arc<Scope>,
 }
 
@@ -189,3 +192,15 @@ impl PartialEq for Candidate {
 }
 
 impl Eq for Candidate {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At a million routes each of these bytes is a megabyte.
+    #[test]
+    fn a_rule_with_its_counts_fits_256_bytes() {
+        let counts = 2 * size_of::<usize>();
+        assert!(size_of::<CompiledRule>() + counts <= 256, "{}", size_of::<CompiledRule>());
+    }
+}

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
+use smol_str::SmolStr;
 
 use super::cors::Cors;
 use super::mirror::RequestMirror;
@@ -43,13 +44,14 @@ impl Rule {
 
 /// One rule: matches (any of them), filters in order, and where the request goes.
 ///
-/// There may be a million: its lists are no longer than what they hold.
+/// There may be a million: its lists are no longer than what they hold, and it is laid out as written, so that what a look-up reads stands first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Rule {
-    /// Unique within the route.
-    pub name: Option<Box<str>>,
     /// Never empty: without any in the document there is one `PathPrefix /`.
     pub matches: Matches,
+    /// Unique within the route.
+    pub name: Option<Box<str>>,
     /// Run in list order.
     pub filters: Box<[Filter]>,
     /// Shares are proportional to the weights.
@@ -137,8 +139,8 @@ pub enum PathMatchType {
 pub struct PathMatch {
     /// How it is compared.
     pub match_type: PathMatchType,
-    /// Starts with `/`, but for an expression, whose text it is.
-    pub value: String,
+    /// Starts with `/`, but for an expression, whose text it is. A short one stands in place.
+    pub value: SmolStr,
     /// What `value` compiles to: there for `RegularExpression` and for nothing else.
     pub pattern: Option<Arc<Pattern>>,
 }

@@ -103,7 +103,7 @@ fn answer(snapshot: &Arc<Snapshot>, request: &TestRequest) -> String {
 
 fn path_match(match_type: PathMatchType, value: &str) -> RouteMatch {
     let pattern = (match_type == PathMatchType::RegularExpression).then(|| Arc::new(Pattern::new(value).unwrap()));
-    let path = PathMatch { match_type, value: value.to_owned(), pattern };
+    let path = PathMatch { match_type, value: value.into(), pattern };
     RouteMatch { path, method: None, headers: Box::default(), query_params: Box::default() }
 }
 

@@ -102,7 +102,7 @@ fn call_match(service: &str, method: &str) -> RouteMatch {
     let pattern = Pattern::of_call(service.as_ref(), method.as_ref());
     let path = PathMatch {
         match_type: PathMatchType::RegularExpression,
-        value: pattern.text().to_owned(),
+        value: pattern.text().into(),
         pattern: Some(Arc::new(pattern)),
     };
     RouteMatch { path, ..path_match(PathMatchType::PathPrefix, "/") }

@@ -83,7 +83,7 @@ fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
             return None;
         }
     };
-    Some(PathMatch { match_type, value, pattern: None })
+    Some(PathMatch { match_type, value: value.into(), pattern: None })
 }
 
 /// Expressions of the service and of the method become one condition on the path; what is not given matches every name.
@@ -97,7 +97,7 @@ fn method_pattern(cursor: &Cursor<'_>, object: &Object<'_>, report: &mut Report)
     let (service, method) =
         (service.map_or(Some(None), |read| read.map(Some))?, method.map_or(Some(None), |read| read.map(Some))?);
     let pattern = Arc::new(Pattern::of_call(service.as_deref(), method.as_deref()));
-    let value = pattern.text().to_owned();
+    let value = pattern.text().into();
     Some(PathMatch { match_type: PathMatchType::RegularExpression, value, pattern: Some(pattern) })
 }
 
