@@ -55,14 +55,17 @@ impl Processes {
 
     /// CPU time that the processes have used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let ticks = |child: &Child| -> u64 {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-            // After the name, which stands in brackets: user and system time are the 12th and 13th field, in hundredths of a second.
-            let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-            fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
-        };
-        Duration::from_millis(10) * self.children.lock().unwrap().iter().map(ticks).sum::<u64>() as u32
+        self.children.lock().unwrap().iter().map(|child| cpu_time_of(child.id())).sum()
     }
+}
+
+/// CPU time that a process has used.
+pub(crate) fn cpu_time_of(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // After the name, which stands in brackets: user and system time are the 12th and 13th field, in hundredths of a second.
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10) * ticks as u32
 }
 
 impl Drop for Processes {

@@ -174,7 +174,7 @@ async fn run<'c>(
     let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
     let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend, request, &asked, tally).await?;
 
-    let filters = [&matched.rule.rule.filters, backend.filters];
+    let filters = [&*matched.rule.rule.filters, backend.filters];
     let mut answer = answer(filters, response, lease, deadline, takes_trailers);
     if let (Some(upgrade), Content::Tunnel { .. }) = (&asked.upgrade, &answer.content) {
         upgrade.tell(&mut answer.head);

@@ -39,7 +39,7 @@ pub(super) fn choose_backend<'a>(
     tally: &mut Tally,
 ) -> Result<Backend<'a>, Fault> {
     let references = &matched.rule.rule.backend_refs;
-    let index = match references.as_slice() {
+    let index = match &**references {
         [only] if only.weight > 0 => Some(0),
         _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
     };

@@ -159,7 +159,10 @@ impl Tally {
             path: log.path,
             kind: self.kind(),
             route: self.rule.as_ref().map(|rule| rule.route.as_str().to_owned()).unwrap_or_default(),
-            rule: self.rule.as_ref().map(|rule| rule.rule.name.clone().unwrap_or_else(|| rule.rule_index.to_string())),
+            rule: self
+                .rule
+                .as_ref()
+                .map(|rule| rule.rule.name.as_deref().map_or_else(|| rule.rule_index.to_string(), str::to_owned)),
             captures: log.captures,
             revision: self.revision().0,
             service: self.service.as_ref().map(name_of).unwrap_or_default(),

@@ -41,12 +41,12 @@ impl Snapshot {
             Compiled::Nothing => Ok(()),
             Compiled::Certificate(_) => Err("the certificate is missing"),
             Compiled::Service(service) => match self.service(&resource.key.name) {
-                Some(present) if **present == service => Ok(()),
+                Some(present) if *present == service => Ok(()),
                 Some(_) => Err("the service is another one"),
                 None => Err("the service is missing"),
             },
             Compiled::Route(route) => match self.routes.get(&resource.key) {
-                Some(present) if **present == route => self.check_index(&route),
+                Some(present) if *present == route => self.check_index(&route),
                 Some(_) => Err("the route is another one"),
                 None => Err("the route is missing"),
             },

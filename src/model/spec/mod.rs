@@ -27,7 +27,7 @@ pub use parse::{
 };
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
-    BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
+    BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, Matches, PathMatch, PathMatchType, PathModifier, QueryMatch,
     RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use secret::{SealedSecret, Secret, redact};

@@ -493,10 +493,10 @@ fn a_good_route_is_resolved() {
     let found = &rule.matches[0];
     assert_eq!(found.method, Some(Method::GET));
     assert_eq!(
-        found.headers,
+        *found.headers,
         [HeaderMatch { name: http::HeaderName::from_static("x-env"), value: ValueMatch::Exact("canary".into()) }]
     );
-    assert_eq!(found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
+    assert_eq!(*found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
     let Filter::UrlRewrite(rewrite) = &rule.filters[2] else { panic!("{:?}", rule.filters) };
     assert_eq!(rewrite.hostname.as_deref(), Some("in.ternal"));
     assert_eq!(rewrite.path, Some(PathModifier::ReplaceFullPath("/v2/{id}.x/{rest}".into())));
@@ -517,7 +517,7 @@ fn redirects_are_resolved_and_vain_rules_warned_of() {
         port: Some(8443),
         status_code: StatusCode::PERMANENT_REDIRECT,
     };
-    assert_eq!(redirect.spec.rules[0].filters, [Filter::RequestRedirect(expected)]);
+    assert_eq!(*redirect.spec.rules[0].filters, [Filter::RequestRedirect(expected)]);
     let table = [
         (json!({"rules": [{}]}), "neither backendRefs nor a redirect"),
         (json!({"rules": [{"backendRefs": [{"name": "a", "weight": 0}]}]}), "weight 0"),
@@ -536,7 +536,7 @@ fn expressions_are_counted_and_compiled() {
     let header = |index: usize| json!({"headers": [{"type": "RegularExpression", "name": "x", "value": format!("v{index}.*")}]});
     let matches: Vec<Value> = (0..64).map(header).collect();
     let mut document = with_rule(json!({"matches": matches}));
-    let found = good_route(&document).spec.rules.remove(0).matches.remove(7);
+    let found = good_route(&document).spec.rules.remove(0).matches[7].clone();
     assert!(found.headers[0].value.matches(b"v7-beta") && !found.headers[0].value.matches(b"v6"));
     document["rules"][0]["matches"][63]["path"] = json!({"type": "RegularExpression", "value": "/a"});
     assert_bad_route(&document, &[("/rules/0/matches/63/headers/0/value", "at most 64 regular expressions")]);
