@@ -13,6 +13,7 @@ mod cluster;
 mod command;
 mod edn;
 mod history;
+mod http;
 mod matrix;
 mod nemesis;
 mod phases;
