@@ -17,7 +17,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::Report;
@@ -346,14 +346,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Hands leadership over, to `wanted` or to the voter with the longest matching log, if it has just answered; waits for a new
+    /// Hands leadership over, to `wanted` or to a voter that has all of this node's log and has just answered; waits for a new
     /// leader until `deadline`. True when that voter, or without a wish another node, leads then; a follower does nothing.
+    ///
+    /// What is proposed meanwhile waits. Else the log would go on growing, a voter that misses its last entries would refuse to take over
+    /// (openraft has no way back from there: the followers' leases are given up by then), and the cluster would be left to an election.
     pub(super) async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) -> bool {
         let own = self.node_id();
         let Some(raft) = self.raft() else { return true };
         if self.leader() != Some(own) {
             return true;
         }
+        let _proposals_wait = Held::new(&self.handing_over);
         let give_up = deadline.min(Instant::now() + HAND_OVER_PATIENCE);
         let target = loop {
             if let Some(target) = self.successor(&raft, wanted).await {
@@ -385,17 +389,17 @@ impl Shared {
         leader.is_some() && (wanted.is_none() || leader == wanted)
     }
 
-    /// The voter with the longest matching log among those that answer at once and have not diverged, and among `wanted`, if somebody is.
+    /// A voter with the whole log, among those that answer at once and have not diverged, and among `wanted`, if somebody is.
     async fn successor(&self, raft: &Raft, wanted: Option<NodeId>) -> Option<NodeId> {
-        let mut candidates: Vec<_> = {
+        let candidates: Vec<_> = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
             let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-            let may_lead = |id: &NodeId| *id != self.node_id() && wanted.is_none_or(|wanted| wanted == *id);
-            metrics.membership_config.voter_ids().filter(may_lead).map(|id| (matched(&id), id)).collect()
+            let has_all = |id: &NodeId| matched(id).map(|log_id| log_id.index) == metrics.last_log_index;
+            let may_lead = |id: &NodeId| *id != self.node_id() && wanted.is_none_or(|wanted| wanted == *id) && has_all(id);
+            metrics.membership_config.voter_ids().filter(may_lead).collect()
         };
-        candidates.sort();
-        for (_, id) in candidates.into_iter().rev() {
+        for id in candidates {
             let answered = self.poll(id, HAND_OVER_ANSWER).await;
             if answered.is_ok_and(|report| report.stands_aside.is_none()) && !self.divergence.is_outside(id) {
                 return Some(id);
@@ -417,6 +421,22 @@ impl Shared {
                 "this node was removed from the cluster: it stops voting, and goes on serving its last table"
             );
         }
+    }
+}
+
+/// Proposals wait for as long as it lives.
+struct Held<'a>(&'a watch::Sender<bool>);
+
+impl<'a> Held<'a> {
+    fn new(handing_over: &'a watch::Sender<bool>) -> Held<'a> {
+        handing_over.send_replace(true);
+        Held(handing_over)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
     }
 }
 

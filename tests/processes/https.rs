@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::harness::{Backend, Cluster, Node, eventually, route};
+use crate::secrets::new_key;
 
 /// A client that knows the authority, and a certificate's document for this host.
 fn made(host: &str) -> (Arc<ClientConfig>, Value) {
@@ -43,8 +44,7 @@ async fn get(node: &Node, client: &Arc<ClientConfig>, host: &'static str) -> Opt
 async fn a_certificate_written_at_one_node_answers_at_all() {
     let mut cluster = Cluster::prepare();
     let key = cluster.path().join("key");
-    let (code, text) = cluster.command(0, &format!("secrets new-key {}", key.display())).await;
-    assert_eq!(code, Some(0), "{text}");
+    new_key(&key).await;
     for node in &mut cluster.nodes {
         node.environment = vec![("RAFTGATE_SECRETS__KEY_FILE", key.clone()), ("RAFTGATE_LISTENER__0__TLS", "true".into())];
         node.start();
