@@ -48,7 +48,7 @@ pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Res
     };
     offload(cost, move || {
         let waiting = findings.waiting(&table, rest.removed.as_deref());
-        Ok(findings.warnings(&rest.state, &rest.gone, waiting, &shared.admin.listeners))
+        Ok(findings.warnings(&rest.state, &rest.gone, waiting, &shared.admin.listeners()))
     })
     .await
 }

@@ -1,6 +1,6 @@
 //! A node's configuration: what one process is told when it starts.
 //!
-//! It is read once, from three places that each override the one before: a TOML file, `RAFTGATE_...` variables of the environment,
+//! It is read when the process starts, and again for its listeners alone at SIGHUP, from three places that each override the one before: a TOML file, `RAFTGATE_...` variables of the environment,
 //! and flags. [`source`] merges them into one TOML value, [`mod@file`] gives that value its shape (an unknown key is an error that names
 //! the key), [`validate`] resolves it into the types below and refuses what cannot work or is not served yet. Nothing else in the
 //! program reads the environment or the file.
@@ -9,6 +9,7 @@
 //! `RAFTGATE_ADMIN__ADDRESS`, `RAFTGATE_LISTENER__0__ADDRESS`. Its value is TOML where it reads as a number, a boolean, a quoted string,
 //! an array or an inline table, and the bare text otherwise.
 
+mod differences;
 mod file;
 mod source;
 #[cfg(test)]
@@ -62,6 +63,11 @@ impl NodeConfig {
     /// Errors: the file that cannot be read, or the first key that is unknown, of a wrong type, out of range, or not served yet.
     pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<NodeConfig, ConfigError> {
         source::load(path, source::environment(), overrides)
+    }
+
+    /// Keys beside the listeners that `other` has otherwise.
+    pub fn differences(&self, other: &NodeConfig) -> Vec<&'static str> {
+        differences::of(self, other)
     }
 }
 

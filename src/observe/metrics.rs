@@ -71,6 +71,8 @@ families! {
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
     /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc.
     mirrors: CounterVec = "raftgate_mirrors_total" ["service", "result"];
+    /// Configurations that were read again at SIGHUP, by what became of them: applied, refused.
+    config_reloads: CounterVec = "raftgate_config_reloads_total" ["result"];
     /// The revision that is served.
     table_revision: Gauge = "raftgate_table_revision";
     /// Routes in the table.

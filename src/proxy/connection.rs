@@ -120,6 +120,11 @@ impl ClientConnection {
         self.peer.is_trusted
     }
 
+    /// Whether the next answer is to be the last.
+    pub(super) fn is_ending(&self) -> bool {
+        self.worker().is_draining() || self.listener().is_ending()
+    }
+
     /// The peer's address, as it stands in `X-Forwarded-For`.
     pub(super) fn forwarded_for(&self) -> &HeaderValue {
         &self.peer.forwarded_for

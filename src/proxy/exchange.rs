@@ -73,7 +73,7 @@ pub(super) async fn serve(
         // It has no fields that concern the connection (RFC 9113 8.2.2): a drain is told by GOAWAY.
         (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
         (Protocol::Http1, Content::Tunnel { .. }) => {}
-        (Protocol::Http1, _) if connection.worker().is_draining() => {
+        (Protocol::Http1, _) if connection.is_ending() => {
             head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         (Protocol::Http1, _) => {}

@@ -31,8 +31,10 @@ mod framing;
 mod grpc;
 mod headers;
 mod listener;
+mod load;
 mod mirror;
 mod park;
+mod place;
 mod proxy_protocol;
 mod publisher;
 mod retry;
@@ -41,6 +43,7 @@ mod tally;
 mod tunnel;
 mod upgrade;
 mod worker;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -48,4 +51,4 @@ mod tests;
 pub use framing::{Flaw, Follower, Refusal};
 pub use listener::{BindError, BoundListener, ListenerOptions, bind};
 pub use publisher::Publisher;
-pub use worker::{Proxy, ProxyHandle, ProxyOptions, StartError};
+pub use workers::{Proxy, ProxyHandle, ProxyOptions, StartError};

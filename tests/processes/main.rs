@@ -7,6 +7,7 @@ mod atomicity;
 mod crashes;
 mod disk;
 mod harness;
+mod listeners;
 mod liveness;
 mod members;
 mod recovery;

@@ -178,7 +178,7 @@ impl Api {
             live,
             metrics: Metrics::new(),
             tokens,
-            listeners: vec![listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))],
+            listeners: watch::channel([listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))].into()).1,
             phase: phase_receiver,
         });
         Api { service: TowerToHyperService::new(router.clone()), router, cluster, phase }
