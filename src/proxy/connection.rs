@@ -12,6 +12,7 @@ mod framed;
 mod http1;
 mod http2;
 mod io;
+mod pace;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -25,10 +26,11 @@ use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::io::Watched;
+use self::pace::Pace;
 use super::listener::Listener;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
-use crate::upstream::BodyProgress;
+use crate::upstream::{BodyProgress, BodyState};
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +80,9 @@ pub(super) struct ClientConnection {
     is_closed: Cell<bool>,
     exchanges_ended: Cell<u64>,
     waker: RefCell<Option<Waker>>,
-    /// The body that the client of a stream sends.
+    /// Where the listener asks for a least rate.
+    pace: Option<Box<Pace>>,
+    /// The body that the client of a stream sends, or whose rate is judged.
     progress: RefCell<Option<Rc<BodyProgress>>>,
     /// What follows the present exchange, once both sides agreed to speak something else.
     tunnel: RefCell<Option<Box<Tunnel>>>,
@@ -86,8 +90,11 @@ pub(super) struct ClientConnection {
 
 impl ClientConnection {
     fn new(peer: Rc<Peer>, protocol: Protocol, parent: Option<Rc<ClientConnection>>) -> ClientConnection {
+        let (options, now) = (&peer.listener.options, peer.worker.now());
+        let pace = options.body_rate_min.map(|rate| Box::new(Pace::new(rate, options.body_rate_window, now)));
         ClientConnection {
-            since: Cell::new(peer.worker.now()),
+            since: Cell::new(now),
+            pace,
             peer,
             parent,
             protocol: Cell::new(protocol),
@@ -152,11 +159,17 @@ impl ClientConnection {
 
     pub(super) fn begin_exchange(&self) {
         self.enter(Phase::Exchange);
+        if let Some(pace) = &self.pace {
+            pace.begin();
+        }
     }
 
     pub(super) fn end_exchange(&self) {
         self.exchanges_ended.set(self.exchanges_ended.get() + 1);
         self.enter(Phase::Idle);
+        if self.pace.is_some() {
+            self.progress.replace(None);
+        }
     }
 
     /// How many exchanges came to their end.
@@ -171,9 +184,27 @@ impl ClientConnection {
         }
     }
 
-    /// Takes what comes of this body for signs of life. Over HTTP/1.1 the bytes tell.
-    pub(super) fn follow(&self, progress: Option<Rc<BodyProgress>>) {
-        if !self.is_socket() {
+    /// A piece of an answer is on its way to the client.
+    pub(super) fn note_answered(&self, bytes: usize) {
+        self.note_progress();
+        if let Some(pace) = &self.pace {
+            pace.note_answer(bytes);
+        }
+    }
+
+    /// There is no more of an answer than the client has.
+    pub(super) fn note_answer_awaited(&self) {
+        if let Some(pace) = &self.pace {
+            pace.note_answer_awaited();
+        }
+    }
+
+    /// Takes what comes of this body for signs of life (over HTTP/1.1 the bytes tell), and judges its rate. Calls of gRPC may be silent.
+    pub(super) fn follow(&self, progress: Option<Rc<BodyProgress>>, is_grpc: impl FnOnce() -> bool) {
+        if let Some(pace) = self.pace.as_ref().filter(|_| is_grpc()) {
+            pace.exempt();
+        }
+        if !self.is_socket() || self.pace.is_some() {
             self.progress.replace(progress);
         }
     }
@@ -203,6 +234,11 @@ impl ClientConnection {
         if self.progress.borrow().as_ref().is_some_and(|progress| progress.has_moved()) {
             self.since.set(now);
         }
+        if self.is_too_slow(now) {
+            self.worker().metrics.slow_clients.inc();
+            // Once the answer has begun, there is no other way to say so.
+            return if self.is_answered() { self.close() } else { self.give_up(now) };
+        }
         let options = &self.listener().options;
         let limit = match self.phase.get() {
             Phase::Idle => options.idle_timeout,
@@ -215,13 +251,33 @@ impl ClientConnection {
             return;
         }
         match self.phase.get() {
-            Phase::Exchange if !self.is_stalled.replace(true) => {
-                self.since.set(now);
-                self.wake();
-            }
+            Phase::Exchange => self.give_up(now),
             Phase::Idle if self.protocol.get() == Protocol::Http2 && !self.is_leaving.get() => self.leave(),
             _ => self.close(),
         }
+    }
+
+    /// Lets the exchange answer that it stood still, and ends it the second time.
+    fn give_up(&self, now: Instant) {
+        if self.is_stalled.replace(true) {
+            return self.close();
+        }
+        self.since.set(now);
+        self.wake();
+    }
+
+    /// Whether something of an answer's body is on its way.
+    fn is_answered(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.is_answered())
+    }
+
+    /// Whether the client of the present exchange is under the least rate.
+    fn is_too_slow(&self, now: Instant) -> bool {
+        let Some(pace) = &self.pace else { return false };
+        let progress = self.progress.borrow();
+        let sent = progress.as_ref().map_or(0, |progress| progress.take_bytes());
+        let is_to_send = progress.as_ref().is_some_and(|progress| progress.state() == BodyState::Awaited);
+        pace.is_too_slow(sent, is_to_send, now) && self.phase.get() == Phase::Exchange
     }
 
     /// `future`'s output, or `None` once the connection is closed.

@@ -142,6 +142,10 @@ async fn run<'c>(
     }
 
     let matched = find_rule(connection, &head, &admitted, tally)?;
+    let body_bytes_max = matched.rule.rule.limits.max_request_body.or(admitted.options.body_bytes_max);
+    if body_bytes_max.is_some_and(|limit| content_length(&head.headers).is_some_and(|length| length > limit)) {
+        return Err(Fault::body_too_large());
+    }
     if let Some(cors) = filter::cors(&matched.rule.rule.filters) {
         let sharing = sharing.insert(Box::new(Sharing::of(cors, &head)));
         if sharing.is_preflight() {
@@ -157,8 +161,8 @@ async fn run<'c>(
     let expects_go_ahead = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(connection, &mut head, &admitted, &matched)?;
-    let mut body = RequestBody::new(body, admitted.options.body_bytes_max);
-    connection.follow(body.progress());
+    let mut body = RequestBody::new(body, body_bytes_max);
+    connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
     if upgrade.is_none() {
         mirror::send_copies(connection.worker(), &matched, &head, &mut body);
     }
@@ -208,10 +212,6 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<
     }
     let authority = authority(head)?;
     let options = connection.listener().of_host(&authority.host()).ok_or_else(Fault::no_listener)?;
-    let is_too_large = |limit: u64| content_length(&head.headers).is_some_and(|length| length > limit);
-    if options.body_bytes_max.is_some_and(is_too_large) {
-        return Err(Fault::body_too_large());
-    }
     let path = match uri.path() {
         "*" => None,
         path => match path::normalize(path, options.escaped_slashes) {

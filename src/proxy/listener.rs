@@ -54,6 +54,10 @@ pub struct ListenerOptions {
     pub header_read_timeout: Duration,
     /// Bytes of a request's body at most.
     pub body_bytes_max: Option<u64>,
+    /// Bytes a second that a client has to send of a request's body and to take of an answer, while it alone is waited for.
+    pub body_rate_min: Option<u64>,
+    /// How far behind that a client may be.
+    pub body_rate_window: Duration,
     /// Connections open at once at most; each worker takes its part. More wait in the backlog.
     pub connections_max: usize,
     /// Connections from one IPv4 address or one /64 of IPv6 at most, over all workers. More are closed.
@@ -79,6 +83,8 @@ impl Default for ListenerOptions {
             header_bytes_max: 64 * 1024,
             header_read_timeout: Duration::from_secs(10),
             body_bytes_max: None,
+            body_rate_min: None,
+            body_rate_window: Duration::from_secs(10),
             connections_max: 16_384,
             connections_per_address_max: None,
             idle_timeout: Duration::from_secs(60),

@@ -147,6 +147,8 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         header_bytes_max: config.header_bytes_max,
         header_read_timeout: config.header_read_timeout,
         body_bytes_max: config.body_bytes_max,
+        body_rate_min: config.body_rate_min,
+        body_rate_window: config.body_rate_window,
         connections_max: config.connections_max,
         connections_per_address_max: config.connections_per_address_max,
         idle_timeout: config.idle_timeout,

@@ -12,6 +12,7 @@ mod parse;
 mod pattern;
 mod route;
 mod service;
+mod size;
 
 pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use duration::*;
@@ -20,6 +21,7 @@ pub use parse::{FieldError, Parsed, canonical, hostname_or_wildcard, parse_grpc_
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, PathMatch, PathMatchType, PathModifier, QueryMatch,
-    RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
+    RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, RuleLimits, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use service::{Endpoint, Protocol, ServiceSpec};
+pub use size::parse_size;

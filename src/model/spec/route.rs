@@ -55,6 +55,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// When a request is sent again. Boxed: few rules have one.
     pub retry: Option<Box<Retry>>,
+    /// Bounds of what a client may send.
+    pub limits: RuleLimits,
 }
 
 /// All conditions must hold.
@@ -247,6 +249,13 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One try; at most `request`, where that is set.
     pub backend_request: Option<Duration>,
+}
+
+/// What a client may send; this project's addition. `None`: as the listener has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RuleLimits {
+    /// Bytes of a request's body.
+    pub max_request_body: Option<u64>,
 }
 
 /// When a request is sent again (Gateway API `HTTPRouteRetry`).

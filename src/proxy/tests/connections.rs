@@ -60,6 +60,25 @@ fn a_stale_connection_is_repeated_where_that_is_safe() {
 }
 
 #[test]
+fn a_backend_that_closes_after_each_answer_loses_no_idempotent_request() {
+    // It promises to keep the connection, and the request may be on its way when it closes.
+    let backend = Backend::with(|_, _, stream| {
+        let _ = stream.write_all(OK.as_bytes());
+        false
+    });
+    let gateway = Gateway::to(&backend);
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.connect()).collect();
+    for _ in 0..100 {
+        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            assert_eq!(status(&client.answer()), 200);
+        }
+    }
+    let whole = backend.seen().iter().filter(|seen| seen.is_whole).count();
+    assert_eq!(whole, 400, "a request was answered twice or not at all");
+}
+
+#[test]
 fn a_head_that_trickles_is_cut() {
     let backend = Backend::answering(OK);
     let header_read_timeout = Duration::from_millis(300);

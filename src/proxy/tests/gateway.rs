@@ -76,10 +76,12 @@ impl Gateway {
         Gateway::serving(bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap(), documents, access_log)
     }
 
-    fn serving(bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+    /// By as many workers as it was bound for.
+    pub(super) fn serving(bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+        let workers = bound.sockets.len();
         let (address, live, metrics) = (bound.address(), Arc::new(Live::new()), Metrics::new());
         let options =
-            ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers: 1 };
+            ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers };
         let handle = Some(Proxy::start(options).unwrap());
         let mut gateway = Gateway { state: State::default(), live, metrics, address, handle };
         if !documents.is_empty() {
