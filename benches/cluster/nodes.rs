@@ -54,14 +54,21 @@ impl Processes {
 
     /// CPU time that the processes have used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let ticks = |child: &Child| -> u64 {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-            // After the name, which stands in brackets: user and system time are the 12th and 13th field, in hundredths of a second.
-            let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-            fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
-        };
-        Duration::from_millis(10) * self.children.lock().unwrap().iter().map(ticks).sum::<u64>() as u32
+        self.children.lock().unwrap().iter().map(cpu_time).sum()
     }
+
+    /// CPU time that one process has used.
+    pub(crate) fn cpu_time_of(&self, index: usize) -> Duration {
+        cpu_time(&self.children.lock().unwrap()[index])
+    }
+}
+
+fn cpu_time(child: &Child) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    // After the name, which stands in brackets: user and system time are the 12th and 13th field, in hundredths of a second.
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10) * ticks as u32
 }
 
 impl Drop for Processes {
