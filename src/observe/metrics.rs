@@ -63,6 +63,8 @@ families! {
     /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY
     /// protocol that the listener demands.
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
+    /// Connections of HTTP/1.1 that let go of their buffers because they were idle.
+    connections_rested: Counter = "raftgate_connections_rested_total";
     /// Clients that were under `body_rate_min`, and were given up.
     slow_clients: Counter = "raftgate_slow_clients_total";
     /// Requests under way.

@@ -5,7 +5,9 @@
 //! Deadlines live with the connection and not with the request: over HTTP/1.1 there is one exchange at a time, and any byte read or
 //! written is a sign of life for all of it. Over HTTP/2 each stream is a [`ClientConnection`] of its own beside that of the socket, for
 //! one stream may stand still while others go on; there a frame of a body is the sign of life. The worker's tick calls
-//! [`ClientConnection::check_deadlines`]; no timer is armed for a request.
+//! [`ClientConnection::check_deadlines`]; no timer is armed for a request. Where a listener asks for a least rate, `pace` judges it.
+//!
+//! A connection of HTTP/1.1 that is idle for a second is at rest: what hyper holds for it is let go of until its next byte (`http1`).
 
 mod ending;
 mod framed;
@@ -20,7 +22,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -31,6 +33,9 @@ use super::listener::Listener;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::upstream::{BodyProgress, BodyState};
+
+/// How long a connection of HTTP/1.1 is idle before it lets go of its buffers: most of what it would cost until its next request.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,10 @@ pub(super) struct ClientConnection {
     /// When the phase began or, in an exchange and while idle, when the last byte passed.
     since: Cell<Instant>,
     is_stalled: Cell<bool>,
+    /// Whether it has been idle for so long that it should let go of its buffers; of HTTP/1.1 alone.
+    is_to_rest: Cell<bool>,
+    /// Whether every request that came is answered, to the last byte, and no part of another came; of HTTP/1.1 alone.
+    is_flushed: Cell<bool>,
     /// Whether no further request is taken; of HTTP/2 alone.
     is_leaving: Cell<bool>,
     is_closed: Cell<bool>,
@@ -101,6 +110,8 @@ impl ClientConnection {
             phase: Cell::new(Phase::Idle),
             streams: Cell::new(0),
             is_stalled: Cell::new(false),
+            is_to_rest: Cell::new(false),
+            is_flushed: Cell::new(true),
             is_leaving: Cell::new(false),
             is_closed: Cell::new(false),
             exchanges_ended: Cell::new(0),
@@ -172,6 +183,11 @@ impl ClientConnection {
         }
     }
 
+    /// Whether the connection has nothing to do, and has had nothing to do for a while.
+    fn is_at_rest(&self) -> bool {
+        self.is_to_rest.get() && self.is_flushed.get() && self.phase.get() == Phase::Idle
+    }
+
     /// How many exchanges came to their end.
     fn exchanges_ended(&self) -> u64 {
         self.exchanges_ended.get()
@@ -239,6 +255,10 @@ impl ClientConnection {
             // Once the answer has begun, there is no other way to say so.
             return if self.is_answered() { self.close() } else { self.give_up(now) };
         }
+        let still_for = now.saturating_duration_since(self.since.get());
+        if self.phase.get() == Phase::Idle && still_for >= REST_AFTER && !self.is_to_rest.replace(true) {
+            self.wake();
+        }
         let options = &self.listener().options;
         let limit = match self.phase.get() {
             Phase::Idle => options.idle_timeout,
@@ -247,7 +267,7 @@ impl ClientConnection {
             Phase::Exchange if self.streams.get() > 0 => return,
             Phase::Exchange => options.stream_idle_timeout,
         };
-        if now.saturating_duration_since(self.since.get()) < limit {
+        if still_for < limit {
             return;
         }
         match self.phase.get() {
@@ -312,6 +332,7 @@ impl ClientConnection {
         self.phase.set(phase);
         self.since.set(self.worker().now());
         self.is_stalled.set(false);
+        self.is_to_rest.set(false);
     }
 
     fn note_read(&self) {
@@ -360,7 +381,8 @@ where
     };
     match protocol {
         Protocol::Http1 => http1::serve(&connection, io).await,
-        Protocol::Http2 => http2::serve(&connection, io).await,
+        // Boxed: it is large, and no part of what a connection of HTTP/1.1 costs.
+        Protocol::Http2 => Box::pin(http2::serve(&connection, io)).await,
     }
 }
 
@@ -380,5 +402,32 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.connection.worker().remove(self.id, &self.connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use hyper::body::Incoming;
+    use tokio::net::TcpStream;
+
+    use super::super::exchange;
+    use super::*;
+
+    /// The size of what a function gives.
+    fn size<A, B, C, D, E, R>(_function: impl FnOnce(A, B, C, D, E) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    fn size_of_exchange<R>(_function: impl FnOnce(Rc<ClientConnection>, Request<Incoming>) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn a_connection_at_rest_is_small() {
+        let (task, exchange, own) = (size(serve::<TcpStream>), size_of_exchange(exchange::serve), size_of::<ClientConnection>());
+        assert!(task + own <= 1536, "{task} bytes of a task, {own} beside");
+        // It is kept between the requests of a connection that is not at rest.
+        assert!(exchange <= 5 * 1024, "{exchange} bytes of an exchange");
     }
 }

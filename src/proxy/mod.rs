@@ -1,7 +1,9 @@
 //! The data plane: from a client's connection to the answer, by the live table alone.
 //!
 //! [`bind`] makes the listeners' sockets, [`Proxy::start`] the workers. A *worker* is a thread with a current-thread runtime, its own
-//! `SO_REUSEPORT` socket of every listener and its own connections to backends: workers share nothing on the hot path but the table.
+//! `SO_REUSEPORT` socket of every listener and its own connections to backends: workers share nothing on the hot path but the table. What
+//! changes while they run comes to each as an order (`workers`, `worker`): listeners that come, change and go (`place`), and connections
+//! that a worker with more of them accepted (`load`).
 //! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
 //! the cluster gone, the proxy serves the last table.
 //!
