@@ -30,12 +30,12 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 5 | `main`: arguments to `serve`, `demo`, `recover` or a client command |
+//! | 5 | `main`: arguments to `serve`, `demo`, `recover`, `secrets` or a client command |
 //! | 4 | [`server`] wires a node; [`ctl`] speaks only the admin API |
 //! | 3 | [`admin`]: REST; [`proxy`]: the life of a request, publisher, listeners |
 //! | 2 | [`raft`]: propose, linearizable read, peers; [`upstream`]: endpoints, balancing, pools |
 //! | 1 | [`store`]: what survives a crash; [`table`]: State compiled for matching |
-//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`config`], [`observe`], [`pb`] |
+//! | 0 | [`model`]: resources, commands, State; `documents`: resources out of JSON and YAML; [`secrets`]: sealing under a node's key; [`config`], [`observe`], [`pb`]; [`tls`]: who the nodes are |
 //!
 //! # Where to look
 //!
@@ -58,7 +58,9 @@ pub mod observe;
 pub mod pb;
 pub mod proxy;
 pub mod raft;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod table;
+pub mod tls;
 pub mod upstream;

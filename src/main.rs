@@ -1,4 +1,4 @@
-//! The `raftgate` program: arguments to `serve`, `demo`, `recover` or a client command.
+//! The `raftgate` program: arguments to `serve`, `demo`, `recover`, `secrets` or a client command.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve(&arguments),
         Command::Demo(arguments) => on_runtime(ctl::run_demo(arguments)),
         Command::Recover(arguments) => recover(&arguments),
+        Command::Secrets(command) => ctl::run_secrets(&command),
+        Command::Certs(command) => ctl::make_certificates(&command).map(|()| ExitCode::SUCCESS),
         Command::Client(command) => on_runtime(ctl::run(connection, command)),
         Command::Completions { shell } => {
             ctl::print_completions(shell);

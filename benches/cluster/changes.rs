@@ -2,7 +2,9 @@
 //!
 //! The first node runs alone on core 0; the other nodes, the backend and the load on core 1. Requests come open loop at a fixed rate over
 //! connections that stay open, each to a random route; their time counts from the moment at which they were due. Rounds without changes
-//! alternate with rounds of 500 changes a second, sent to all nodes in turn, each of which replaces a random route.
+//! alternate with rounds of 500 changes a second, sent to all nodes in turn, each of which replaces a random route. Then the changes go on until
+//! there were ten minutes of them, and the node's memory is compared with that before the first. The share of its core that the node uses without
+//! changes says how much of its capacity the traffic takes.
 
 use std::convert::Infallible;
 use std::fs;
@@ -24,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::nodes::Raftgate;
+use super::nodes::{Raftgate, cpu_time_of};
 
 pub(super) const HOST: &str = "bench.example.com";
 const REQUESTS_A_SECOND: u64 = 2_000;
@@ -42,19 +44,22 @@ struct Round {
     times: Vec<Duration>,
     failed: u64,
     changes: u64,
+    /// Of the measured node.
+    cpu: Duration,
 }
 
-pub(crate) async fn measure(sizes: &[usize], rounds: u64, length: Duration) {
+/// `changing` is how long changes go on in all before the memory is compared.
+pub(crate) async fn measure(sizes: &[usize], rounds: u64, length: Duration, changing: Duration) {
     println!(
-        "{:>9} {:<14} {:>9} {:>7} {:>9} {:>9} {:>9} {:>11}",
-        "routes", "round", "requests", "failed", "p50 us", "p99 us", "p99.9 us", "changes/s"
+        "{:>9} {:<14} {:>9} {:>7} {:>9} {:>9} {:>9} {:>11} {:>7}",
+        "routes", "round", "requests", "failed", "p50 us", "p99 us", "p99.9 us", "changes/s", "core %"
     );
     for &size in sizes {
-        measure_size(size, rounds, length).await;
+        measure_size(size, rounds, length, changing).await;
     }
 }
 
-async fn measure_size(size: usize, rounds: u64, length: Duration) {
+async fn measure_size(size: usize, rounds: u64, length: Duration, changing: Duration) {
     let backend = backend().await;
     let raftgate = Arc::new(Raftgate::start(&[]).await);
     fill(&raftgate, size, backend).await;
@@ -68,11 +73,17 @@ async fn measure_size(size: usize, rounds: u64, length: Duration) {
     }
     print(size, "no changes", still, length);
     print(size, "changes", busy, length);
+    let rest = changing.saturating_sub(length * rounds as u32);
+    if !rest.is_zero() {
+        let long = round(&raftgate, size, rest, true).await;
+        print(size, "changes, on", vec![long], rest);
+    }
     let after = memory(&raftgate);
     println!(
-        "{size:>9} memory of the node, MiB: {} before, {} after, {:+.1} %",
+        "{size:>9} memory of the node, MiB: {} before, {} after {} s of changes, {:+.1} %",
         before >> 10,
         after >> 10,
+        changing.max(length * rounds as u32).as_secs(),
         (after as f64 / before as f64 - 1.0) * 100.0
     );
 }
@@ -150,6 +161,7 @@ async fn round(raftgate: &Arc<Raftgate>, size: usize, length: Duration, with_cha
     let stop = Arc::new(AtomicBool::new(false));
     let changing = with_changes.then(|| tokio::spawn(change(Arc::clone(raftgate), size, CHANGES_A_SECOND, Arc::clone(&stop))));
     let failed = Arc::new(AtomicU64::new(0));
+    let cpu_before = cpu_time_of(raftgate.processes.id(MEASURED));
     let mut clients = JoinSet::new();
     for client in 0..CONNECTIONS {
         let period = Duration::from_secs(1) * CONNECTIONS as u32 / REQUESTS_A_SECOND as u32;
@@ -157,13 +169,14 @@ async fn round(raftgate: &Arc<Raftgate>, size: usize, length: Duration, with_cha
         clients.spawn(requests(raftgate.proxy(MEASURED), size, Pace { first, period, length }, Arc::clone(&failed)));
     }
     let mut times: Vec<Duration> = clients.join_all().await.into_iter().flatten().collect();
+    let cpu = cpu_time_of(raftgate.processes.id(MEASURED)) - cpu_before;
     times.sort();
     stop.store(true, Ordering::Relaxed);
     let changes = match changing {
         Some(task) => task.await.unwrap(),
         None => 0,
     };
-    Round { times, failed: failed.load(Ordering::Relaxed), changes }
+    Round { times, failed: failed.load(Ordering::Relaxed), changes, cpu }
 }
 
 /// When one connection asks.
@@ -235,12 +248,14 @@ fn print(size: usize, what: &str, rounds: Vec<Round>, length: Duration) {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
+    let cpu: Duration = rounds.iter().map(|round| round.cpu).sum();
     let requests: usize = rounds.iter().map(|round| round.times.len()).sum();
     println!(
-        "{size:>9} {what:<14} {requests:>9} {failed:>7} {:>9.0} {:>9.0} {:>9.0} {:>11.0}",
+        "{size:>9} {what:<14} {requests:>9} {failed:>7} {:>9.0} {:>9.0} {:>9.0} {:>11.0} {:>7.1}",
         of(0.5),
         of(0.99),
         of(0.999),
-        changes as f64 / seconds
+        changes as f64 / seconds,
+        cpu.as_secs_f64() / seconds * 100.0
     );
 }

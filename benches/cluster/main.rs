@@ -9,11 +9,12 @@
 //!
 //! `-- failover` measures instead how long no write is acknowledged after kill -9 of the leader, and how long leadership takes to move on
 //! request. `-- changes 10000 1000000` measures what proxied requests see of 500 changes a second with that many routes, and the memory of
-//! the node before and after. `-- scale 1000000` measures what a configuration of that size takes: to be sent in one call and be live
+//! the node before and after ten minutes of them. `-- scale 1000000` measures what a configuration of that size takes: to be sent in one call and be live
 //! everywhere, to be sent again with one change, to be read; the start of a node from its disk; and a learner that gets it as a snapshot.
 //! `-- soak 10` runs for ten minutes at 70 % of saturation while routes change.
 //!
-//! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20).
+//! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20), `SECONDS_OF_CHANGES` before the memory
+//! is compared (default 600).
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
@@ -213,7 +214,7 @@ async fn main() {
     let given: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if given.is_empty() { vec![10_000] } else { given.clone() };
     if std::env::args().any(|argument| argument == "changes") {
-        return changes::measure(&sizes, rounds, length).await;
+        return changes::measure(&sizes, rounds, length, Duration::from_secs(setting("SECONDS_OF_CHANGES", 600))).await;
     }
     if std::env::args().any(|argument| argument == "soak") {
         let minutes = given.first().map_or(10, |minutes| *minutes as u64);

@@ -11,6 +11,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use raftgate::tls::{ClientFiles, client_config};
 use reqwest::Client;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -54,17 +55,18 @@ impl Processes {
 
     /// CPU time that the processes have used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        self.children.lock().unwrap().iter().map(cpu_time).sum()
+        self.children.lock().unwrap().iter().map(|child| cpu_time_of(child.id())).sum()
     }
 
     /// CPU time that one process has used.
     pub(crate) fn cpu_time_of(&self, index: usize) -> Duration {
-        cpu_time(&self.children.lock().unwrap()[index])
+        cpu_time_of(self.children.lock().unwrap()[index].id())
     }
 }
 
-fn cpu_time(child: &Child) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+/// CPU time that a process has used.
+pub(crate) fn cpu_time_of(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // After the name, which stands in brackets: user and system time are the 12th and 13th field, in hundredths of a second.
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
@@ -133,7 +135,9 @@ impl Raftgate {
         let mut raftgate = Raftgate {
             subnet,
             hosts,
-            client: Client::new(),
+            client: client_config(&ClientFiles::default())
+                .map(|tls| Client::builder().tls_backend_preconfigured(tls).build().unwrap())
+                .unwrap(),
             connections: Vec::new(),
             processes: Processes::start(commands, directory),
         };

@@ -9,7 +9,7 @@ use super::content::{Content, gone};
 use super::explain::Listener;
 use super::findings::Findings;
 use super::problem::Problem;
-use crate::model::{Kind, Name, Operation, ResourceKey, State, hostname};
+use crate::model::{Kind, Operation, ResourceKey, State, hostname};
 use crate::table::{Others, Snapshot};
 
 /// What a look at one route costs, in bytes of a document.
@@ -20,9 +20,9 @@ const OUTLINE_BYTES: usize = 1024;
 pub(super) struct Rest {
     /// The State that they stand in.
     pub(super) state: State,
-    /// Services that go.
-    pub(super) gone: BTreeSet<Name>,
-    /// Routes that go; `None`: all.
+    /// Services and certificates that go.
+    pub(super) gone: BTreeSet<ResourceKey>,
+    /// Routes and certificates that go; `None`: all.
     pub(super) removed: Option<Vec<ResourceKey>>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Rest {
 pub(super) async fn advise(shared: &Arc<Shared>, mut content: Content) -> Result<(Content, Vec<String>), Problem> {
     content.check_patterns(&shared.admin.live.load())?;
     let removed = content.operations.iter().filter_map(|operation| match operation {
-        Operation::Delete { key } if matches!(key.kind, Kind::Route | Kind::GrpcRoute) => Some(key.clone()),
+        Operation::Delete { key } if key.kind != Kind::Service => Some(key.clone()),
         Operation::Put { .. } | Operation::Delete { .. } => None,
     });
     let (state, gone) = (shared.admin.cluster.state(), gone(&content.operations));
@@ -47,8 +47,11 @@ pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Res
         false => findings.outlines().len() * OUTLINE_BYTES,
     };
     offload(cost, move || {
-        let waiting = findings.waiting(&table, rest.removed.as_deref());
-        Ok(findings.warnings(&rest.state, &rest.gone, waiting, &shared.admin.listeners()))
+        let mut told = findings.waiting(&table, rest.removed.as_deref());
+        if !findings.certificates.is_empty() {
+            told.extend(findings.certificates.warnings(&table, rest.removed.as_deref()));
+        }
+        Ok(findings.warnings(&rest.state, &rest.gone, told, &shared.admin.listeners()))
     })
     .await
 }

@@ -1,7 +1,7 @@
 //! What stands around every call: who calls, how long it may take, which revision it needs, and the headers of its answer.
 //!
 //! From outside in: [`finish`] gives every answer its `Raftgate-Revision` and `Raftgate-Cluster`, and a write's problem its outcome;
-//! [`admit`] bounds the calls under way and asks for the token; [`begin`] reads the terms and waits for the minimal revision. A handler
+//! [`admit`] bounds the calls under way and asks who calls; [`begin`] reads the terms and waits for the minimal revision. A handler
 //! finds the rest in a [`Call`].
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::headers::{CLUSTER, REVISION, Terms};
 use super::health::Phase;
 use super::problem::Problem;
 use crate::model::Revision;
+use crate::tls::CallerName;
 
 /// One call, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -61,9 +62,10 @@ fn is_write(request: &Request) -> bool {
     !reads && request.uri().path() != "/v1/explain"
 }
 
-/// Asks for the token, refuses writes of a node that is stopping, and bounds the calls under way.
+/// Asks who calls, refuses writes of a node that is stopping, and bounds the calls under way.
 pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let caller = match shared.admin.tokens.caller(request.headers()) {
+    let shown = request.extensions().get::<CallerName>();
+    let caller = match shared.admin.callers.caller(request.headers(), shown) {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };

@@ -23,7 +23,7 @@ use super::headers::{REVISION, already_has, answer_format, tag_of};
 use super::problem::Problem;
 use super::query::Parameters;
 use super::reads::state_for;
-use super::render::key_value;
+use super::render::{key_value, shown, shown_value};
 use crate::model::{Kind, Resource, ResourceKey, State};
 
 /// `GET /v1/config`
@@ -99,14 +99,14 @@ impl Cursor {
             Format::Json => {
                 chunk.push_str(if self.begun { ",\n" } else { "{\"items\":[\n" });
                 // Neither kinds nor names have a character that JSON escapes.
-                let spec = String::from_utf8_lossy(&resource.spec);
+                let spec = shown(resource);
                 let (kind, name) = (resource.key.kind, &resource.key.name);
                 chunk.push_str(&format!(r#"{{"kind":"{kind}","name":"{name}","spec":{spec}}}"#));
             }
             Format::Yaml => {
                 chunk.push_str(if self.begun { "" } else { "items:\n" });
                 let mut item = key_value(&resource.key);
-                item["spec"] = serde_json::from_slice(&resource.spec).unwrap_or_default();
+                item["spec"] = shown_value(resource);
                 // A list of one item, so that its text is an element of the list that was begun.
                 chunk.push_str(&serde_norway::to_string(&[item]).unwrap_or_default());
             }

@@ -18,10 +18,11 @@ use super::document::Format;
 use super::explain::Listener;
 use super::findings::Findings;
 use super::problem::{ERRORS_MAX, Problem};
+use super::sealing::Sealer;
 use crate::documents::{self, Form, Limits, Place, ReadError, Sink};
 use crate::model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::FieldError;
-use crate::model::{Digest, Kind, Name, Operation, ResourceKey, State};
+use crate::model::{Digest, Kind, Operation, ResourceKey, State};
 use crate::table::Live;
 
 /// How much of one resource, or of one YAML document, is held at most.
@@ -59,8 +60,8 @@ pub(crate) struct Wanted {
     pub(crate) omitted: usize,
     /// What was met in the documents.
     pub(crate) findings: Findings,
-    /// Services that go.
-    pub(crate) gone: BTreeSet<Name>,
+    /// Services and certificates that go.
+    pub(crate) gone: BTreeSet<ResourceKey>,
 }
 
 impl Wanted {
@@ -175,7 +176,8 @@ impl Reading {
             findings: Findings::default(),
             gone: BTreeSet::new(),
         };
-        let mut reader = Reader { reading: self, draft: Draft::naming(), wanted, resource_count: 0, replaced_patterns: 0 };
+        let sealer = Sealer::new(self.live.keyring(), self.base.clone());
+        let mut reader = Reader { reading: self, draft: Draft::naming(sealer), wanted, resource_count: 0, replaced_patterns: 0 };
         let (language, read) = match format {
             Format::Json => ("JSON", documents::read_json(text, &mut reader, &LIMITS)),
             Format::Yaml => ("YAML", documents::read_yaml(text, &mut reader, &LIMITS)),
@@ -293,8 +295,8 @@ impl Reader {
             if self.wanted.named.get(key).is_some() {
                 continue;
             }
-            if key.kind == Kind::Service {
-                self.wanted.gone.insert(key.name.clone());
+            if matches!(key.kind, Kind::Service | Kind::Certificate) {
+                self.wanted.gone.insert(key.clone());
             }
             if self.want(Operation::Delete { key: key.clone() }).is_err() {
                 return ControlFlow::Break(());

@@ -77,7 +77,7 @@ pub(crate) async fn put(
     let (live, listeners) = (Arc::clone(&shared.admin.live), shared.admin.listeners());
     let reading = Reading { base: base.clone(), live, listeners, prune, dry_run: wishes.dry_run, batches };
     let (mut wanted, body_sha256) = take_in(body, format, reading, received, &mut upload, &mut pace).await?;
-    let wishes = wishes.keyed(&parts, &call.actor, body_sha256)?;
+    let wishes = wishes.keyed(&parts, &call.actor, body_sha256)?.guarded(&shared, wanted.findings.had_plain_secret);
     let removed = (!prune).then(Vec::new);
     let rest = Rest { state: base.clone(), gone: std::mem::take(&mut wanted.gone), removed };
     let warnings = warnings(&shared, std::mem::take(&mut wanted.findings), rest).await?;

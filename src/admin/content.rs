@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use super::findings::{Findings, document};
 use super::problem::Problem;
+use super::sealing::Sealer;
 use crate::model::limits::{DOCUMENT_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 use crate::model::spec::FieldError;
 use crate::model::{Kind, Name, Operation, ResourceKey};
 use crate::table::Snapshot;
 
 /// Kinds of the contract that this version does not serve.
-pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 4] =
-    [("Certificate", "certificates"), ("Consumer", "consumers"), ("Policy", "policies"), ("Discovery", "discoveries")];
+pub(crate) const KINDS_NOT_SERVED: [(&str, &str); 3] =
+    [("Consumer", "consumers"), ("Policy", "policies"), ("Discovery", "discoveries")];
 
 /// An error at `path`.
 pub(crate) fn at(path: impl Into<String>, message: impl Into<String>) -> FieldError {
@@ -28,6 +29,7 @@ pub(crate) struct Draft {
     too_large: Option<String>,
     /// Whether messages begin with the resource, because its place in the request says little.
     naming: bool,
+    sealer: Sealer,
 }
 
 /// What a draft became.
@@ -40,14 +42,19 @@ pub(crate) struct Content {
 }
 
 impl Draft {
+    /// A draft whose secrets are sealed by `sealer`.
+    pub(crate) fn new(sealer: Sealer) -> Draft {
+        Draft { sealer, ..Draft::default() }
+    }
+
     /// A draft whose messages name the resource.
-    pub(crate) fn naming() -> Draft {
-        Draft { naming: true, ..Draft::default() }
+    pub(crate) fn naming(sealer: Sealer) -> Draft {
+        Draft { naming: true, sealer, ..Draft::default() }
     }
 
     /// Adds "make or replace".
     pub(crate) fn put(&mut self, key: ResourceKey, spec: &Value, pointer: &str) {
-        match document(key.kind, spec, pointer) {
+        match document(&self.sealer, &key, spec, pointer) {
             Err(errors) if self.naming => {
                 self.errors.extend(errors.into_iter().map(|error| at(error.path, format!("{key}: {}", error.message))));
             }
@@ -104,10 +111,10 @@ impl Content {
     }
 }
 
-/// The services that `operations` remove.
-pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<Name> {
+/// The services and certificates that `operations` remove.
+pub(crate) fn gone(operations: &[Operation]) -> BTreeSet<ResourceKey> {
     let removed = |operation: &Operation| match operation {
-        Operation::Delete { key } if key.kind == Kind::Service => Some(key.name.clone()),
+        Operation::Delete { key } if matches!(key.kind, Kind::Service | Kind::Certificate) => Some(key.clone()),
         Operation::Put { .. } | Operation::Delete { .. } => None,
     };
     operations.iter().filter_map(removed).collect()
@@ -134,7 +141,7 @@ pub(crate) fn check_limits(operations: &[Operation]) -> Result<(), Problem> {
 pub(crate) fn kind_at(text: &str, path: &str) -> Result<Kind, FieldError> {
     text.parse().map_err(|()| match KINDS_NOT_SERVED.iter().any(|(kind, _)| *kind == text) {
         true => at(path, format!("kind {text:?} is not supported yet")),
-        false => at(path, format!("kind {text:?} is not known; known are Route, GRPCRoute and Service")),
+        false => at(path, format!("kind {text:?} is not known; known are Route, GRPCRoute, Service and Certificate")),
     })
 }
 
@@ -231,11 +238,11 @@ mod tests {
 
     #[test]
     fn envelopes_name_every_fault() {
-        let value = json!({"kind": "Certificate", "name": "-x"});
+        let value = json!({"kind": "Policy", "name": "-x"});
         let fields =
             Fields::read(&value, "/operations/3", &["kind", "name"]).map_err(|errors| format!("{errors:?}")).expect("fields");
         let errors = fields.key().expect_err("two faults");
-        assert_eq!(errors[0], at("/operations/3/kind", "kind \"Certificate\" is not supported yet"));
+        assert_eq!(errors[0], at("/operations/3/kind", "kind \"Policy\" is not supported yet"));
         assert_eq!(errors[1].path, "/operations/3/name");
         let unknown = json!({"kind": "Route", "na/me": 1});
         let errors = Fields::read(&unknown, "/items/0", &["kind"]).err().expect("unknown");

@@ -34,6 +34,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The hosts that it takes; `None`: all.
     pub hostname: Option<String>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// What it does with `%2f` in a path.
     pub escaped_slashes: EscapedSlashes,
 }
@@ -123,7 +125,15 @@ fn service(snapshot: &Snapshot, name: &Name) -> Value {
         let endpoints = service.spec.endpoints.iter();
         endpoints.map(|endpoint| json!({"address": endpoint.address, "weight": endpoint.weight})).collect::<Vec<_>>()
     });
-    json!({"service": name.as_str(), "exists": service.is_some(), "endpoints": endpoints})
+    let protocol = service.map(|service| service.spec.protocol.as_str());
+    let certificate = service.and_then(|service| service.spec.client_certificate()).map(|certificate| {
+        let is_served = snapshot.certificate(certificate).is_some();
+        json!({"name": certificate.as_str(), "served": is_served})
+    });
+    json!({
+        "service": name.as_str(), "exists": service.is_some(), "endpoints": endpoints, "protocol": protocol,
+        "clientCertificate": certificate,
+    })
 }
 
 /// The request that is asked about.
@@ -251,6 +261,7 @@ mod tests {
             name: name.to_owned(),
             address: ([127, 0, 0, 1], port).into(),
             hostname: hostname.map(str::to_owned),
+            tls: false,
             escaped_slashes: EscapedSlashes::Refuse,
         };
         let shared = [listener("wild", 3, Some("*.example.com")), listener("exact", 3, Some("a.example.com"))];

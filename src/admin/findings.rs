@@ -1,13 +1,17 @@
 //! What the documents of a write bring with them: what they refer to, and what their author should know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::certificates::{Outline, Written, validity};
+use super::client_certificates::Shown;
 use super::content::at;
 use super::explain::Listener;
 use super::problem::Problem;
+use super::sealing::Sealer;
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, ResourceKey, State};
 use crate::table::{RouteOutline, Snapshot};
@@ -40,11 +44,18 @@ pub(crate) struct Document {
     pattern_count: usize,
     /// What it speaks, where it is a service.
     protocol: Option<Protocol>,
+    /// The certificate that it shows, and where it says so, where it is a service.
+    client_certificate: Option<(String, Name)>,
+    /// What others may share with it, where it is a certificate.
+    certificate: Option<Outline>,
+    /// Whether it came with a secret in plain text.
+    had_plain_secret: bool,
 }
 
-/// Checks the spec of a resource of `kind`. `pointer` is where it stands in the request: `/operations/3/spec`.
-pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
-    let (mut pattern_count, mut protocol) = (0, None);
+/// Checks the spec of a resource, and seals its secrets. `pointer` is where it stands in the request: `/operations/3/spec`.
+pub(crate) fn document(sealer: &Sealer, key: &ResourceKey, spec: &Value, pointer: &str) -> Result<Document, Vec<FieldError>> {
+    let kind = key.kind;
+    let (mut pattern_count, mut protocol, mut client_certificate, mut admitted) = (0, None, None, None);
     let (mut hostnames, mut listeners) = (Vec::new(), Vec::new());
     let (warnings, references) = match kind {
         Kind::Route | Kind::GrpcRoute => {
@@ -65,12 +76,34 @@ pub(crate) fn document(kind: Kind, spec: &Value, pointer: &str) -> Result<Docume
         Kind::Service => {
             let parsed = parse_service(spec).map_err(|errors| under(pointer, errors))?;
             protocol = Some(parsed.spec.protocol);
+            let shown = parsed.spec.client_certificate().cloned();
+            client_certificate = shown.map(|name| (format!("{pointer}/tls/clientCertificate"), name));
             (parsed.warnings, Vec::new())
+        }
+        Kind::Certificate => {
+            let certificate = sealer.certificate(key, spec).map_err(|errors| under(pointer, errors))?;
+            let warnings = validity(&certificate.chain, SystemTime::now()).into_iter().collect();
+            admitted = Some(certificate);
+            (warnings, Vec::new())
         }
         Kind::Unknown(_) => return Err(vec![at(pointer, "this kind is not supported yet")]),
     };
+    let spec = admitted.as_ref().map_or(spec, |admitted| &admitted.document);
     let bytes = canonical(spec).map_err(|error| under(pointer, vec![error]))?;
-    Ok(Document { bytes, warnings, references, hostnames, listeners, pattern_count, protocol })
+    let had_plain_secret = admitted.as_ref().is_some_and(|admitted| admitted.was_plain);
+    let certificate = admitted.as_ref().map(Outline::of);
+    Ok(Document {
+        bytes,
+        warnings,
+        references,
+        hostnames,
+        listeners,
+        pattern_count,
+        protocol,
+        client_certificate,
+        certificate,
+        had_plain_secret,
+    })
 }
 
 fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -90,8 +123,14 @@ pub(crate) struct Findings {
     route_count: usize,
     /// Services, and what they speak.
     services: BTreeMap<Name, Option<Protocol>>,
+    /// Client certificates of services.
+    shown: Shown,
     /// Regular expressions.
     pattern_count: usize,
+    /// Certificates, by what others may share with them.
+    pub(super) certificates: Written,
+    /// Whether a secret came in plain text.
+    pub(super) had_plain_secret: bool,
 }
 
 /// Warnings that one answer lists at most.
@@ -121,6 +160,16 @@ impl Findings {
         if key.kind == Kind::Service {
             self.services.insert(key.name.clone(), document.protocol);
         }
+        if let Some((place, certificate)) = document.client_certificate {
+            self.shown.name(format!("{key}: {place}"), certificate);
+        }
+        if key.kind == Kind::Certificate {
+            self.shown.write(&key.name);
+        }
+        if let Some(outline) = document.certificate {
+            self.certificates.add(&key.name, outline);
+        }
+        self.had_plain_secret |= document.had_plain_secret;
         document.bytes
     }
 
@@ -138,17 +187,18 @@ impl Findings {
         &self.outlines
     }
 
-    /// Warnings for the answer: the documents' own, those of `waiting`, references to services that stand neither in `state` nor among these, or that are
+    /// Warnings for the answer: the documents' own, those of `waiting`, references to services and certificates that stand neither in `state` nor among these, or that are
     /// `gone`, and routes that this node's `listeners` leave out.
     pub(super) fn warnings(
         &self,
         state: &State,
-        gone: &BTreeSet<Name>,
+        gone: &BTreeSet<ResourceKey>,
         waiting: Vec<String>,
         listeners: &[Listener],
     ) -> Vec<String> {
         let of_references = self.references.iter().filter_map(|reference| {
-            let present = if gone.contains(&reference.service) { None } else { Some(state) };
+            let present =
+                if gone.contains(&ResourceKey::new(Kind::Service, reference.service.clone())) { None } else { Some(state) };
             reference.warning(self.service(&reference.service, present))
         });
         let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name, listeners)).map(|(place, name)| {
@@ -159,6 +209,7 @@ impl Findings {
             .cloned()
             .chain(waiting)
             .chain(of_references)
+            .chain(self.shown.warnings(state, gone))
             .chain(unbound)
             .chain(self.unreached(listeners))
             .take(WARNINGS_MAX)
@@ -172,6 +223,7 @@ impl Findings {
         references.retain(|reference| reference.warning(self.service(&reference.service, present)).is_some());
         references.truncate(REFERENCES_MAX);
         self.references = references;
+        self.shown.settle(present);
         self.bindings.retain(|(_, name)| !is_here(name, listeners));
         self.bindings.truncate(WARNINGS_MAX);
         self.warnings.truncate(WARNINGS_MAX);

@@ -1,7 +1,7 @@
 //! Health and metrics.
 //!
-//! `/readyz` speaks of the proxy: it stays ready without a quorum, for the last table is served; what is wrong with the control plane
-//! is a warning there. `/readyz/control` speaks of the control plane alone. `/livez` only says that the process answers.
+//! `/readyz` speaks of the proxy: it stays ready without a quorum, for the last table is served; what is wrong with the control plane, and a
+//! listener that has no certificate, is a warning there. `/readyz/control` speaks of the control plane alone. `/livez` only says that the process answers.
 
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::Shared;
+use super::explain::Listener;
 use super::render::json_at;
 use crate::raft::ClusterStatus;
+use crate::table::Snapshot;
 
 /// Whether this node's proxy takes requests. `server` knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,7 +43,8 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         Phase::Starting => vec!["starting: no committed table is served yet".to_owned()],
         Phase::Draining => vec!["draining: this node is stopping".to_owned()],
     };
-    let warnings = control_reasons(&shared.admin.cluster.status(), shared.admin.live.divergence());
+    let mut warnings = control_reasons(&shared.admin.cluster.status(), shared.admin.live.divergence());
+    warnings.extend(without_certificate(&shared.admin.listeners(), &shared.admin.live.load()));
     report(&shared, &reasons, &warnings)
 }
 
@@ -60,6 +63,20 @@ fn report(shared: &Shared, reasons: &[String], warnings: &[String]) -> Response 
     let revision = shared.admin.live.published().borrow().revision;
     let body = json!({"ready": ready, "reasons": reasons, "warnings": warnings, "revision": revision});
     json_at(status, revision, &body)
+}
+
+/// Listeners that speak TLS and that no client can reach, for the table holds no certificate that they could show. Which of a wildcard's hosts
+/// clients ask for is not known: any certificate may be meant for them.
+fn without_certificate(listeners: &[Listener], table: &Snapshot) -> impl Iterator<Item = String> {
+    let is_bare = |listener: &&Listener| match listener.hostname.as_deref().filter(|hostname| !hostname.starts_with('*')) {
+        _ if !listener.tls => false,
+        Some(host) => table.certificate_for(Some(host)).is_none(),
+        None => table.counts().certificates == 0,
+    };
+    listeners.iter().filter(is_bare).map(|listener| {
+        let host = listener.hostname.as_deref().map(|hostname| format!(" for {hostname}")).unwrap_or_default();
+        format!("listener {:?} speaks TLS, and the table holds no certificate{host}: every handshake is refused", listener.name)
+    })
 }
 
 /// What is wrong with the control plane as this node sees it.
@@ -105,7 +122,54 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::model::path::EscapedSlashes;
+    use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State as Resources, Timestamp, Transaction};
+    use crate::secrets::{Keyring, Place};
+
+    /// A table with a certificate for this host.
+    fn table_for(host: &str) -> Snapshot {
+        let (keyring, name) = (Arc::new(Keyring::of_bytes(&[1])), Name::new("c").unwrap());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let place = Place { kind: Kind::Certificate, name: &name, field: "privateKey" };
+        let sealed = keyring.seal(place, &key.serialize_pem(), None).unwrap();
+        let spec = Bytes::from(json!({"certificate": certificate.pem(), "privateKey": sealed.document()}).to_string());
+        let put = Operation::Put { key: ResourceKey::new(Kind::Certificate, name), spec };
+        let body = CommandBody::Transaction(Transaction { operations: vec![put], ..Transaction::default() });
+        let mut state = Resources::default();
+        state.apply(&Command { proposed_at: Timestamp(1), actor: "test".into(), body });
+        Snapshot::with_keyring(keyring).rebuilt(&state)
+    }
+
+    #[test]
+    fn a_listener_without_a_certificate_is_told() {
+        let listener = |name: &str, hostname: Option<&str>, tls| Listener {
+            name: name.to_owned(),
+            address: SocketAddr::from(([127, 0, 0, 1], 443)),
+            hostname: hostname.map(str::to_owned),
+            tls,
+            escaped_slashes: EscapedSlashes::Refuse,
+        };
+        let listeners = [
+            listener("plain", None, false),
+            listener("all", None, true),
+            listener("wild", Some("*.example.com"), true),
+            listener("exact", Some("a.example.com"), true),
+        ];
+        let named = |table: &Snapshot| {
+            let warnings: Vec<String> = without_certificate(&listeners, table).collect();
+            let named = |listener: &&Listener| warnings.iter().any(|warning| warning.contains(&format!("{:?}", listener.name)));
+            listeners.iter().filter(named).map(|listener| listener.name.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&Snapshot::empty()), ["all", "wild", "exact"]);
+        assert_eq!(named(&table_for("b.example.com")), ["exact"]);
+        assert_eq!(named(&table_for("*.example.com")), [""; 0]);
+    }
 
     #[test]
     fn every_fault_of_the_control_plane_is_a_reason() {

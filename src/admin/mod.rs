@@ -7,7 +7,7 @@
 //!
 //! How a call passes: [`call`] (headers of every answer, token, terms, minimal revision), the handler ([`resources`], [`transaction`],
 //! [`config_document`], [`reads`], [`members`], [`explain`], [`health`]), [`body`] and [`document`] (bytes to values, bounded and strict),
-//! [`content`] (values to operations, with the [`findings`] in them), [`advice`] (warnings), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the
+//! [`content`] (values to operations, with the [`findings`] in them), [`sealing`] (no secret goes on in plain text), [`advice`] (warnings), [`writes`] (operations to an outcome), [`render`] or [`problem`] (the
 //! answer). A whole configuration is never held: [`config_upload`] takes it as it comes, [`config_reader`] makes operations of it.
 //!
 //! What the contract lists and this version does not serve answers 501 and its name, never 404: a client can tell "not yet" from a
@@ -17,6 +17,8 @@ mod advice;
 mod auth;
 mod body;
 mod call;
+mod certificates;
+mod client_certificates;
 mod cluster;
 mod config_document;
 mod config_reader;
@@ -33,6 +35,7 @@ mod query;
 mod reads;
 mod render;
 mod resources;
+mod sealing;
 mod serve;
 mod transaction;
 mod writes;
@@ -51,11 +54,11 @@ use tokio::sync::{Semaphore, watch};
 use crate::observe::Metrics;
 use crate::table::Live;
 
-pub use auth::Tokens;
+pub use auth::Callers;
 pub use cluster::Cluster;
 pub use explain::Listener;
 pub use health::Phase;
-pub use serve::serve;
+pub use serve::{Secured, serve};
 
 use problem::Problem;
 
@@ -68,8 +71,8 @@ pub struct AdminState {
     pub live: Arc<Live>,
     /// This node's metrics.
     pub metrics: Metrics,
-    /// Who may call. None: everybody.
-    pub tokens: Tokens,
+    /// Who may call.
+    pub callers: Callers,
     /// This node's listeners, for `/v1/explain`, and for warnings about routes that are bound to others.
     pub listeners: watch::Receiver<Arc<[Listener]>>,
     /// Whether the proxy takes requests.

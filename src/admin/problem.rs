@@ -49,9 +49,9 @@ impl Problem {
         Problem::new(StatusCode::BAD_REQUEST, "malformed", "The request is malformed", detail)
     }
 
-    /// 401: no token, or one that is not known.
+    /// 401: neither a token nor a certificate, or a token that is not known.
     pub(crate) fn unauthorized(detail: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "A token is needed", detail)
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "A caller must say who it is", detail)
     }
 
     /// 404: there is nothing under this name or path.

@@ -61,8 +61,9 @@ pub(crate) async fn list(
     let wanted = Wanted::read(kind, &parameters)?;
     let state = state_for(&shared, &call, &parameters).await?;
     let revision = state.revision();
-    // Reading hostnames out of documents takes long enough to leave the async workers.
-    let cost = if wanted.hostname.is_some() { usize::MAX } else { 0 };
+    // Reading hostnames out of documents, or taking secrets out, takes long enough to leave the async workers.
+    let reads_documents = wanted.hostname.is_some() || !kind.secret_fields().is_empty();
+    let cost = if reads_documents { usize::MAX } else { 0 };
     let body = offload(cost, move || Ok(wanted.page(&state))).await?;
     Ok(text_at(StatusCode::OK, revision, body))
 }
@@ -195,6 +196,7 @@ pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request)
         "digest": snapshot.digest.to_string(),
         "routes": counts.routes,
         "services": counts.services,
+        "certificates": counts.certificates,
         "publishedAt": snapshot.published_at().map(system_time),
         "notCompiledCount": not_compiled_count,
         "notCompiled": not_compiled.take(PAGE_ITEMS_MAX).collect::<Vec<Value>>(),

@@ -1,5 +1,6 @@
 //! Answers: resources as JSON, times, and the revision that something was answered at.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::response::{IntoResponse, Response};
@@ -7,6 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::headers::REVISION;
+use crate::model::spec::redact;
 use crate::model::{Resource, ResourceKey, Revision, Timestamp};
 
 /// An answer of JSON, at `revision`.
@@ -23,7 +25,22 @@ pub(crate) fn text_at(status: StatusCode, revision: Revision, body: String) -> R
     response
 }
 
-/// A resource. Its spec is put in as it is stored: nobody serialises a document again.
+/// A resource's spec as it may be shown: as it is stored, for nobody serialises a document again, but with digests in place of secrets.
+pub(crate) fn shown(resource: &Resource) -> Cow<'_, str> {
+    match resource.key.kind.secret_fields() {
+        [] => String::from_utf8_lossy(&resource.spec),
+        _ => Cow::Owned(shown_value(resource).to_string()),
+    }
+}
+
+/// A resource's spec as it may be shown.
+pub(crate) fn shown_value(resource: &Resource) -> Value {
+    let mut document = serde_json::from_slice(&resource.spec).unwrap_or_default();
+    redact(resource.key.kind, &mut document);
+    document
+}
+
+/// A resource.
 pub(crate) fn resource_text(resource: &Resource) -> String {
     // Kinds, names and times have no character that JSON escapes, and a stored spec is canonical JSON.
     format!(
@@ -33,7 +50,7 @@ pub(crate) fn resource_text(resource: &Resource) -> String {
         resource.created_revision,
         resource.revision,
         time(resource.updated_at),
-        String::from_utf8_lossy(&resource.spec),
+        shown(resource),
     )
 }
 

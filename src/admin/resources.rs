@@ -19,6 +19,7 @@ use super::problem::Problem;
 use super::query::Parameters;
 use super::reads::state_for;
 use super::render::{resource_text, text_at};
+use super::sealing::Sealer;
 use super::writes::{Shape, WRITE_PARAMETERS, Wishes, perform};
 use crate::model::{Kind, Name, Operation, ResourceKey, Transaction};
 
@@ -92,14 +93,16 @@ pub(crate) async fn put(
     let preconditions = conditions(&parts.headers, &key)?.into_iter().collect();
     let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
+    let sealer = Sealer::of_call(&shared, &call, !key.kind.secret_fields().is_empty()).await?;
     let content = offload(received.bytes.len(), move || {
         let spec = read_json(&received.bytes)?;
-        let mut draft = Draft::default();
+        let mut draft = Draft::new(sealer);
         draft.put(key, &spec, "");
         draft.finish()
     })
     .await?;
     check_limits(&content.operations)?;
+    let wishes = wishes.guarded(&shared, content.findings.had_plain_secret);
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;

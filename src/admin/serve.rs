@@ -1,4 +1,7 @@
 //! Connections to the admin API: bounded in number, and none may stand still for ever.
+//!
+//! Over TLS the handshake is part of a connection's own task: it holds up no other, and a connection without one counts against the same
+//! bound. Who the caller's certificate names travels with each request to [`super::call`].
 
 use std::io;
 use std::pin::pin;
@@ -6,16 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::{Service as _, service_fn};
 use tracing::{debug, info, warn};
+
+use crate::observe::CounterVec;
+use crate::tls::{AdminTls, CallerName};
 
 /// Open connections.
 const CONNECTIONS_MAX: usize = 2048;
@@ -31,9 +41,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const STREAMS_MAX: u32 = 256;
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// How long a caller may take for its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `router` on `listener` until `shutdown` ends, then finishes the calls under way.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+/// HTTPS for the admin API.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// Its certificate.
+    pub tls: Arc<AdminTls>,
+    /// Counts handshakes that come to nothing.
+    pub failures: CounterVec,
+}
+
+/// Serves `router` on `listener`, in clear text unless it is `secured`, until `shutdown` ends, then finishes the calls under way.
+pub async fn serve(listener: TcpListener, secured: Option<Secured>, router: Router, shutdown: impl Future<Output = ()>) {
     let stopping = CancellationToken::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -46,7 +67,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         };
         match accepted {
             Ok((stream, permit)) => {
-                connections.spawn(connection(stream, router.clone(), stopping.clone(), permit));
+                connections.spawn(connection(stream, secured.clone(), router.clone(), stopping.clone(), permit));
             }
             Err(error) => {
                 warn!(%error, "admin connection not accepted");
@@ -70,7 +91,34 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(Tc
     Ok((stream, permit))
 }
 
-async fn connection(stream: TcpStream, router: Router, stopping: CancellationToken, _permit: OwnedSemaphorePermit) {
+async fn connection(
+    stream: TcpStream,
+    secured: Option<Secured>,
+    router: Router,
+    stopping: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) {
+    let Some(Secured { tls, failures }) = secured else { return calls(stream, None, router, stopping).await };
+    let handshake = tokio::select! {
+        handshake = tls.accept(stream, HANDSHAKE_TIMEOUT) => handshake,
+        () = stopping.cancelled() => return,
+    };
+    match handshake {
+        Ok((stream, caller)) => calls(stream, caller, router, stopping).await,
+        Err(error) => {
+            failures.with_label_values(&["admin", error.reason()]).inc();
+            debug!(%error, "admin connection without a handshake");
+        }
+    }
+}
+
+/// The calls of one connection, all of them of `caller` where its certificate names one.
+async fn calls(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: Option<CallerName>,
+    router: Router,
+    stopping: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(HEAD_BYTES_MAX as usize);
     builder
@@ -80,7 +128,13 @@ async fn connection(stream: TcpStream, router: Router, stopping: CancellationTok
         .keep_alive_timeout(SEND_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(caller) = &caller {
+            request.extensions_mut().insert(caller.clone());
+        }
+        router.clone().call(request)
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stopping.cancelled() => {

@@ -13,10 +13,10 @@ use super::advice::advise;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Content, Draft, Fields, at, check_limits, type_of};
-use super::document::read_json;
 use super::headers::no_conditions;
 use super::problem::Problem;
 use super::query::Parameters;
+use super::sealing::{Sealer, has_secrets};
 use super::writes::{Shape, WRITE_PARAMETERS, Wishes, perform};
 use crate::model::limits::TRANSACTION_OPERATIONS_MAX;
 use crate::model::spec::FieldError;
@@ -33,15 +33,19 @@ pub(crate) async fn post(
     no_conditions(&parts.headers)?;
     let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
-    let (preconditions, content) = offload(received.bytes.len(), move || read(&read_json(&received.bytes)?)).await?;
+    let bytes = received.bytes.len();
+    let body = received.json().await?;
+    let sealer = Sealer::of_call(&shared, &call, has_secrets(&body)).await?;
+    let (preconditions, content) = offload(bytes, move || read(&body, sealer)).await?;
     check_limits(&content.operations)?;
+    let wishes = wishes.guarded(&shared, content.findings.had_plain_secret);
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;
     Ok(done.answer(StatusCode::OK, &warnings))
 }
 
-fn read(body: &Value) -> Result<(Vec<Precondition>, Content), Problem> {
+fn read(body: &Value, sealer: Sealer) -> Result<(Vec<Precondition>, Content), Problem> {
     let fields = Fields::read(body, "", &["preconditions", "operations"]).map_err(Problem::invalid)?;
     let lists = fields.list("preconditions").and_then(|first| Ok((first, fields.list("operations")?)));
     let (preconditions, operations) = lists.map_err(|error| Problem::invalid(vec![error]))?;
@@ -54,7 +58,7 @@ fn read(body: &Value) -> Result<(Vec<Precondition>, Content), Problem> {
             return Err(Problem::too_large(detail));
         }
     }
-    let mut draft = Draft::default();
+    let mut draft = Draft::new(sealer);
     let mut read_preconditions = Vec::with_capacity(preconditions.len());
     for (index, value) in preconditions.iter().enumerate() {
         match precondition(value, &format!("/preconditions/{index}")) {
@@ -130,7 +134,7 @@ mod tests {
                 "/preconditions/0/revision: expected a revision",
             ),
         ] {
-            let problem = read(&body).expect_err(place);
+            let problem = read(&body, Sealer::default()).expect_err(place);
             assert!(problem.detail().contains(place), "{problem:?}");
         }
     }
@@ -141,7 +145,7 @@ mod tests {
             "preconditions": [{"kind": "Route", "name": "a", "revision": 0}],
             "operations": [{"op": "delete", "kind": "Route", "name": "b"}, {"op": "delete", "kind": "Route", "name": "a"}],
         });
-        let (preconditions, content) = read(&body).expect("a transaction");
+        let (preconditions, content) = read(&body, Sealer::default()).expect("a transaction");
         assert!(matches!(preconditions.as_slice(), [Precondition::Revision { revision: Revision::ZERO, .. }]));
         let names: Vec<&str> = content.operations.iter().map(|operation| operation.key().name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);

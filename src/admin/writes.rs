@@ -16,7 +16,7 @@ use super::headers::{idempotency_key, tag_of};
 use super::problem::Problem;
 use super::query::Parameters;
 use super::reads::unreadable;
-use super::render::{json_at, key_value, now};
+use super::render::{json_at, key_value, now, shown_value};
 use crate::model::spec::FieldError;
 use crate::model::{
     Command, CommandBody, Digest, IdempotencyKey, Outcome, Refusal, ResourceKey, ResultItem, Revision, State, Transaction,
@@ -60,6 +60,20 @@ impl Wishes {
         let idempotency =
             key.map(|key| IdempotencyKey { scoped_key: format!("{actor}\0{key}"), request_sha256: request_sha256() });
         Ok(Wishes { idempotency, ..self })
+    }
+
+    /// What is remembered of a request that brought a secret in plain text: nobody who reads State can try guesses on it without the node's
+    /// key. Nodes that seal with unlike keys take a retry at one of them for another request.
+    pub(crate) fn guarded(self, shared: &Shared, had_plain_secret: bool) -> Wishes {
+        if !had_plain_secret {
+            return self;
+        }
+        let keyring = shared.admin.live.keyring();
+        let guarded = |key: IdempotencyKey| {
+            let fingerprint = keyring.fingerprint(&key.request_sha256).unwrap_or_default();
+            IdempotencyKey { request_sha256: Digest::of_parts([fingerprint.as_bytes()]).0, ..key }
+        };
+        Wishes { idempotency: self.idempotency.map(guarded), ..self }
     }
 }
 
@@ -229,9 +243,7 @@ pub(crate) async fn rehearse(call: &Call, mut transaction: Transaction, state: S
 
 /// What differs from `before` to `after`, resource by resource.
 fn difference(before: &State, after: &State) -> Value {
-    let spec = |resource: Option<&std::sync::Arc<crate::model::Resource>>| {
-        resource.map(|resource| serde_json::from_slice::<Value>(&resource.spec).unwrap_or_default())
-    };
+    let spec = |resource: Option<&std::sync::Arc<crate::model::Resource>>| resource.map(|resource| shown_value(resource));
     let changes = after.changes_since(before).filter_map(|(old, new)| {
         let change = match (old, new) {
             (None, _) => "created",

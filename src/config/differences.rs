@@ -2,7 +2,7 @@
 //!
 //! The structs are taken apart without a rest, so that a new key is not forgotten here.
 
-use super::{AccessLogConfig, AdminConfig, ClusterConfig, NodeConfig};
+use super::{AccessLogConfig, AdminConfig, ClusterConfig, NodeConfig, SecretsConfig};
 
 /// Keys of `new` that differ from those of `old`. Listeners are left out.
 pub(super) fn of(old: &NodeConfig, new: &NodeConfig) -> Vec<&'static str> {
@@ -16,6 +16,7 @@ pub(super) fn of(old: &NodeConfig, new: &NodeConfig) -> Vec<&'static str> {
         workers,
         cold_start_wait,
         access_log: AccessLogConfig { path },
+        secrets: SecretsConfig { key_file, previous_key_files },
         on_storage_failure,
         log,
     } = old;
@@ -26,6 +27,8 @@ pub(super) fn of(old: &NodeConfig, new: &NodeConfig) -> Vec<&'static str> {
         ("workers", *workers == new.workers),
         ("cold_start_wait", *cold_start_wait == new.cold_start_wait),
         ("access_log.path", *path == new.access_log.path),
+        ("secrets.key_file", *key_file == new.secrets.key_file),
+        ("secrets.previous_key_files", *previous_key_files == new.secrets.previous_key_files),
         ("on_storage_failure", *on_storage_failure == new.on_storage_failure),
         ("log", *log == new.log),
     ];
@@ -43,6 +46,7 @@ fn of_cluster(old: &ClusterConfig, new: &ClusterConfig) -> impl Iterator<Item = 
         heartbeat,
         election_timeout_min,
         election_timeout_max,
+        tls,
     } = old;
     let keys = [
         ("cluster.name", *name == new.name),
@@ -53,16 +57,18 @@ fn of_cluster(old: &ClusterConfig, new: &ClusterConfig) -> impl Iterator<Item = 
         ("cluster.heartbeat", *heartbeat == new.heartbeat),
         ("cluster.election_timeout_min", *election_timeout_min == new.election_timeout_min),
         ("cluster.election_timeout_max", *election_timeout_max == new.election_timeout_max),
+        ("cluster.tls", *tls == new.tls),
     ];
     keys.into_iter()
 }
 
 fn of_admin(old: &AdminConfig, new: &AdminConfig) -> impl Iterator<Item = (&'static str, bool)> + use<> {
-    let AdminConfig { address, tokens, advertise } = old;
+    let AdminConfig { address, tokens, advertise, tls } = old;
     let keys = [
         ("admin.address", *address == new.address),
         ("admin.tokens", *tokens == new.tokens),
         ("admin.advertise", *advertise == new.advertise),
+        ("admin.tls", *tls == new.tls),
     ];
     keys.into_iter()
 }

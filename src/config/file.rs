@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use toml::Value;
 
+use super::listener_tls::ListenerTlsFile;
 use super::value::{Size, Span};
 
 #[derive(Debug, Deserialize)]
@@ -28,6 +28,8 @@ pub(super) struct NodeFile {
     pub(super) cold_start_wait: Option<Span>,
     #[serde(default)]
     pub(super) access_log: AccessLogFile,
+    #[serde(default)]
+    pub(super) secrets: SecretsFile,
     pub(super) on_storage_failure: Option<StorageFailureChoice>,
     pub(super) log: Option<String>,
 }
@@ -48,7 +50,15 @@ pub(super) struct ClusterFile {
     pub(super) heartbeat: Option<Span>,
     pub(super) election_timeout_min: Option<Span>,
     pub(super) election_timeout_max: Option<Span>,
-    pub(super) tls: Option<Value>,
+    pub(super) tls: Option<PeerTlsFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PeerTlsFile {
+    pub(super) ca: PathBuf,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,7 +68,15 @@ pub(super) struct AdminFile {
     #[serde(default)]
     pub(super) tokens: Vec<TokenFile>,
     pub(super) advertise: Option<String>,
-    pub(super) tls: Option<Value>,
+    pub(super) tls: Option<AdminTlsFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdminTlsFile {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,7 +109,7 @@ pub(super) struct ListenerFile {
     pub(super) connections_max: Option<usize>,
     pub(super) connections_per_address_max: Option<usize>,
     pub(super) hostname: Option<String>,
-    pub(super) tls: Option<Value>,
+    pub(super) tls: Option<ListenerTlsFile>,
     pub(super) http2: Option<bool>,
     #[serde(default)]
     pub(super) proxy_protocol: bool,
@@ -101,6 +119,14 @@ pub(super) struct ListenerFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct AccessLogFile {
     pub(super) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretsFile {
+    pub(super) key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) previous_key_files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,6 +11,7 @@
 
 mod differences;
 mod file;
+mod listener_tls;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ pub struct NodeConfig {
     pub admin: AdminConfig,
     /// Where the proxy listens; never empty.
     pub listeners: Vec<ListenerConfig>,
-    /// Allows peers in clear text, and an admin API without tokens, on addresses that are not loopback. Default false.
+    /// Allows peers in clear text, and an admin API in clear text or open to everybody, on addresses that are not loopback. Default false.
     pub insecure: bool,
     /// Proxy threads; 1 to 1,024. Default: the processor's cores.
     pub workers: usize,
@@ -51,6 +52,8 @@ pub struct NodeConfig {
     pub cold_start_wait: Duration,
     /// The access log.
     pub access_log: AccessLogConfig,
+    /// The keys that seal secrets of resources.
+    pub secrets: SecretsConfig,
     /// What happens after a storage error. Default [`OnStorageFailure::Serve`].
     pub on_storage_failure: OnStorageFailure,
     /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info,openraft=warn`.
@@ -91,6 +94,21 @@ pub struct ClusterConfig {
     pub election_timeout_min: Duration,
     /// The longest time without a leader before an election, and the leader's lease. Default 250 ms.
     pub election_timeout_max: Duration,
+    /// Mutual TLS with the peers. All nodes have it or none; without it `peer_address` must be loopback, or `insecure` set.
+    pub tls: Option<PeerTlsConfig>,
+}
+
+/// `cluster.tls`: who this node is among its peers. Files are PEM; they are looked at every few seconds, and what changed holds for
+/// connections that are made from then on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTlsConfig {
+    /// The CAs of the cluster's nodes. More than one while a new CA takes over.
+    pub ca: PathBuf,
+    /// This node's certificate, its chain after it. Its alternative names have the host by which peers reach this node, and the URI
+    /// `raftgate://CLUSTER/node/N` with `cluster.name` and `node_id`. A node that joins without `node_id` takes its id from there.
+    pub cert: PathBuf,
+    /// The certificate's key.
+    pub key: PathBuf,
 }
 
 /// The admin API's address and callers.
@@ -98,10 +116,24 @@ pub struct ClusterConfig {
 pub struct AdminConfig {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Who may call. Empty: everybody who can reach the address.
+    /// Who may call, by token. Empty, and without `tls.client_ca`: everybody who can reach the address.
     pub tokens: Vec<AdminToken>,
     /// `host:port` under which others reach it, for `/v1/cluster`. Default: the bound address.
     pub advertise: Option<String>,
+    /// HTTPS in place of HTTP. Off loopback it is needed, and with it `tokens` or `client_ca`, unless `insecure` is set.
+    pub tls: Option<AdminTlsConfig>,
+}
+
+/// `admin.tls`: the admin API's certificate. Files are PEM, and looked at again as those of [`PeerTlsConfig`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTlsConfig {
+    /// The certificate, its chain after it.
+    pub cert: PathBuf,
+    /// The certificate's key.
+    pub key: PathBuf,
+    /// The CAs of callers. A caller that shows a certificate of theirs needs no token, and history knows it by the certificate's common
+    /// name (or else its first name). One that shows none needs a token; health (`/livez`, `/readyz`) answers everybody.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A caller of the admin API, known by `Authorization: Bearer TOKEN`.
@@ -124,13 +156,17 @@ impl fmt::Debug for AdminToken {
 pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
-    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: `http2`,
-    /// `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max`, `body_rate_*` and all timeouts.
+    /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: whether there is
+    /// `tls`, `http2`, `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max`, `body_rate_*` and
+    /// all timeouts.
     pub address: SocketAddr,
     /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
     /// Default: all hosts.
     pub hostname: Option<String>,
-    /// Whether HTTP/2 is spoken beside HTTP/1.1: in clear text by prior knowledge (RFC 9113 3.3). Default true.
+    /// Speaks TLS alone, with the `Certificate` resources of the table. `tls = true` takes every default; a section `[listener.tls]` under the
+    /// listener says more. Default `false`: clear text.
+    pub tls: Option<ListenerTlsConfig>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1: over TLS by ALPN, in clear text by prior knowledge (RFC 9113 3.3). Default true.
     pub http2: bool,
     /// Demands a header of the PROXY protocol, version 1 or 2, of every connection, and takes the client's address from it: for a listener
     /// that only load balancers reach. Default false.
@@ -168,11 +204,71 @@ pub struct ListenerConfig {
     pub connections_per_address_max: Option<usize>,
 }
 
+/// How a listener speaks TLS. Which certificate it shows is not said here: that is the table's, by the name that the client asks for (SNI).
+/// Where listeners share an address, the one that this name selects decides by its own section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTlsConfig {
+    /// The least version that is spoken: `"1.2"` or `"1.3"`. Default `"1.2"`.
+    pub min_version: TlsVersion,
+    /// Cipher suites by their IANA names, such as `TLS_AES_128_GCM_SHA256`. Empty (the default): all that are supported, each of which
+    /// is good. Among those that both sides know the client's order decides.
+    pub cipher_suites: Vec<String>,
+    /// Asks clients for a certificate that one of the CAs in this PEM file signed, and passes it on as `X-Forwarded-Client-Cert`. Read once, at
+    /// the start. Default: clients are not asked.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client may come without a certificate: `"require"` or `"request"`. One that is shown must be good either way. Needs
+    /// `client_ca`. Default `"require"`.
+    pub client_auth: ClientAuth,
+    /// Lets clients resume sessions (RFC 8446 2.2, RFC 5077). The key of the tickets is made in the process and changes every six hours.
+    /// Default true.
+    pub session_tickets: bool,
+}
+
+impl Default for ListenerTlsConfig {
+    fn default() -> ListenerTlsConfig {
+        ListenerTlsConfig {
+            min_version: TlsVersion::Tls12,
+            cipher_suites: Vec::new(),
+            client_ca: None,
+            client_auth: ClientAuth::Require,
+            session_tickets: true,
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Whether clients of a listener need a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// The handshake fails without one.
+    Require,
+    /// It goes on without one.
+    Request,
+}
+
 /// One JSON object a request, off by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLogConfig {
     /// The file that lines are appended to; `-` is the standard output. `None`: no access log.
     pub path: Option<PathBuf>,
+}
+
+/// Files of sealing keys, each 32 random bytes as base64 or hexadecimal digits; `raftgate secrets new-key FILE` makes one. All nodes of a
+/// cluster need the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecretsConfig {
+    /// The key that seals. Without it a node takes no resources with secrets, and does not serve them. Default: none.
+    pub key_file: Option<PathBuf>,
+    /// Keys that were used before, which only open what was sealed with them. Default none.
+    pub previous_key_files: Vec<PathBuf>,
 }
 
 /// What a node does when its disk failed it.

@@ -17,6 +17,9 @@ const PREFIX: &str = "RAFTGATE_";
 const NOT_KEYS: &[&str] = &[
     "RAFTGATE_SERVER",
     "RAFTGATE_TOKEN",
+    "RAFTGATE_CA",
+    "RAFTGATE_CERT",
+    "RAFTGATE_KEY",
     "RAFTGATE_CONFIG",
     #[cfg(feature = "known-bugs")]
     "RAFTGATE_KNOWN_BUG",
@@ -130,7 +133,13 @@ fn set(root: &mut Table, path: &[String], value: Value) -> Result<String, String
     if first == "listener" && !rest.is_empty() {
         return set_listener(root, rest, value);
     }
-    let (last, sections) = rest.split_last().map_or((first, &[][..]), |(last, _)| (last, &path[..path.len() - 1]));
+    insert(root, path, value)?;
+    Ok(path.join("."))
+}
+
+/// Puts `value` at `path`, which goes through sections alone.
+fn insert(root: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+    let Some((last, sections)) = path.split_last() else { return Err("the key is empty".to_owned()) };
     let mut table = root;
     for section in sections {
         table = table
@@ -140,13 +149,15 @@ fn set(root: &mut Table, path: &[String], value: Value) -> Result<String, String
             .ok_or_else(|| format!("`{section}` is not a section"))?;
     }
     table.insert(last.clone(), value);
-    Ok(path.join("."))
+    Ok(())
 }
 
 fn set_listener(root: &mut Table, path: &[String], value: Value) -> Result<String, String> {
     let listeners = root.entry("listener").or_insert_with(|| Value::Array(Vec::new()));
     let listeners = listeners.as_array_mut().ok_or("`listener` is not an array of tables")?;
-    let [index, key] = path else { return Err("expected `listener`, a number from 0, and a key".to_owned()) };
+    let (Some(index), key @ [_, ..]) = (path.first(), path.get(1..).unwrap_or_default()) else {
+        return Err("expected `listener`, a number from 0, and a key".to_owned());
+    };
     let index: usize = index.parse().map_err(|_| format!("`{index}` is not a listener's number"))?;
     if index > listeners.len() {
         return Err(format!("there is no listener {} before it", index - 1));
@@ -155,8 +166,8 @@ fn set_listener(root: &mut Table, path: &[String], value: Value) -> Result<Strin
         listeners.push(Value::Table(Table::new()));
     }
     let table = listeners[index].as_table_mut().ok_or("a listener is not a table")?;
-    table.insert(key.clone(), value);
-    Ok(format!("listener[{index}].{key}"))
+    insert(table, key, value)?;
+    Ok(format!("listener[{index}].{}", key.join(".")))
 }
 
 fn resolve(root: Table) -> Result<NodeConfig, ConfigError> {

@@ -46,19 +46,23 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
     let variables = [
         ("RAFTGATE_NODE_ID", "2"),
         ("RAFTGATE_ADMIN__ADDRESS", "127.0.0.1:1"),
-        ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"ops\", token = \"secret\" }]"),
+        ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"ops\", token = \"hush\" }]"),
         ("RAFTGATE_LISTENER__0__DEBUG_HEADERS", "true"),
         ("RAFTGATE_LISTENER__1__ADDRESS", "[::1]:8082"),
         ("RAFTGATE_LISTENER__1__NAME", "second"),
         ("RAFTGATE_CLUSTER__NAME", "blue"),
         ("RAFTGATE_LISTENER__0__BODY_BYTES_MAX", "1MiB"),
+        ("RAFTGATE_SECRETS__KEY_FILE", "/etc/raftgate/key"),
+        ("RAFTGATE_SECRETS__PREVIOUS_KEY_FILES", "[\"old\", \"older\"]"),
     ];
     let overrides = Overrides { admin_address: Some("127.0.0.1:2".parse().unwrap()), ..Overrides::default() };
     let config = read(GOOD, &variables, overrides).unwrap();
     assert_eq!((config.node_id, config.cluster.name.as_str()), (Some(2), "blue"));
     assert_eq!(config.admin.address.port(), 2);
+    assert_eq!(config.secrets.key_file.as_deref(), Some(Path::new("/etc/raftgate/key")));
+    assert_eq!(config.secrets.previous_key_files, ["old", "older"].map(std::path::PathBuf::from));
     assert_eq!(config.admin.tokens[0].name, "ops");
-    assert!(!format!("{config:?}").contains("secret"), "a token must not be printed");
+    assert!(!format!("{config:?}").contains("hush"), "a token must not be printed");
     assert!(config.listeners[0].debug_headers);
     assert_eq!(config.listeners[0].body_bytes_max, Some(1 << 20));
     assert_eq!(config.listeners[1].address.to_string(), "[::1]:8082");
@@ -77,13 +81,32 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("node_id = 1", "node_id = \"one\"", "`node_id`: invalid type: string \"one\", expected u64"),
         ("node_id = 1", "node_id = 1\ncolour = 1", "`colour`: unknown field `colour`"),
         ("[admin]", "[admin]\nadress = 1", "`admin.adress`: unknown field `adress`"),
-        ("[admin]", "[admin]\ntls = { cert = \"c\" }", "`admin.tls`: not supported yet"),
-        ("[cluster]", "[cluster]\ntls = true", "`cluster.tls`: not supported yet"),
+        ("[admin]", "[admin]\ntls = { cert = \"c\" }", "`admin.tls.key`: missing field `key`"),
+        ("[admin]", "[admin]\ntls = { cert = \"c\", key = \"k\", ca = \"a\" }", "`admin.tls.ca`: unknown field `ca`"),
+        ("[cluster]", "[cluster]\ntls = true", "`cluster.tls`: invalid type: boolean `true`"),
+        ("[cluster]", "[cluster]\ntls = { cert = \"c\", key = \"k\" }", "`cluster.tls.ca`: missing field `ca`"),
         ("[[listener]]", "[[listener]]\nhttp2 = 1", "`listener[0].http2`: invalid type: integer `1`"),
         ("[[listener]]", "[[listener]]\nhostname = \"a.*\"", "`listener[0].hostname`: a wildcard is not allowed here"),
         ("[[listener]]", "[[listener]]\nhostname = \"A.com\"", "`listener[0].hostname`: a host name is written in lower case"),
         ("[[listener]]", "[[listener]]\nproxy_protocol = \"v2\"", "`listener[0].proxy_protocol`: invalid type"),
-        ("[[listener]]", "[[listener]]\ntls = true", "`listener[0].tls`: not supported yet"),
+        (
+            "[[listener]]",
+            "[[listener]]\ntls = 1",
+            "`listener[0].tls`: invalid type: integer `1`, expected true, false or a table",
+        ),
+        ("[[listener]]", "[[listener]]\ntls = { min = \"1.2\" }", "`listener[0].tls.min`: unknown field `min`"),
+        (
+            "[[listener]]",
+            "[[listener]]\ntls = { min_version = \"1.1\" }",
+            "`listener[0].tls.min_version`: `1.1` is not a version",
+        ),
+        ("[[listener]]", "[[listener]]\ntls = { cipher_suites = [] }", "`listener[0].tls.cipher_suites`: is empty"),
+        (
+            "[[listener]]",
+            "[[listener]]\ntls = { client_auth = \"maybe\" }",
+            "`listener[0].tls.client_auth`: unknown variant `maybe`",
+        ),
+        ("[[listener]]", "[[listener]]\ntls = { client_auth = \"request\" }", "needs `listener[0].tls.client_ca`"),
         ("[[listener]]", "[[listener]]\nnam = 1", "`listener[0].nam`: unknown field `nam`"),
         ("[[listener]]", "[[listener]]\ndrain_timeout = 5", "`listener[0].drain_timeout`: invalid type: integer `5`"),
         ("[[listener]]", "[[listener]]\ndrain_timeout = \"5\"", "`5` is not a duration"),
@@ -107,12 +130,23 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
             "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:8081\"\nhostname = \"*.a.com\"\nidle_timeout = \"5s\"\n[[listener]]",
             "`listener[1].idle_timeout`: holds for a connection: it must be that of listener[0]",
         ),
+        (
+            "[[listener]]",
+            "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:8081\"\nhostname = \"*.a.com\"\ntls = true\n[[listener]]",
+            "`listener[1].tls`: holds for a connection: it must be that of listener[0]",
+        ),
         ("127.0.0.1:8081", "127.0.0.1:9081", "`listener[0].address`: 127.0.0.1:9081 is the address of `admin.address` too"),
         ("127.0.0.1:8081", "localhost", "`listener[0].address`: `localhost` is not an IP address and a port"),
         ("127.0.0.1:9081", "0.0.0.0:9081", "`admin.address`: 0.0.0.0:9081 is not loopback"),
         ("s = \"127.0.0.1:7081\"", "s = \"10.0.0.1:7081\"", "`cluster.peer_address`: 10.0.0.1:7081 is not loopback"),
         ("[cluster]", "[cluster]\nheartbeat = \"100ms\"", "`cluster.election_timeout_min`: must be at least twice"),
         ("[cluster]", "[cluster]\nelection_timeout_max = \"150ms\"", "`cluster.election_timeout_max`: must be longer"),
+        ("[cluster]", "[secrets]\nkey_files = []\n[cluster]", "`secrets.key_files`: unknown field `key_files`"),
+        (
+            "[cluster]",
+            "[secrets]\nprevious_key_files = [\"a\"]\n[cluster]",
+            "`secrets.previous_key_files`: only opens what was sealed",
+        ),
         ("[cluster]", "workers = 0\n[cluster]", "`workers`: 0 is not from 1 to 1024"),
         ("[cluster]", "on_storage_failure = \"stop\"\n[cluster]", "`on_storage_failure`: unknown variant `stop`"),
         ("[admin]", "[admin]\ntokens = [{ name = \"a\", token = \"\" }]", "`admin.tokens[0].token`: must be 1 to 1024"),
@@ -144,6 +178,37 @@ fn keys_that_differ_are_named_and_listeners_are_not() {
 }
 
 #[test]
+fn tls_is_a_switch_or_a_section() {
+    let tls = |text: &str, variables: &[(&str, &str)]| {
+        let config = read(&GOOD.replace("[[listener]]", &format!("[[listener]]\n{text}")), variables, Overrides::default());
+        config.unwrap().listeners.remove(0).tls
+    };
+    assert_eq!((tls("", &[]), tls("tls = false", &[])), (None, None));
+    for all_defaults in ["tls = true", "tls = {}"] {
+        assert_eq!(tls(all_defaults, &[]), Some(ListenerTlsConfig::default()));
+    }
+    let expected = ListenerTlsConfig {
+        min_version: TlsVersion::Tls13,
+        cipher_suites: vec!["TLS_AES_128_GCM_SHA256".to_owned()],
+        client_ca: Some("ca.pem".into()),
+        client_auth: ClientAuth::Request,
+        session_tickets: false,
+    };
+    let section = r#"tls = { min_version = "1.3", cipher_suites = ["TLS_AES_128_GCM_SHA256"], client_ca = "ca.pem", client_auth = "request", session_tickets = false }"#;
+    assert_eq!(tls(section, &[]).as_ref(), Some(&expected));
+    let variables = [
+        ("RAFTGATE_LISTENER__0__TLS__MIN_VERSION", "1.3"),
+        ("RAFTGATE_LISTENER__0__TLS__CIPHER_SUITES", "[\"TLS_AES_128_GCM_SHA256\"]"),
+        ("RAFTGATE_LISTENER__0__TLS__CLIENT_CA", "ca.pem"),
+        ("RAFTGATE_LISTENER__0__TLS__CLIENT_AUTH", "request"),
+        ("RAFTGATE_LISTENER__0__TLS__SESSION_TICKETS", "false"),
+    ];
+    assert_eq!(tls("", &variables), Some(expected));
+    let refused = read(GOOD, &[("RAFTGATE_LISTENER__0__TLS__MIN_VERSION", "1.1")], Overrides::default()).unwrap_err().to_string();
+    assert!(refused.contains("`listener[0].tls.min_version` (from RAFTGATE_LISTENER__0__TLS__MIN_VERSION): `1.1`"), "{refused}");
+}
+
+#[test]
 fn a_node_that_joins_needs_neither_an_id_nor_members() {
     let joining = GOOD.replace("node_id = 1\n", "").replace("initial_members = {", "# {");
     let flag = Overrides { join: Some("h:1".to_owned()), ..Overrides::default() };
@@ -157,11 +222,48 @@ fn a_node_that_joins_needs_neither_an_id_nor_members() {
 }
 
 #[test]
-fn exposed_addresses_need_a_token_or_an_explicit_word() {
-    let exposed = GOOD.replace("127.0.0.1:9081", "0.0.0.0:9081");
-    let tokens = [("RAFTGATE_ADMIN__TOKENS", "[{ name = \"a\", token = \"b\" }]")];
-    assert!(read(&exposed, &tokens, Overrides::default()).is_ok());
-    assert!(read(&exposed, &[("RAFTGATE_INSECURE", "true")], Overrides::default()).is_ok());
+fn exposed_addresses_need_tls_and_known_callers_or_an_explicit_word() {
+    let admin = GOOD.replace("127.0.0.1:9081", "0.0.0.0:9081");
+    let peer = GOOD.replace("s = \"127.0.0.1:7081\"", "s = \"10.0.0.1:7081\"");
+    let insecure = ("RAFTGATE_INSECURE", "true");
+    let tokens = ("RAFTGATE_ADMIN__TOKENS", "[{ name = \"a\", token = \"b\" }]");
+    let tls = ("RAFTGATE_ADMIN__TLS", "{ cert = \"c\", key = \"k\" }");
+    let client_ca = ("RAFTGATE_ADMIN__TLS__CLIENT_CA", "a");
+    let peer_tls = ("RAFTGATE_CLUSTER__TLS", "{ ca = \"a\", cert = \"c\", key = \"k\" }");
+    let script = [
+        (&admin, &[insecure][..], None),
+        (&admin, &[tokens], Some("set `admin.tls`")),
+        (&admin, &[tls], Some("set `admin.tokens` or `admin.tls.client_ca`")),
+        (&admin, &[tls, tokens], None),
+        (&admin, &[tls, client_ca], None),
+        (&peer, &[], Some("set `cluster.tls`")),
+        (&peer, &[insecure], None),
+        (&peer, &[peer_tls], None),
+    ];
+    for (text, variables, expected) in script {
+        let refused = read(text, variables, Overrides::default()).err().map(|error| error.to_string());
+        match expected {
+            None => assert_eq!(refused, None, "{variables:?}"),
+            Some(part) => assert!(refused.as_ref().is_some_and(|message| message.contains(part)), "{variables:?}: {refused:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_file_of_tls_can_stand_in_the_environment() {
+    let variables = [
+        ("RAFTGATE_CLUSTER__TLS__CA", "ca.pem"),
+        ("RAFTGATE_CLUSTER__TLS__CERT", "node.pem"),
+        ("RAFTGATE_CLUSTER__TLS__KEY", "node-key.pem"),
+        ("RAFTGATE_ADMIN__TLS__CERT", "admin.pem"),
+        ("RAFTGATE_ADMIN__TLS__KEY", "admin-key.pem"),
+        ("RAFTGATE_ADMIN__TLS__CLIENT_CA", "callers.pem"),
+    ];
+    let config = read(GOOD, &variables, Overrides::default()).unwrap();
+    let peer = PeerTlsConfig { ca: "ca.pem".into(), cert: "node.pem".into(), key: "node-key.pem".into() };
+    assert_eq!(config.cluster.tls, Some(peer));
+    let admin = AdminTlsConfig { cert: "admin.pem".into(), key: "admin-key.pem".into(), client_ca: Some("callers.pem".into()) };
+    assert_eq!(config.admin.tls, Some(admin));
 }
 
 #[test]

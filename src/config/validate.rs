@@ -6,17 +6,23 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use toml::Value;
 
-use super::file::{AdminFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, StorageFailureChoice, TokenFile};
+use super::file::{
+    AdminFile, AdminTlsFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, PeerTlsFile, SecretsFile,
+    StorageFailureChoice, TokenFile,
+};
+use super::listener_tls;
 use super::{
-    AccessLogConfig, AdminConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig, NodeConfig,
-    OnStorageFailure,
+    AccessLogConfig, AdminConfig, AdminTlsConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig,
+    NodeConfig, OnStorageFailure, PeerTlsConfig, SecretsConfig,
 };
 use crate::model::spec::hostname_or_wildcard;
 
 /// The longest span that any key takes: a day.
 const SPAN_MAX: Duration = Duration::from_secs(86_400);
+
+/// Sealing keys that are kept beside the present one.
+const PREVIOUS_KEYS_MAX: usize = 16;
 
 type Checked<T> = Result<T, ConfigError>;
 
@@ -38,6 +44,7 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
         workers,
         cold_start_wait,
         access_log: AccessLogConfig { path: file.access_log.path },
+        secrets: secrets(file.secrets)?,
         on_storage_failure: match file.on_storage_failure {
             Some(StorageFailureChoice::Exit) => OnStorageFailure::Exit,
             Some(StorageFailureChoice::Serve) | None => OnStorageFailure::Serve,
@@ -49,8 +56,18 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
     Ok(config)
 }
 
+/// Whether the files hold keys is seen when the node starts.
+fn secrets(file: SecretsFile) -> Checked<SecretsConfig> {
+    let SecretsFile { key_file, previous_key_files } = file;
+    if key_file.is_none() && !previous_key_files.is_empty() {
+        let message = "only opens what was sealed before: `secrets.key_file` names the key that seals now";
+        return Err(ConfigError::key("secrets.previous_key_files", message));
+    }
+    within("secrets.previous_key_files", previous_key_files.len(), 0, PREVIOUS_KEYS_MAX)?;
+    Ok(SecretsConfig { key_file, previous_key_files })
+}
+
 fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
-    not_served("cluster.tls", file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "raftgate".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key("cluster.name", "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
@@ -95,6 +112,7 @@ fn cluster(file: ClusterFile, node_id: Option<u64>) -> Checked<ClusterConfig> {
         heartbeat,
         election_timeout_min,
         election_timeout_max,
+        tls: file.tls.map(|PeerTlsFile { ca, cert, key }| PeerTlsConfig { ca, cert, key }),
     })
 }
 
@@ -124,12 +142,12 @@ fn members(file: BTreeMap<String, String>, node_id: Option<u64>) -> Checked<BTre
 }
 
 fn admin(file: AdminFile) -> Checked<AdminConfig> {
-    not_served("admin.tls", file.tls.as_ref())?;
     if let Some(advertise) = &file.advertise {
         host_and_port("admin.advertise", advertise)?;
     }
     let tokens = tokens(file.tokens)?;
-    Ok(AdminConfig { address: address("admin.address", file.address)?, tokens, advertise: file.advertise })
+    let tls = file.tls.map(|AdminTlsFile { cert, key, client_ca }| AdminTlsConfig { cert, key, client_ca });
+    Ok(AdminConfig { address: address("admin.address", file.address)?, tokens, advertise: file.advertise, tls })
 }
 
 fn tokens(file: Vec<TokenFile>) -> Checked<Vec<AdminToken>> {
@@ -172,7 +190,6 @@ fn listeners(file: Vec<ListenerFile>) -> Checked<Vec<ListenerConfig>> {
 
 fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     let key = |key: &str| format!("listener[{index}].{key}");
-    not_served(&key("tls"), file.tls.as_ref())?;
     let name = file.name.unwrap_or_else(|| "default".to_owned());
     if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Err(ConfigError::key(key("name"), "must be 1 to 253 characters of letters, digits, `-`, `.` and `_`"));
@@ -195,6 +212,7 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     Ok(ListenerConfig {
         address: address(&key("address"), file.address)?,
         hostname,
+        tls: listener_tls::resolve(&key("tls"), file.tls)?,
         http2: file.http2.unwrap_or(true),
         proxy_protocol: file.proxy_protocol,
         debug_headers: file.debug_headers,
@@ -218,24 +236,31 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     })
 }
 
-/// Peers in clear text, and an admin API that asks nobody who they are, stay on loopback.
+/// Peers in clear text, and an admin API that shows tokens and changes to the network or asks nobody who they are, stay on loopback.
 fn exposure(config: &NodeConfig) -> Checked<()> {
     if config.insecure {
         return Ok(());
     }
     let peer = config.cluster.peer_address;
-    if !peer.ip().is_loopback() {
+    if !peer.ip().is_loopback() && config.cluster.tls.is_none() {
         let message = format!(
-            "{peer} is not loopback, and peers speak in clear text: TLS is not supported yet, `insecure = true` allows it"
+            "{peer} is not loopback, and peers speak in clear text: set `cluster.tls` (`raftgate certs` makes what it needs), or \
+             `insecure = true` to allow it"
         );
         return Err(ConfigError::key("cluster.peer_address", message));
     }
-    let admin = config.admin.address;
-    if !admin.ip().is_loopback() && config.admin.tokens.is_empty() {
-        let message = format!("{admin} is not loopback: set `admin.tokens`, or `insecure = true` to let everybody call");
-        return Err(ConfigError::key("admin.address", message));
+    let admin = &config.admin;
+    if admin.address.ip().is_loopback() {
+        return Ok(());
     }
-    Ok(())
+    let message = match &admin.tls {
+        None => "is not loopback, and the admin API speaks in clear text: set `admin.tls`, or `insecure = true` to allow it",
+        Some(tls) if tls.client_ca.is_none() && admin.tokens.is_empty() => {
+            "is not loopback, and everybody may call: set `admin.tokens` or `admin.tls.client_ca`, or `insecure = true` to allow it"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(ConfigError::key("admin.address", format!("{} {message}", admin.address)))
 }
 
 fn addresses_differ(config: &NodeConfig) -> Checked<()> {
@@ -270,6 +295,7 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
     }
     let agreements = [
         ("trusted_proxies", listener.trusted_proxies == other.trusted_proxies),
+        ("tls", listener.tls.is_some() == other.tls.is_some()),
         ("http2", listener.http2 == other.http2),
         ("proxy_protocol", listener.proxy_protocol == other.proxy_protocol),
         ("connections_max", listener.connections_max == other.connections_max),
@@ -288,14 +314,6 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
             let message = format!("holds for a connection: it must be that of listener[{place}], which has the same address");
             Err(ConfigError::key(format!("listener[{index}].{key}"), message))
         }
-    }
-}
-
-/// Refuses a key of the contract that this version does not serve; `false` asks for nothing.
-fn not_served(key: &str, value: Option<&Value>) -> Checked<()> {
-    match value {
-        None | Some(Value::Boolean(false)) => Ok(()),
-        Some(_) => Err(ConfigError::key(key, "not supported yet")),
     }
 }
 

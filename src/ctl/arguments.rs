@@ -59,6 +59,12 @@ pub enum Command {
     Demo(DemoArguments),
     /// Make a new cluster of one node from the data of a stopped survivor, once the majority is gone for good
     Recover(RecoverArguments),
+    /// Keys that seal the secrets of resources
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// Make a CA, and certificates of nodes and of callers of their admin API
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Every command that asks a running node
     #[command(flatten)]
     Client(ClientCommand),
@@ -76,6 +82,8 @@ impl Command {
             Command::Serve(_) => Some("serve"),
             Command::Demo(_) => Some("demo"),
             Command::Recover(_) => Some("recover"),
+            Command::Secrets(_) => Some("secrets"),
+            Command::Certs(_) => Some("certs"),
             Command::Completions { .. } => Some("completions"),
             Command::Client(_) => None,
         }
@@ -150,12 +158,80 @@ pub struct RecoverArguments {
     pub yes: bool,
 }
 
+/// Commands under `secrets`.
+#[derive(Debug, Subcommand)]
+pub enum SecretsCommand {
+    /// Make a key in a new file, for `secrets.key_file` of every node of a cluster
+    NewKey {
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+}
+
 /// Flags of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArguments {
     /// End after the proof, with status 0 or 1, instead of waiting for Ctrl-C
     #[arg(long)]
     pub once: bool,
+}
+
+/// Commands under `certs`.
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Make the CA of a cluster: ca.pem and ca-key.pem
+    Ca {
+        /// Where and how
+        #[command(flatten)]
+        common: CertsArguments,
+        /// How long it holds
+        #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = days())]
+        days: u32,
+    },
+    /// Make a node's certificate, for its peers and its admin API: nodeN.pem and nodeN-key.pem
+    Node {
+        /// The node's id (key `node_id`)
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// A name or an IP address by which peers and callers reach the node, without a port; may be repeated
+        #[arg(long = "host", value_name = "NAME|IP", required = true)]
+        hosts: Vec<String>,
+        /// The cluster's name (key `cluster.name`)
+        #[arg(long, value_name = "NAME", default_value = "raftgate")]
+        cluster: String,
+        /// Where and how
+        #[command(flatten)]
+        common: CertsArguments,
+        /// How long it holds
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = days())]
+        days: u32,
+    },
+    /// Make the certificate of somebody who calls the admin API: client-NAME.pem and client-NAME-key.pem
+    Client {
+        /// The name by which history knows the caller
+        name: String,
+        /// Where and how
+        #[command(flatten)]
+        common: CertsArguments,
+        /// How long it holds
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = days())]
+        days: u32,
+    },
+}
+
+/// Flags of all commands under `certs`.
+#[derive(Debug, Args)]
+pub struct CertsArguments {
+    /// The directory of the CA and of what it signs
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub dir: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=36_500)
 }
 
 /// Commands that ask a running node through its admin API.
@@ -169,7 +245,7 @@ pub enum ClientCommand {
     },
     /// Show resources
     Get {
-        /// Route, GRPCRoute or Service
+        /// Route, GRPCRoute, Service or Certificate
         #[arg(value_parser = kind)]
         kind: Kind,
         /// One resource; all without it
@@ -183,7 +259,7 @@ pub enum ClientCommand {
     },
     /// Remove a resource
     Delete {
-        /// Route, GRPCRoute or Service
+        /// Route, GRPCRoute, Service or Certificate
         #[arg(value_parser = kind)]
         kind: Kind,
         /// Which one
@@ -274,13 +350,14 @@ pub enum ClusterCommand {
 }
 
 /// The ids of the options of [`Connection`].
-const CONNECTION_OPTIONS: [&str; 3] = ["server", "token", "timeout"];
+const CONNECTION_OPTIONS: [&str; 6] = ["server", "token", "timeout", "ca", "cert", "key"];
 
 /// Where to ask. Its options may stand before or after the command's name.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of commands that ask a running node")]
 pub struct Connection {
-    /// Admin addresses of nodes, comma-separated; the first that answers is used
+    /// Admin addresses of nodes, comma-separated; the first that answers is used. `https://HOST:PORT` where they speak TLS, which goes
+    /// without saying beside --ca and --cert
     #[arg(
         long,
         short,
@@ -294,6 +371,15 @@ pub struct Connection {
     /// The caller's token
     #[arg(long, global = true, env = "RAFTGATE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// The CAs of the nodes' certificates (PEM); the system's without it
+    #[arg(long, global = true, env = "RAFTGATE_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The caller's certificate (PEM)
+    #[arg(long, global = true, env = "RAFTGATE_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, global = true, env = "RAFTGATE_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// How long the node may take, at most 30s
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
     pub timeout: Duration,
@@ -357,16 +443,17 @@ pub struct Kind {
 
 /// Takes a kind as people write it: `Route`, `route`, `routes`.
 fn kind(text: &str) -> Result<Kind, String> {
-    const KINDS: [Kind; 3] = [
+    const KINDS: [Kind; 4] = [
         Kind { name: "Route", plural: "routes" },
         Kind { name: "GRPCRoute", plural: "grpcroutes" },
         Kind { name: "Service", plural: "services" },
+        Kind { name: "Certificate", plural: "certificates" },
     ];
     let lower = text.to_ascii_lowercase();
     KINDS
         .into_iter()
         .find(|kind| lower == kind.plural || lower == kind.name.to_ascii_lowercase())
-        .ok_or_else(|| "expected Route, GRPCRoute or Service".to_owned())
+        .ok_or_else(|| "expected Route, GRPCRoute, Service or Certificate".to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -403,7 +490,8 @@ mod tests {
             "--timeout 7s --token t route -s a:1,b:2 set x --to y",
         ];
         for line in lines {
-            let Connection { server, token, timeout } = read(line).unwrap_or_else(|error| panic!("{line}: {error}")).connection;
+            let Connection { server, token, timeout, .. } =
+                read(line).unwrap_or_else(|error| panic!("{line}: {error}")).connection;
             assert_eq!(server, ["a:1", "b:2"], "{line}");
             assert_eq!((token.as_deref(), timeout), (Some("t"), Duration::from_secs(7)), "{line}");
         }
@@ -412,9 +500,9 @@ mod tests {
 
     #[test]
     fn commands_that_ask_nobody_refuse_to_be_told_whom() {
-        for command in ["serve", "demo", "recover", "completions bash"] {
+        for command in ["serve", "demo", "recover", "secrets new-key f", "certs ca", "completions bash"] {
             assert!(read(command).is_ok(), "{command}");
-            for option in ["--server a:1", "--token t", "--timeout 1s"] {
+            for option in ["--server a:1", "--token t", "--timeout 1s", "--ca f", "--cert f", "--key f"] {
                 for line in [format!("{option} {command}"), format!("{command} {option}")] {
                     let error = read(&line).unwrap_err();
                     let name = option.split(' ').next().unwrap();
@@ -430,6 +518,7 @@ mod tests {
             assert_eq!(kind(text).unwrap().plural, "routes", "{text}");
         }
         assert_eq!(kind("GRPCRoute").unwrap().plural, "grpcroutes");
+        assert_eq!(kind("certificate").unwrap().plural, "certificates");
         assert!(kind("pod").is_err());
         assert_eq!(header("X-Env: a:b").unwrap(), ("X-Env".to_owned(), "a:b".to_owned()));
         assert!(header("X-Env").is_err());

@@ -16,6 +16,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::arguments::Connection;
+use crate::tls::{ClientFiles, advice, client_config};
 pub(super) use upload::ANSWER_TIME_MAX;
 
 /// The longest answer that is read.
@@ -153,14 +154,14 @@ enum Attempt {
 
 impl Client {
     /// A client for the servers of `connection`.
-    pub(super) fn new(connection: &Connection) -> Result<Client, reqwest::Error> {
-        let http = reqwest::Client::builder()
+    pub(super) fn new(connection: &Connection) -> anyhow::Result<Client> {
+        let http = builder(&files(connection)?)?
             .connect_timeout(Duration::from_secs(2))
             .tcp_keepalive(Duration::from_secs(15))
-            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let servers = connection.server.iter().map(|server| base(server)).collect();
+        let is_secured = connection.ca.is_some() || connection.cert.is_some();
+        let servers = connection.server.iter().map(|server| base(server, is_secured)).collect();
         Ok(Client { http, servers, token: connection.token.clone(), timeout: connection.timeout })
     }
 
@@ -271,19 +272,51 @@ async fn receive(mut response: reqwest::Response) -> Result<(StatusCode, Option<
     Ok((response.status(), Some(body)))
 }
 
-/// The base URL of a server given as `host:port` or as a URL.
-fn base(server: &str) -> String {
-    let server = server.trim().trim_end_matches('/');
-    if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
+/// Calls of HTTP, and of HTTPS with what the caller brings.
+pub(super) fn builder(files: &ClientFiles) -> anyhow::Result<reqwest::ClientBuilder> {
+    let config = client_config(files).map_err(|error| anyhow::anyhow!("--{}: {error}", error.key))?;
+    Ok(reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy())
 }
 
-/// The cause that tells most: `connection refused` rather than `error sending request`.
+fn files(connection: &Connection) -> anyhow::Result<ClientFiles> {
+    let identity = match (&connection.cert, &connection.key) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        (Some(_), None) => anyhow::bail!("--cert needs the certificate's key: --key FILE (or RAFTGATE_KEY)"),
+        (None, Some(_)) => anyhow::bail!("--key needs the certificate: --cert FILE (or RAFTGATE_CERT)"),
+    };
+    let system = connection.server.iter().any(|server| base(server, identity.is_some()).starts_with("https:"));
+    Ok(ClientFiles { ca: connection.ca.clone(), system, identity })
+}
+
+/// The base URL of a server given as `host:port` or as a URL. Whoever brings a CA or a certificate means TLS.
+fn base(server: &str, is_secured: bool) -> String {
+    let server = server.trim().trim_end_matches('/');
+    match (server.contains("://"), is_secured) {
+        (true, _) => server.to_owned(),
+        (false, true) => format!("https://{server}"),
+        (false, false) => format!("http://{server}"),
+    }
+}
+
+/// The cause that tells most: `connection refused` rather than `error sending request`; and what to do, where a certificate is the cause.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+    loop {
+        // A library's error stands inside of one of input and output, which does not give it as its source.
+        let inside = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let next = inside.map(|inside| inside as &dyn std::error::Error).or_else(|| cause.source());
+        match next {
+            Some(next) => cause = next,
+            None => break,
+        }
     }
-    cause.to_string()
+    let is_no_http = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+    let secured = is_no_http.then_some("this is no HTTP: a node with admin.tls is called by https://");
+    match advice(cause).or(secured) {
+        Some(advice) => format!("{cause}; {advice}"),
+        None => cause.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -295,7 +328,8 @@ mod tests {
     use super::*;
 
     fn connection(server: Vec<String>) -> Connection {
-        Connection { server, token: Some("secret".to_owned()), timeout: Duration::from_secs(1) }
+        let (ca, cert, key) = (None, None, None);
+        Connection { server, token: Some("secret".to_owned()), ca, cert, key, timeout: Duration::from_secs(1) }
     }
 
     /// Takes one request and gives `answer`, or hangs up without one. Gives what it read.
@@ -355,6 +389,33 @@ mod tests {
         server.await.unwrap();
         let expected = "The content is invalid (422): d\n  /rules/0/matchs: unknown field\n  nothing was applied";
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn whoever_brings_a_ca_or_a_certificate_means_tls() {
+        let cases = [("h:1", false, "http://h:1"), ("h:1", true, "https://h:1"), ("http://h:1/", true, "http://h:1")];
+        for (server, is_secured, expected) in cases {
+            assert_eq!(base(server, is_secured), expected, "{server}");
+        }
+        let half = Connection { cert: Some("c.pem".into()), ..connection(vec!["h:1".to_owned()]) };
+        assert!(Client::new(&half).unwrap_err().to_string().contains("--cert needs the certificate's key"));
+        let missing = Connection { ca: Some("/nowhere/ca.pem".into()), ..connection(vec!["h:1".to_owned()]) };
+        assert!(Client::new(&missing).unwrap_err().to_string().contains("--ca: file /nowhere/ca.pem: cannot be read"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_speaks_tls_is_told_by_what_it_answers() {
+        let (listener, address) = listen().await;
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // An alert of TLS, to a request that is no handshake.
+            assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
+            socket.write_all(b"\x15\x03\x03\x00\x02\x02\x2f").await.unwrap();
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        });
+        let client = Client::new(&connection(vec![address])).unwrap();
+        let error = client.get("/v1/cluster").await.unwrap_err().to_string();
+        assert!(error.contains("a node with admin.tls is called by https://"), "{error}");
     }
 
     #[tokio::test]

@@ -6,10 +6,11 @@
 //!
 //! A command's life: [`arguments`] (what was typed), [`documents`] (files, also of [`kubernetes`], which [`reading`] takes in while the call
 //! goes on), [`client`] (the call), [`mod@print`] (the answer). [`demo`] runs three nodes as processes of the same program and drives them
-//! through the same client.
+//! through the same client. [`certs`] asks nobody: it makes files.
 
 mod apply;
 mod arguments;
+mod certs;
 mod client;
 mod cluster;
 mod demo;
@@ -20,6 +21,7 @@ mod print;
 mod reading;
 mod recover;
 mod route;
+mod secrets;
 mod show;
 
 use std::process::ExitCode;
@@ -28,9 +30,12 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use arguments::RouteCommand;
-pub use arguments::{Arguments, ClientCommand, Command, Connection, DemoArguments, RecoverArguments, ServeArguments};
+pub use arguments::{
+    Arguments, CertsCommand, ClientCommand, Command, Connection, DemoArguments, RecoverArguments, SecretsCommand, ServeArguments,
+};
 use client::Client;
 pub use recover::{confirm, say};
+pub use secrets::run_secrets;
 
 /// Runs a command that asks the nodes of `connection`.
 pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
@@ -38,6 +43,15 @@ pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// Makes certificates.
+///
+/// # Errors
+///
+/// A file that is there already or cannot be written, or a name that cannot stand in a certificate.
+pub fn make_certificates(command: &CertsCommand) -> anyhow::Result<()> {
+    certs::run(command)
 }
 
 /// Runs three nodes and a backend.

@@ -1,6 +1,7 @@
 //! Commands that show: `get`, `explain`; and `delete`.
 
 use std::io;
+use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -10,6 +11,10 @@ use super::arguments::{Kind, Output};
 use super::client::Client;
 use super::pages::Pages;
 use super::print::{BAD, DIM, GOOD, STRONG, WARN, out, plain, raw, styled, table, text};
+use crate::table::Chain;
+
+/// The end of the year 9999, in seconds of the Unix epoch: later times have no such form.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// `get KIND [NAME]`
 pub(super) async fn get(client: &Client, kind: Kind, name: Option<&str>, local: bool, output: Output) -> anyhow::Result<()> {
@@ -63,6 +68,7 @@ fn segment(text: &str) -> String {
 fn headings(kind: Kind) -> [&'static str; 5] {
     match kind.plural {
         "routes" | "grpcroutes" => ["NAME", "REVISION", "UPDATED", "HOSTNAMES", "RULES"],
+        "certificates" => ["NAME", "REVISION", "UPDATED", "HOSTNAMES", "EXPIRES"],
         _ => ["NAME", "REVISION", "UPDATED", "PROTOCOL", "ENDPOINTS"],
     }
 }
@@ -78,6 +84,7 @@ fn row(kind: Kind, resource: &Value) -> Vec<String> {
             let rules = spec["rules"].as_array().map_or(0, Vec::len);
             (hosts.unwrap_or_else(|| "*".to_owned()), rules.to_string())
         }
+        "certificates" => certificate(spec),
         _ => {
             let endpoints = strings(&spec["endpoints"], |endpoint| text(endpoint, "address"));
             let protocol = spec["protocol"].as_str().unwrap_or("http1");
@@ -85,6 +92,15 @@ fn row(kind: Kind, resource: &Value) -> Vec<String> {
         }
     };
     vec![plain(resource, "name"), plain(resource, "revision"), plain(resource, "updatedAt"), first, second]
+}
+
+/// The hosts of a certificate, and when it expires.
+fn certificate(spec: &Value) -> (String, String) {
+    let Ok(chain) = Chain::read(text(spec, "certificate")) else { return ("?".to_owned(), "?".to_owned()) };
+    let hosts = if chain.hosts.is_empty() { "-".to_owned() } else { chain.hosts.join(",") };
+    let default = if spec["default"] == json!(true) { ",*" } else { "" };
+    let expires = UNIX_EPOCH + Duration::from_secs(u64::try_from(chain.not_after).unwrap_or(0).min(LAST_SECOND));
+    (format!("{hosts}{default}"), humantime::format_rfc3339_seconds(expires).to_string())
 }
 
 /// The body of `POST /v1/explain`. A header that is given twice is a list.
@@ -178,7 +194,16 @@ fn service_line(reference: &Value, share: &str) -> String {
     let endpoints = reference.get("endpoints").and_then(Value::as_array).into_iter().flatten();
     let endpoints: Vec<&str> = endpoints.map(|endpoint| text(endpoint, "address")).collect();
     let endpoints = if endpoints.is_empty() { "no endpoints".to_owned() } else { endpoints.join(", ") };
-    format!("service {name} ({share}): {endpoints}")
+    let protocol = reference.get("protocol").and_then(Value::as_str).filter(|protocol| *protocol != "http1");
+    let protocol = protocol.map(|protocol| format!(", {protocol}")).unwrap_or_default();
+    let certificate = reference.get("clientCertificate").filter(|certificate| certificate["served"] == false);
+    let certificate = certificate.map(|certificate| {
+        format!(
+            "; {}",
+            styled(BAD, format!("its client certificate {} does not exist or cannot be used", text(certificate, "name")))
+        )
+    });
+    format!("service {name} ({share}{protocol}): {endpoints}{}", certificate.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -205,6 +230,12 @@ mod tests {
         let plain = |line: String| anstream::adapter::strip_str(&line).to_string();
         let service = json!({"service": "s", "exists": true, "endpoints": [{"address": "h:1"}, {"address": "h:2"}], "weight": 3});
         assert_eq!(plain(backend_line(&service)), "service s (weight 3): h:1, h:2");
+        let mut over_tls = service;
+        over_tls["protocol"] = json!("https");
+        over_tls["clientCertificate"] = json!({"name": "c", "served": true});
+        assert_eq!(plain(backend_line(&over_tls)), "service s (weight 3, https): h:1, h:2");
+        over_tls["clientCertificate"]["served"] = json!(false);
+        assert!(plain(backend_line(&over_tls)).ends_with("h:1, h:2; its client certificate c does not exist or cannot be used"));
         let part = |numerator: u32| json!({"numerator": numerator, "denominator": 100});
         let shadow = json!({"service": "shadow", "exists": false, "endpoints": null, "fraction": part(5)});
         assert_eq!(plain(mirror_line(&shadow)), "to service shadow (5 of 100): does not exist");
@@ -220,6 +251,16 @@ mod tests {
         assert_eq!(row(kind("GRPCRoute", "grpcroutes"), &route), row(kind("Route", "routes"), &route));
         let service = json!({"name": "s", "revision": 4, "updatedAt": "t", "spec": {"endpoints": [{"address": "h:1"}]}});
         assert_eq!(row(kind("Service", "services"), &service), ["s", "4", "t", "http1", "h:1"]);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["a.com".to_owned(), "*.a.com".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2031, 5, 6);
+        let chain = parameters.self_signed(&key).unwrap().pem();
+        let mut certificate =
+            json!({"name": "c", "revision": 5, "updatedAt": "t", "spec": {"certificate": chain, "default": true}});
+        let shown = row(kind("Certificate", "certificates"), &certificate);
+        assert_eq!(shown, ["c", "5", "t", "*.a.com,a.com,*", "2031-05-06T00:00:00Z"]);
+        certificate["spec"]["certificate"] = json!("later");
+        assert_eq!(row(kind("Certificate", "certificates"), &certificate)[3..], ["?", "?"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Revision, Timestamp};
 use super::resource::ResourceKey;
+use super::spec;
 use super::staging::{Activation, Chunk, UploadId};
 
 /// One entry of the log. `store` puts it into a versioned envelope; a command or envelope that a node does not know stops it.
@@ -31,7 +32,7 @@ pub enum CommandBody {
     Activate(Activation),
     /// Forget a staged upload, if it is there. Feature level 1.
     Discard(UploadId),
-    /// Sets the note of State. Feature level 2.
+    /// Sets the note of State. Feature level 3.
     #[cfg(feature = "next-format")]
     SetNote(String),
 }
@@ -68,7 +69,7 @@ impl CommandBody {
             CommandBody::Stage(chunk) => level_of(&chunk.operations).max(1),
             CommandBody::Activate(_) | CommandBody::Discard(_) => 1,
             #[cfg(feature = "next-format")]
-            CommandBody::SetNote(_) => 2,
+            CommandBody::SetNote(_) => 3,
         }
     }
 }
@@ -84,9 +85,9 @@ pub struct Transaction {
     pub idempotency: Option<IdempotencyKey>,
 }
 
-/// The feature level of the kinds that `operations` change.
+/// The feature level of what `operations` change.
 fn level_of(operations: &[Operation]) -> u32 {
-    operations.iter().map(|operation| operation.key().kind.feature_level()).max().unwrap_or(0)
+    operations.iter().map(Operation::feature_level).max().unwrap_or(0)
 }
 
 /// What must hold for a transaction to be applied.
@@ -133,6 +134,14 @@ impl Operation {
     pub fn key(&self) -> &ResourceKey {
         match self {
             Operation::Put { key, .. } | Operation::Delete { key } => key,
+        }
+    }
+
+    /// The level that the cluster must have been raised to.
+    fn feature_level(&self) -> u32 {
+        match self {
+            Operation::Put { key, spec } => spec::feature_level(key.kind, spec),
+            Operation::Delete { key } => key.kind.feature_level(),
         }
     }
 

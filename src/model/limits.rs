@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The highest feature level that this version knows: what commands, State and snapshots may hold. A cluster is raised to a level once every
 /// member knows it, and no version that does not can come in after that.
-/// Level 1: `GRPCRoute`, and staged uploads.
-pub const FEATURE_LEVEL_MAX: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
+/// Level 1: `GRPCRoute`, and staged uploads. Level 2: `Certificate`, and services over TLS.
+pub const FEATURE_LEVEL_MAX: u32 = if cfg!(feature = "next-format") { 3 } else { 2 };
 
 /// Operations in one transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 10_000;

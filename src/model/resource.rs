@@ -21,13 +21,15 @@ pub enum Kind {
     Service,
     /// Which gRPC calls, and what happens to them (Gateway API `GRPCRoute`). Feature level 1.
     GrpcRoute,
+    /// A certificate chain and its private key, chosen by server name. Feature level 2.
+    Certificate,
     /// A kind of a later version, kept and passed on.
     Unknown(u16),
 }
 
 impl Kind {
     /// The kinds that this version serves.
-    pub const SERVED: [Kind; 3] = [Kind::Route, Kind::Service, Kind::GrpcRoute];
+    pub const SERVED: [Kind; 4] = [Kind::Route, Kind::Service, Kind::GrpcRoute, Kind::Certificate];
 
     /// The name in documents: `Route`, `Service`.
     pub fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::Route => "Route",
             Kind::Service => "Service",
             Kind::GrpcRoute => "GRPCRoute",
+            Kind::Certificate => "Certificate",
             Kind::Unknown(_) => "Unknown",
         }
     }
@@ -45,6 +48,7 @@ impl Kind {
             Kind::Route => "routes",
             Kind::Service => "services",
             Kind::GrpcRoute => "grpcroutes",
+            Kind::Certificate => "certificates",
             Kind::Unknown(_) => "unknown",
         }
     }
@@ -55,6 +59,15 @@ impl Kind {
         match self {
             Kind::Route | Kind::Service | Kind::Unknown(_) => 0,
             Kind::GrpcRoute => 1,
+            Kind::Certificate => 2,
+        }
+    }
+
+    /// The fields of its spec that hold secrets: sealed before they are proposed, and never shown.
+    pub fn secret_fields(self) -> &'static [&'static str] {
+        match self {
+            Kind::Certificate => &["privateKey"],
+            Kind::Route | Kind::Service | Kind::GrpcRoute | Kind::Unknown(_) => &[],
         }
     }
 
@@ -70,6 +83,7 @@ impl From<u16> for Kind {
             1 => Kind::Route,
             2 => Kind::Service,
             3 => Kind::GrpcRoute,
+            4 => Kind::Certificate,
             other => Kind::Unknown(other),
         }
     }
@@ -81,6 +95,7 @@ impl From<Kind> for u16 {
             Kind::Route => 1,
             Kind::Service => 2,
             Kind::GrpcRoute => 3,
+            Kind::Certificate => 4,
             Kind::Unknown(code) => code,
         }
     }

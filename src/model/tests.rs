@@ -238,11 +238,13 @@ fn a_kind_that_a_node_does_not_know_keeps_the_digest() {
         state.apply(&change(1, vec![deleted]));
         state
     };
-    let (new, old) = (state_with(Kind::GrpcRoute), state_with(Kind::Unknown(3)));
-    assert_eq!((new.digest(), new.state_digest(), new.len()), (old.digest(), old.state_digest(), 4));
-    let codes = |state: &State| state.resources().map(|resource| u16::from(resource.key.kind)).collect::<Vec<_>>();
-    assert_eq!(codes(&new), codes(&old));
-    assert_eq!(Kind::from(3), Kind::GrpcRoute);
+    for (kind, code) in [(Kind::GrpcRoute, 3), (Kind::Certificate, 4)] {
+        let (new, old) = (state_with(kind), state_with(Kind::Unknown(code)));
+        assert_eq!((new.digest(), new.state_digest(), new.len()), (old.digest(), old.state_digest(), 4));
+        let codes = |state: &State| state.resources().map(|resource| u16::from(resource.key.kind)).collect::<Vec<_>>();
+        assert_eq!(codes(&new), codes(&old));
+        assert_eq!(Kind::from(code), kind);
+    }
 }
 
 #[test]
@@ -256,6 +258,17 @@ fn what_an_older_version_does_not_serve_needs_a_level() {
     let reason = body(&[Kind::Route, Kind::GrpcRoute]).refused_at(0).expect("a refusal");
     assert!(reason.contains("needs feature level 1") && reason.contains("raise-feature-level 1"), "{reason}");
     assert_eq!(body(&[Kind::GrpcRoute]).refused_at(1), None);
+    assert!(body(&[Kind::Certificate]).refused_at(1).is_some_and(|reason| reason.contains("raise-feature-level 2")));
+    assert_eq!(body(&[Kind::Certificate]).refused_at(2), None);
+
+    // A field can need it as well as a kind.
+    let key = ResourceKey::new(Kind::Service, Name::new("a").expect("a good name"));
+    let operations = vec![Operation::Put { key: key.clone(), spec: Bytes::from_static(br#"{"protocol":"h2"}"#) }];
+    let body = |operations| CommandBody::Transaction(Transaction { operations, ..Transaction::default() });
+    let reason = body(operations.clone()).refused_at(1).expect("a refusal");
+    assert!(reason.contains("needs feature level 2"), "{reason}");
+    assert_eq!(body(operations).refused_at(2), None);
+    assert_eq!(body(vec![Operation::Delete { key }]).refused_at(0), None);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 /// Only ever grows.
@@ -15,6 +16,8 @@ pub type Counter = IntCounter;
 pub type CounterVec = IntCounterVec;
 /// Goes up and down.
 pub type Gauge = IntGauge;
+/// A [`Gauge`] for each set of label values.
+pub type GaugeVec = IntGaugeVec;
 /// Counts observations by size.
 pub type Histogram = prometheus::Histogram;
 
@@ -56,13 +59,20 @@ families! {
     /// Errors that the gateway answered itself, by the Proxy-Status error type (RFC 9209).
     proxy_errors: CounterVec = "raftgate_proxy_errors_total" ["error"];
     /// What came from clients of HTTP/1.1 and was refused before it was a request, by what is wrong with it: line_end, request_line, version,
-    /// target_size, head_size, field, host, length, length_and_coding, coding, chunk, trailers; library: refused without a problem document.
+    /// target_size, head_size, field, host, length, length_and_coding, coding, chunk, trailers; plain_http: in clear text where TLS is spoken;
+    /// library: refused without a problem document.
     requests_refused: CounterVec = "raftgate_requests_refused_total" ["reason"];
     /// Open connections from clients.
     downstream_connections: Gauge = "raftgate_downstream_connections";
     /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY
     /// protocol that the listener demands.
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
+    /// Handshakes of TLS with clients that were done: full, resumed.
+    tls_handshakes: CounterVec = "raftgate_tls_handshakes_total" ["kind"];
+    /// Handshakes of TLS with clients that failed: timeout, closed (the client went away), not_tls, plain_http, malformed, misbehaved, incompatible
+    /// (no version, suite or protocol in common), no_certificate (for the name that was asked for), client_certificate (missing or not good),
+    /// alert (the client refused), other.
+    tls_handshake_failures: CounterVec = "raftgate_tls_handshake_failures_total" ["reason"];
     /// Connections of HTTP/1.1 that let go of their buffers because they were idle.
     connections_rested: Counter = "raftgate_connections_rested_total";
     /// Clients that were under `body_rate_min`, and were given up.
@@ -73,7 +83,7 @@ families! {
     access_log_dropped: Counter = "raftgate_access_log_dropped_total";
     /// Connections to backends that were opened.
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
-    /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc.
+    /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc, no_certificate.
     mirrors: CounterVec = "raftgate_mirrors_total" ["service", "result"];
     /// Configurations that were read again at SIGHUP, by what became of them: applied, refused.
     config_reloads: CounterVec = "raftgate_config_reloads_total" ["result"];
@@ -83,6 +93,8 @@ families! {
     table_routes: Gauge = "raftgate_table_routes";
     /// Services in the table.
     table_services: Gauge = "raftgate_table_services";
+    /// When each certificate that is served expires, in seconds of the Unix epoch.
+    certificate_expiry: GaugeVec = "raftgate_certificate_expiry_seconds" ["certificate"];
     /// Resources that did not compile.
     table_not_compiled: Gauge = "raftgate_table_not_compiled";
     /// From a changed State to its table being served.
@@ -107,6 +119,14 @@ families! {
     raft_applied_index: Gauge = "raftgate_raft_applied_index";
     /// Messages of peers that were refused, by reason.
     raft_peer_refusals: CounterVec = "raftgate_raft_peer_refusals_total" ["reason"];
+    /// Connections between nodes, and to the admin API, that came to nothing in their handshake. `place` is peer_in, peer_out or admin;
+    /// `reason` is certificate, alert (the other side refused), clear_text, tls (of a node in clear text), protocol, deadline, crowded,
+    /// broken.
+    node_tls_failures: CounterVec = "raftgate_node_tls_failures_total" ["place", "reason"];
+    /// Unix time at which this node's certificate for its peers ends; 0 without TLS.
+    peer_certificate_expiry: Gauge = "raftgate_peer_certificate_expiry_timestamp_seconds";
+    /// Unix time at which the admin API's certificate ends; 0 without TLS.
+    admin_certificate_expiry: Gauge = "raftgate_admin_certificate_expiry_timestamp_seconds";
     /// Snapshots that were built.
     raft_snapshots_built: Counter = "raftgate_raft_snapshots_built_total";
     /// Snapshots of a leader that were installed.
@@ -173,6 +193,10 @@ mod make {
 
     pub(super) fn Gauge(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Gauge {
         register(registry, IntGauge::new(name, help).expect(VALID))
+    }
+
+    pub(super) fn GaugeVec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID))
     }
 
     pub(super) fn Histogram(registry: &Registry, name: &str, help: &str, _: &[&str]) -> Histogram {

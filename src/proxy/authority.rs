@@ -1,7 +1,5 @@
 //! Which host a request means. One function, for routing and for forwarding alike.
 
-use std::borrow::Cow;
-
 use http::header::HOST;
 use http::{HeaderValue, Version, request};
 
@@ -12,18 +10,34 @@ use super::fault::Fault;
 pub(super) struct Authority {
     /// As it goes on in `Host`: as sent, port included.
     pub(super) field: HeaderValue,
+    /// How many bytes of it are the host.
+    host_bytes: usize,
+    /// The host in lower case, where it was not sent so.
+    lower: Option<Box<str>>,
+    /// Whether the request's `Host` says just this.
+    pub(super) is_host: bool,
 }
 
 impl Authority {
-    /// The host in lower case, without port and without the dot of a fully qualified name.
-    pub(super) fn host(&self) -> Cow<'_, str> {
-        let text = self.field.to_str().unwrap_or_default();
-        let (host, _) = split_port(text);
+    /// `host` is the host that `field` begins with.
+    fn new(field: HeaderValue, host: &str, is_host: bool) -> Authority {
         let host = host.strip_suffix('.').unwrap_or(host);
-        match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            true => Cow::Owned(host.to_ascii_lowercase()),
-            false => Cow::Borrowed(host),
+        let lower = host.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| host.to_ascii_lowercase().into());
+        Authority { host_bytes: host.len(), lower, is_host, field }
+    }
+
+    /// The host in lower case, without port and without the dot of a fully qualified name.
+    pub(super) fn host(&self) -> &str {
+        match &self.lower {
+            Some(lower) => lower,
+            None => self.field.to_str().unwrap_or_default().get(..self.host_bytes).unwrap_or_default(),
         }
+    }
+
+    /// That of a `Host` field of this value.
+    #[cfg(test)]
+    pub(super) fn of_host(value: &'static str) -> Authority {
+        Authority::new(HeaderValue::from_static(value), host_of(value).expect("a valid authority"), false)
     }
 }
 
@@ -36,26 +50,27 @@ pub(super) fn authority(head: &request::Parts) -> Result<Authority, Fault> {
     if fields.next().is_some() {
         return Err(Fault::bad_request("Host stands more than once"));
     }
-    if host.is_some_and(|host| !host.to_str().is_ok_and(is_valid)) {
+    let host_text = host.map(|host| host.to_str().ok().and_then(host_of));
+    if host_text == Some(None) {
         return Err(Fault::bad_request("Host is not a host and port"));
     }
     match (head.uri.authority(), host) {
         (None, None) => Err(Fault::bad_request(if is_http2 { ":authority is missing" } else { "Host is missing" })),
         (Some(_), None) if !is_http2 => Err(Fault::bad_request("Host is missing")),
-        (None, Some(host)) => Ok(Authority { field: host.clone() }),
+        (None, Some(host)) => Ok(Authority::new(host.clone(), host_text.flatten().unwrap_or_default(), true)),
         (Some(authority), Some(host)) if is_http2 && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
             Err(Fault::bad_request("Host is not what :authority says"))
         }
-        (Some(authority), _) => match HeaderValue::from_str(authority.as_str()) {
-            Ok(field) if is_valid(authority.as_str()) => Ok(Authority { field }),
+        (Some(authority), _) => match (HeaderValue::from_str(authority.as_str()), host_of(authority.as_str())) {
+            (Ok(field), Some(host)) => Ok(Authority::new(field, host, false)),
             _ => Err(Fault::bad_request("the target's authority is not a host and port")),
         },
     }
 }
 
-/// `host`, `host:port`, with a registered name, an IPv4 address or an IPv6 address in brackets (RFC 3986 3.2.2), never with user
-/// information.
-fn is_valid(text: &str) -> bool {
+/// The host of what is `host` or `host:port`, with a registered name, an IPv4 address or an IPv6 address in brackets (RFC 3986 3.2.2), never
+/// with user information.
+fn host_of(text: &str) -> Option<&str> {
     let (host, port) = split_port(text);
     let port_is_valid =
         port.is_none_or(|port| port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
@@ -63,13 +78,15 @@ fn is_valid(text: &str) -> bool {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
     };
-    host_is_valid && port_is_valid
+    (host_is_valid && port_is_valid).then_some(host)
 }
 
 fn split_port(text: &str) -> (&str, Option<&str>) {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (text, None),
+    // Not `rsplit_once`, which is made for texts that are longer than these.
+    let colon = text.bytes().rposition(|byte| byte == b':').filter(|colon| !text.as_bytes()[*colon..].contains(&b']'));
+    match colon {
+        Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
+        None => (text, None),
     }
 }
 
@@ -83,7 +100,7 @@ mod tests {
             request = request.header(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
         let authority = authority(&request.body(()).unwrap().into_parts().0).ok()?;
-        Some((authority.field.to_str().unwrap().to_owned(), authority.host().into_owned()))
+        Some((authority.field.to_str().unwrap().to_owned(), authority.host().to_owned()))
     }
 
     #[test]

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers::remove_hop_by_hop;
+use super::present::Present;
 use super::tally::Tally;
 use crate::upstream::Lease;
 
@@ -112,7 +113,8 @@ impl Body for ResponseBody {
                 let is_last = incoming.is_end_stream();
                 this.add_bytes(frame.data_ref().map_or(0, Buf::remaining));
                 if let Some(trailers) = frame.trailers_mut() {
-                    remove_hop_by_hop(trailers);
+                    let present = Present::of(trailers);
+                    remove_hop_by_hop(trailers, present);
                 }
                 if is_last {
                     this.finish();

@@ -5,10 +5,12 @@
 //! Deadlines live with the connection and not with the request: over HTTP/1.1 there is one exchange at a time, and any byte read or
 //! written is a sign of life for all of it. Over HTTP/2 each stream is a [`ClientConnection`] of its own beside that of the socket, for
 //! one stream may stand still while others go on; there a frame of a body is the sign of life. The worker's tick calls
-//! [`ClientConnection::check_deadlines`]; no timer is armed for a request. Where a listener asks for a least rate, `pace` judges it.
+//! [`ClientConnection::check_deadlines`]; no timer is armed for a request. A handshake of TLS, which comes
+//! before either, is an [`Arrival`]. Where a listener asks for a least rate, `pace` judges it.
 //!
 //! A connection of HTTP/1.1 that is idle for a second is at rest: what hyper holds for it is let go of until its next byte (`http1`).
 
+mod arrival;
 mod ending;
 mod framed;
 mod http1;
@@ -27,9 +29,11 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(super) use self::arrival::Arrival;
 use self::io::Watched;
 use self::pace::Pace;
 use super::listener::Listener;
+use super::tls::Secured;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
 use crate::upstream::{BodyProgress, BodyState};
@@ -65,6 +69,17 @@ struct Peer {
     address: IpAddr,
     is_trusted: bool,
     forwarded_for: HeaderValue,
+    /// `None`: in clear text.
+    secured: Option<Secured>,
+}
+
+impl Peer {
+    fn new(worker: &Rc<Worker>, listener: &Rc<Listener>, address: IpAddr, secured: Option<Secured>) -> Option<Rc<Peer>> {
+        let forwarded_for = HeaderValue::try_from(address.to_string()).ok()?;
+        let is_trusted = listener.options.trusts(address);
+        let (worker, listener) = (Rc::clone(worker), Rc::clone(listener));
+        Some(Rc::new(Peer { worker, listener, address, is_trusted, forwarded_for, secured }))
+    }
 }
 
 /// What exchanges share with the connection that they run on (over HTTP/2: with their stream), and the worker's clock with both.
@@ -141,6 +156,11 @@ impl ClientConnection {
     /// Whether the next answer is to be the last.
     pub(super) fn is_ending(&self) -> bool {
         self.worker().is_draining() || self.listener().is_ending()
+    }
+
+    /// What the handshake agreed on, where the connection is not in clear text.
+    pub(super) fn secured(&self) -> Option<&Secured> {
+        self.peer.secured.as_ref()
     }
 
     /// The peer's address, as it stands in `X-Forwarded-For`.
@@ -359,14 +379,13 @@ impl ClientConnection {
     }
 }
 
-/// Serves one connection until either side is done with it. `protocol` is what both sides agreed on already, if they did.
-pub(super) async fn serve<I>(worker: Rc<Worker>, listener: Rc<Listener>, io: I, address: IpAddr, protocol: Option<Protocol>)
+/// Serves one connection until either side is done with it. `secured` is what both sides agreed on already, if they did.
+pub(super) async fn serve<I>(worker: Rc<Worker>, listener: Rc<Listener>, io: I, address: IpAddr, secured: Option<Secured>)
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Ok(forwarded_for) = HeaderValue::try_from(address.to_string()) else { return };
-    let is_trusted = listener.options.trusts(address);
-    let peer = Rc::new(Peer { worker, listener, address, is_trusted, forwarded_for });
+    let protocol = secured.as_ref().map(|secured| secured.protocol);
+    let Some(peer) = Peer::new(&worker, &listener, address, secured) else { return };
     // Until it is known otherwise: the first bytes are a head then.
     let connection = Rc::new(ClientConnection::new(peer, Protocol::Http1, None));
     let _registration = Registration::new(&connection);

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
@@ -30,6 +30,7 @@ use super::fault::Fault;
 use super::forward::{Asked, Backend, choose_backend, forward};
 use super::framing::TARGET_BYTES_MAX;
 use super::listener::ListenerOptions;
+use super::present::Present;
 use super::tally::Tally;
 use super::tunnel::Tunnel;
 use super::upgrade::Upgrade;
@@ -46,11 +47,12 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     // A stream of HTTP/2 that may become a tunnel.
     let stream = request.extensions_mut().remove::<OnUpgrade>();
-    let mut tally = Tally::begin(&connection, &request);
+    let present = Present::of(request.headers());
+    let mut tally = Tally::begin(&connection, &request, present);
     let is_grpc = is_grpc(request.method(), request.headers());
     let mut options = &connection.listener().options;
     let mut sharing = None;
-    let (mut head, content) = match run(&connection, request, &mut tally, &mut options, &mut sharing).await {
+    let (mut head, content) = match run(&connection, request, present, &mut tally, &mut options, &mut sharing).await {
         Ok(Answer { head, content }) => (head, content),
         Err(fault) => {
             tally.note_error(fault.error());
@@ -126,21 +128,25 @@ enum Content {
 async fn run<'c>(
     connection: &'c Rc<ClientConnection>,
     request: Request<Incoming>,
+    present: Present,
     tally: &mut Tally,
     options: &mut &'c ListenerOptions,
     sharing: &mut Option<Box<Sharing>>,
 ) -> Result<Answer, Fault> {
     let (mut head, body) = request.into_parts();
 
-    let upgrade = Upgrade::of(&mut head, || connection.worker().random_id())?;
-    let admitted = admit(connection, &head)?;
+    let upgrade = Upgrade::of(&mut head, present, || connection.worker().random_id())?;
+    let admitted = admit(connection, &head, present)?;
     *options = admitted.options;
-    tally.note_host(&admitted.authority.host());
+    tally.note_host(admitted.authority.host());
 
     if admitted.options.min_revision {
         Box::pin(connection.worker().parking.wait(&head.headers)).await?;
     }
 
+    // Before a rule is looked for, which may match on it.
+    let client = connection.secured().and_then(|secured| secured.client.as_ref());
+    headers::set_client_certificate(&mut head.headers, client, connection.is_trusted());
     let matched = find_rule(connection, &head, &admitted, tally)?;
     let body_bytes_max = matched.rule.rule.limits.max_request_body.or(admitted.options.body_bytes_max);
     if body_bytes_max.is_some_and(|limit| content_length(&head.headers).is_some_and(|length| length > limit)) {
@@ -157,10 +163,10 @@ async fn run<'c>(
     }
 
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
-    let takes_trailers = headers::takes_trailers(&head);
-    let expects_go_ahead = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+    let takes_trailers = headers::takes_trailers(&head, present);
+    let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
-    let target = prepare(connection, &mut head, &admitted, &matched)?;
+    let target = prepare(connection, &mut head, present, &admitted, &matched)?;
     let mut body = RequestBody::new(body, body_bytes_max);
     connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
     if upgrade.is_none() {
@@ -170,9 +176,9 @@ async fn run<'c>(
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
     let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
-    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend.service, request, &asked, tally).await?;
+    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend, request, &asked, tally).await?;
 
-    let filters = [&matched.rule.rule.filters, backend.filters];
+    let filters = [&*matched.rule.rule.filters, backend.filters];
     let mut answer = answer(filters, response, lease, deadline, takes_trailers);
     if let (Some(upgrade), Content::Tunnel { .. }) = (&asked.upgrade, &answer.content) {
         upgrade.tell(&mut answer.head);
@@ -197,21 +203,24 @@ impl Admitted<'_> {
     }
 }
 
-fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<Admitted<'c>, Fault> {
+fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: Present) -> Result<Admitted<'c>, Fault> {
     if let Some(refusal) = MethodRefusal::of(&head.method) {
         return Err(Fault::method(refusal));
     }
-    headers::check_framing(&head.headers)?;
-    headers::check_expectation(&head.headers)?;
+    headers::check_framing(&head.headers, present)?;
+    headers::check_expectation(&head.headers, present)?;
     let uri = &head.uri;
     if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_BYTES_MAX {
         return Err(Fault::uri_too_long());
     }
-    if !is_target(head) {
+    if !is_target(head, connection.secured().is_some()) {
         return Err(Fault::bad_request("the request target is not a path"));
     }
     let authority = authority(head)?;
-    let options = connection.listener().of_host(&authority.host()).ok_or_else(Fault::no_listener)?;
+    let options = connection.listener().of_host(authority.host()).ok_or_else(Fault::no_listener)?;
+    if connection.secured().is_some_and(|secured| secured.listener.as_ref() != Some(&options.name)) {
+        return Err(Fault::misdirected());
+    }
     let path = match uri.path() {
         "*" => None,
         path => match path::normalize(path, options.escaped_slashes) {
@@ -223,16 +232,16 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts) -> Result<
     Ok(Admitted { options, authority, path })
 }
 
-/// Origin form, absolute form of `http`, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it
+/// Origin form, absolute form of the connection's own scheme, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it
 /// in parts (RFC 9113 8.3.1).
-fn is_target(head: &request::Parts) -> bool {
+fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     let uri = &head.uri;
     let is_path = uri.path().starts_with('/');
     let is_server = uri.path() == "*" && head.method == Method::OPTIONS;
     match uri.scheme_str() {
         _ if head.version == Version::HTTP_2 => is_path || is_server,
         None => uri.authority().is_none() && (is_path || is_server),
-        Some(scheme) => scheme == "http" && is_path,
+        Some(scheme) => scheme == headers::scheme(is_secured) && is_path,
     }
 }
 
@@ -253,7 +262,7 @@ fn find_rule(
     let host = admitted.authority.host();
     let found = snapshot.find(&RequestView {
         listener,
-        host: &host,
+        host,
         path: admitted.path(&head.uri),
         query: head.uri.query(),
         method: &head.method,
@@ -262,7 +271,7 @@ fn find_rule(
     tally.note_rule(snapshot.revision, found.as_ref());
     let Some(matched) = found else {
         connection.worker().metrics.route_misses.inc();
-        let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(&host, listener);
+        let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(host, listener);
         return Err(if is_grpc { Fault::no_grpc_route() } else { Fault::no_route() });
     };
     match &matched.rule.unservable {
@@ -283,8 +292,8 @@ fn redirected(
         None => Cow::Borrowed(path),
         Some(modifier) => rewrite::modified_path(modifier, path, &matched.route_match().path.value, &matched.captures),
     };
-    let port = connection.listener().address.port();
-    let location = rewrite::location(redirect, &admitted.authority.host(), port, &path, head.uri.query());
+    let here = rewrite::Here { is_https: connection.secured().is_some(), port: connection.listener().address.port() };
+    let location = rewrite::location(redirect, here, admitted.authority.host(), &path, head.uri.query());
     let location = HeaderValue::try_from(location).map_err(|_| Fault::configuration("the redirect's location is not valid"))?;
     let mut answer = Answer::without_body(redirect.status_code);
     answer.head.headers_mut().insert(LOCATION, location);
@@ -299,14 +308,18 @@ fn redirected(
 fn prepare(
     connection: &ClientConnection,
     head: &mut request::Parts,
+    present: Present,
     admitted: &Admitted<'_>,
     matched: &Matched,
 ) -> Result<Uri, Fault> {
-    headers::remove_hop_by_hop(&mut head.headers);
-    head.headers.remove(EXPECT);
-    headers::join_cookies(&mut head.headers);
-    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted: connection.is_trusted() };
-    headers::set_forwarded(&mut head.headers, &admitted.authority, sender);
+    headers::remove_hop_by_hop(&mut head.headers, present);
+    if present.has(Present::EXPECT) {
+        head.headers.remove(EXPECT);
+    }
+    headers::join_cookies(&mut head.headers, present);
+    let (is_trusted, is_secured) = (connection.is_trusted(), connection.secured().is_some());
+    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted, is_secured };
+    headers::set_forwarded(&mut head.headers, &admitted.authority, sender, present);
     let path = admitted.path(&head.uri);
     let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;
     let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;
@@ -400,13 +413,14 @@ fn answer(
 ) -> Answer {
     let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
     let (mut head, incoming) = response.into_parts();
+    let present = Present::of(&head.headers);
     // Only chunks are followed by trailers, or frames of HTTP/2, and only where the client takes them.
-    let may_end_in_trailers = head.headers.contains_key(TRANSFER_ENCODING) || head.version == Version::HTTP_2;
-    if !takes_trailers || incoming.is_end_stream() || !may_end_in_trailers {
+    let may_end_in_trailers = present.has(Present::TRANSFER_ENCODING) || head.version == Version::HTTP_2;
+    if present.has(Present::TRAILER) && (!takes_trailers || incoming.is_end_stream() || !may_end_in_trailers) {
         head.headers.remove(TRAILER);
     }
-    headers::remove_hop_by_hop(&mut head.headers);
-    headers::extend_via(&mut head.headers);
+    headers::remove_hop_by_hop(&mut head.headers, present);
+    headers::extend_via(&mut head.headers, present);
     filters.into_iter().for_each(|filters| filter::modify_response(filters, &mut head.headers));
     head.version = Version::HTTP_11;
     // What hyper's client noted of this message (a reason phrase) is not the client's concern.

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::framing::Flaw;
 use crate::model::{MethodRefusal, Name, Revision};
-use crate::upstream::SendFailure;
+use crate::upstream::{SendFailure, TlsProblem};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -95,6 +95,13 @@ impl Fault {
         Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no listener of this address takes the host")
     }
 
+    /// The host is another listener's than the one that this connection of TLS was made to (RFC 9110 15.5.20). A client that shares a connection
+    /// between hosts asks again over one of its own.
+    pub(super) fn misdirected() -> Fault {
+        let detail = "the connection was made to another listener than the one that takes this host";
+        Fault { is_http_only: true, ..Fault::new(StatusCode::MISDIRECTED_REQUEST, "http_request_error", detail) }
+    }
+
     /// The table was not there in time.
     pub(super) fn revision_not_live(least: Revision) -> Fault {
         let detail = format!("revision {least} is not live on this node");
@@ -109,6 +116,11 @@ impl Fault {
     /// The rule names a service that does not exist.
     pub(super) fn missing_service(name: &Name) -> Fault {
         Fault::configuration(format!("service {name} does not exist"))
+    }
+
+    /// The service shows a certificate that this node does not serve.
+    pub(super) fn missing_certificate(service: &Name, certificate: &Name) -> Fault {
+        Fault::configuration(format!("service {service}: its client certificate {certificate} does not exist or cannot be used"))
     }
 
     /// The service speaks no protocol that gRPC goes over.
@@ -157,10 +169,22 @@ impl Fault {
             SendFailure::Refused { .. } => (StatusCode::BAD_GATEWAY, "connection_refused", "the connection was refused"),
             SendFailure::Connect { .. } => (StatusCode::BAD_GATEWAY, "destination_unavailable", "no connection"),
             SendFailure::ConnectTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "no connection in time"),
+            SendFailure::Tls { problem, .. } => return Fault::no_tls(name, *problem),
             SendFailure::Terminated { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated", "closed before an answer"),
             SendFailure::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the answer is not HTTP"),
         };
         Fault::new(status, error, format!("service {name}: {what}"))
+    }
+
+    /// A try failed for want of TLS.
+    fn no_tls(name: &Name, problem: TlsProblem) -> Fault {
+        let (status, error) = match problem {
+            TlsProblem::Certificate(_) => (StatusCode::BAD_GATEWAY, "tls_certificate_error"),
+            TlsProblem::Alert(_) => (StatusCode::BAD_GATEWAY, "tls_alert_received"),
+            TlsProblem::Protocol(_) => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
+            TlsProblem::NoAuthorities => (StatusCode::INTERNAL_SERVER_ERROR, "proxy_configuration_error"),
+        };
+        Fault::new(status, error, format!("service {name}: {problem}"))
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -18,7 +18,7 @@ use super::upgrade::Upgrade;
 use crate::model::spec::{BackendRef, Filter, Rule};
 use crate::model::{Kind, Name};
 use crate::observe::CounterVec;
-use crate::table::{Matched, Service};
+use crate::table::{Certificate, Matched, Service};
 use crate::upstream::balance::choose;
 use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, RequestBody, SendFailure};
 
@@ -26,6 +26,8 @@ use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, Requ
 pub(super) struct Backend<'a> {
     /// By the services of the snapshot that the request was matched by.
     pub(super) service: Arc<Service>,
+    /// What is shown to its endpoints, of the same snapshot.
+    certificate: Option<Arc<Certificate>>,
     /// The filters of this share alone.
     pub(super) filters: &'a [Filter],
 }
@@ -37,7 +39,7 @@ pub(super) fn choose_backend<'a>(
     tally: &mut Tally,
 ) -> Result<Backend<'a>, Fault> {
     let references = &matched.rule.rule.backend_refs;
-    let index = match references.as_slice() {
+    let index = match &**references {
         [only] if only.weight > 0 => Some(0),
         _ => choose(references.iter().map(|reference| reference.weight), connection.worker().point()),
     };
@@ -50,21 +52,24 @@ pub(super) fn choose_backend<'a>(
     if matched.rule.kind() == Kind::GrpcRoute && !service.spec.protocol.carries_grpc() {
         return Err(Fault::no_grpc(name));
     }
-    Ok(Backend { service, filters })
+    let certificate =
+        matched.snapshot.client_certificate(&service).map_err(|missing| Fault::missing_certificate(name, missing))?;
+    Ok(Backend { certificate: certificate.cloned(), service, filters })
 }
 
 /// The head of an answer, the connection that its body comes over, and until when it may come.
 pub(super) type Forwarded = (Response<Incoming>, Lease, Option<Instant>);
 
-/// Sends `request` to endpoints of `service` until one answers, or until there is no further try.
+/// Sends `request` to endpoints of the backend's service until one answers, or until there is no further try.
 pub(super) async fn forward(
     connection: &Rc<ClientConnection>,
     rule: &Rule,
-    service: &Arc<Service>,
+    backend: &Backend<'_>,
     request: Request<RequestBody>,
     asked: &Asked,
     tally: &mut Tally,
 ) -> Result<Forwarded, Fault> {
+    let Backend { service, certificate, .. } = backend;
     let total = earlier(rule.timeouts.request, asked.timeout).map(|timeout| tally.started() + timeout);
     let retries = Retries::new(rule.retry.as_deref(), total);
     let mut request = retries.keep(request);
@@ -72,7 +77,7 @@ pub(super) async fn forward(
     let mut last: Option<(Rc<Endpoint>, bool)> = None;
     loop {
         let avoided = last.as_ref().map(|(endpoint, _)| endpoint);
-        let endpoint = connection.worker().upstreams.endpoint(service, avoided);
+        let endpoint = connection.worker().upstreams.endpoint(service, certificate.as_ref(), avoided);
         let endpoint = endpoint.ok_or_else(|| Fault::no_endpoint(&service.id.name))?;
         tally.note_try(endpoint.address());
         // After a failure a connection that was kept is no longer trusted.
@@ -131,17 +136,17 @@ impl Tries<'_> {
         let opening = open(connects, self.service, endpoint, is_fresh);
         let upstream = match within(self.connection, deadline, pin!(opening)).await {
             Some(Ok(upstream)) => upstream,
-            Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::unsent(request)),
-            None => return self.late(progress.as_deref(), Remains::unsent(request)),
+            Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::Unsent(request)),
+            None => return self.late(progress.as_deref(), Remains::Unsent(request)),
         };
-        let remains = Remains::exposed(self.retries.copy(&request, upstream.is_reused()));
+        let remains = Remains::Exposed(self.retries.copy(&request, upstream.is_reused()));
         match within(self.connection, deadline, pin!(upstream.send(endpoint, request))).await {
             Some(Ok((response, lease))) => {
                 tally.note_upstream(asked);
                 self.answered(response, lease, deadline, remains)
             }
             Some(Err(error)) => {
-                let remains = error.unsent.map_or(remains, |unsent| Remains::unsent(*unsent));
+                let remains = error.unsent.map_or(remains, |unsent| Remains::Unsent(*unsent));
                 self.failed(&error.failure, progress.as_deref(), remains)
             }
             None => self.late(progress.as_deref(), remains),
@@ -163,7 +168,7 @@ impl Tries<'_> {
             }
         }
         let random = || self.connection.worker().random();
-        match self.retries.after_answer(response.status(), remains, Instant::now(), random) {
+        match self.retries.after_answer(response.status(), remains, Instant::now, random) {
             None => Ok(Step::Answered((response, lease, deadline))),
             Some(next) => {
                 // What is left of the answer is not waited for: without it the connection is closed.

@@ -1,35 +1,40 @@
 //! Which fields pass, and which the gateway sets.
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE, VIA,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 
 use super::authority::Authority;
 use super::fault::Fault;
+use super::present::Present;
 
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Identifies a request across services.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The revision that answered, where a listener shows it.
 pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
-const SCHEME: HeaderValue = HeaderValue::from_static("http");
 const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 raftgate");
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Bytes of a client's request id that are passed on.
 const REQUEST_ID_BYTES_MAX: usize = 256;
 
 /// Removes what concerns one connection only (RFC 9110 7.6.1) and what belongs to the gateway, in either direction.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, present: Present) {
+    if present.has(Present::CONNECTION) {
         remove_listed(headers);
     }
-    let doomed: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    for name in doomed {
+    if present.has(Present::HOP_BY_HOP) {
+        remove_all(headers, Present::HOP_BY_HOP);
+    }
+}
+
+/// Removes every field that `doomed` stands for.
+fn remove_all(headers: &mut HeaderMap, doomed: Present) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| Present::by(name).has(doomed)).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -43,17 +48,6 @@ fn remove_listed(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == CONNECTION
-        || *name == TE
-        || *name == TRANSFER_ENCODING
-        || *name == UPGRADE
-        || *name == PROXY_AUTHENTICATE
-        || *name == PROXY_AUTHORIZATION
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
-        || name.as_str().starts_with("raftgate-")
 }
 
 fn is_protected(name: &HeaderName) -> bool {
@@ -86,7 +80,10 @@ fn is_protected(name: &HeaderName) -> bool {
 }
 
 /// Refuses framing that hyper lets pass: any coding but one `chunked` (RFC 9112 6.1, 6.3).
-pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Fault> {
+pub(super) fn check_framing(headers: &HeaderMap, present: Present) -> Result<(), Fault> {
+    if !present.has(Present::TRANSFER_ENCODING) {
+        return Ok(());
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
     if codings.next().is_some() || headers.contains_key(CONTENT_LENGTH) {
@@ -99,8 +96,10 @@ pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// Refuses expectations but `100-continue` (RFC 9110 10.1.1).
-pub(super) fn check_expectation(headers: &HeaderMap) -> Result<(), Fault> {
-    match headers.get_all(EXPECT).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+pub(super) fn check_expectation(headers: &HeaderMap, present: Present) -> Result<(), Fault> {
+    match !present.has(Present::EXPECT)
+        || headers.get_all(EXPECT).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
         true => Ok(()),
         false => Err(Fault::expectation_failed()),
     }
@@ -113,35 +112,62 @@ pub(super) struct Sender<'a> {
     pub(super) address: &'a HeaderValue,
     /// Whether what it says of others is believed.
     pub(super) is_trusted: bool,
+    /// Whether it came over TLS.
+    pub(super) is_secured: bool,
 }
 
-/// Sets `Host`, `X-Forwarded-*` and `Via`, after anything that a client could remove them by.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, sender: Sender<'_>) {
-    if !sender.is_trusted {
-        let claims = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
-        let claimed: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
-        for name in claimed.into_iter().chain([FORWARDED, X_REAL_IP, VIA]) {
-            headers.remove(name);
-        }
+/// The scheme of what comes over TLS, or in clear text.
+pub(super) fn scheme(is_secured: bool) -> &'static str {
+    if is_secured { "https" } else { "http" }
+}
+
+/// Sets `X-Forwarded-Client-Cert` to what the handshake told of the client. What a client says there itself never counts; what a trusted
+/// proxy says of its own client does, and comes first.
+pub(super) fn set_client_certificate(headers: &mut HeaderMap, client: Option<&HeaderValue>, is_trusted: bool) {
+    if !is_trusted {
+        headers.remove(X_FORWARDED_CLIENT_CERT);
     }
-    append_to_list(headers, X_FORWARDED_FOR, sender.address);
-    headers.entry(X_FORWARDED_PROTO).or_insert(SCHEME);
-    headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
-    append_to_list(headers, VIA, &VIA_VALUE);
-    headers.insert(HOST, authority.field.clone());
+    if let Some(client) = client {
+        append_to_list(headers, X_FORWARDED_CLIENT_CERT, client);
+    }
+}
+
+/// Sets `Host`, `X-Forwarded-*` and `Via`, after anything that a client could remove them by. The client's certificate is told already.
+pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, sender: Sender<'_>, present: Present) {
+    if !sender.is_trusted && present.has(Present::CLAIMS) {
+        remove_all(headers, Present::CLAIMS);
+    }
+    let scheme = HeaderValue::from_static(scheme(sender.is_secured));
+    if sender.is_trusted && present.has(Present::CLAIMS) {
+        append_to_list(headers, X_FORWARDED_FOR, sender.address);
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
+        append_to_list(headers, VIA, &VIA_VALUE);
+    } else {
+        headers.insert(X_FORWARDED_FOR, sender.address.clone());
+        headers.insert(X_FORWARDED_PROTO, scheme);
+        headers.insert(X_FORWARDED_HOST, authority.field.clone());
+        headers.insert(VIA, VIA_VALUE);
+    }
+    if !authority.is_host {
+        headers.insert(HOST, authority.field.clone());
+    }
 }
 
 /// Whether trailers may follow the answer (RFC 9110 6.5.1); over HTTP/1.1 the same test as hyper's, which leaves them out otherwise.
-pub(super) fn takes_trailers(head: &request::Parts) -> bool {
+pub(super) fn takes_trailers(head: &request::Parts, present: Present) -> bool {
     match head.version {
         Version::HTTP_2 => true,
-        Version::HTTP_11 => head.headers.get(TE).is_some_and(|te| te == "trailers"),
+        Version::HTTP_11 => present.has(Present::TE) && head.headers.get(TE).is_some_and(|te| te == "trailers"),
         _ => false,
     }
 }
 
 /// Makes one line of a cookie that HTTP/2 may bring in pieces (RFC 9113 8.2.3).
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
+pub(super) fn join_cookies(headers: &mut HeaderMap, present: Present) {
+    if !present.has(Present::COOKIE) {
+        return;
+    }
     let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if pieces.len() > 1 {
         let whole =
@@ -151,8 +177,8 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).
-pub(super) fn extend_via(headers: &mut HeaderMap) {
-    if headers.contains_key(VIA) {
+pub(super) fn extend_via(headers: &mut HeaderMap, present: Present) {
+    if present.has(Present::VIA) {
         append_to_list(headers, VIA, &VIA_VALUE);
     }
 }
@@ -181,7 +207,10 @@ pub(super) enum RequestId {
 
 impl RequestId {
     /// The client's, where it is usable, or one made of `random`.
-    pub(super) fn of(headers: &HeaderMap, random: impl FnOnce() -> u128) -> RequestId {
+    pub(super) fn of(headers: &HeaderMap, present: Present, random: impl FnOnce() -> u128) -> RequestId {
+        if !present.has(Present::REQUEST_ID) {
+            return RequestId::Made(random());
+        }
         let is_usable = |value: &&HeaderValue| !value.is_empty() && value.len() <= REQUEST_ID_BYTES_MAX && value.to_str().is_ok();
         match headers.get(X_REQUEST_ID).filter(is_usable) {
             Some(value) => RequestId::Sent(value.clone()),
@@ -191,14 +220,13 @@ impl RequestId {
 
     /// As it stands in `X-Request-Id`.
     pub(super) fn value(&self) -> HeaderValue {
-        let mut rest = match self {
+        let number = match self {
             RequestId::Sent(value) => return value.clone(),
             RequestId::Made(number) => *number,
         };
         let mut digits = [0_u8; 32];
-        for digit in digits.iter_mut().rev() {
-            *digit = b"0123456789abcdef"[(rest & 15) as usize];
-            rest >>= 4;
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         }
         HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a valid value")
     }
@@ -258,7 +286,8 @@ mod tests {
         ];
         for (before, after) in table {
             let mut headers = map(before);
-            remove_hop_by_hop(&mut headers);
+            let present = Present::of(&headers);
+            remove_hop_by_hop(&mut headers, present);
             assert_eq!(text(&headers), after, "{before}");
         }
     }
@@ -266,19 +295,40 @@ mod tests {
     #[test]
     fn believes_only_trusted_senders() {
         let claims = "Forwarded: for=9.9.9.9\nX-Forwarded-For: 8.8.8.8\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nVia: 1.0 a\nX-Real-IP: 9.9.9.9";
-        let authority = Authority { field: HeaderValue::from_static("a.example:81") };
+        let authority = Authority::of_host("a.example:81");
         let address = HeaderValue::from_static("192.0.2.1");
+        let present = Present::of(&map(claims));
         let mut headers = map(claims);
-        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: false });
+        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: false, is_secured: false }, present);
         let expected = "host: a.example:81\nvia: 1.1 raftgate\nx-forwarded-for: 192.0.2.1\nx-forwarded-host: a.example:81\nx-forwarded-proto: http";
         assert_eq!(text(&headers), expected);
 
         let mut headers = map(claims);
-        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true });
+        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true, is_secured: false }, present);
         let text = text(&headers);
         assert!(text.contains("x-forwarded-for: 8.8.8.8, 9.9.9.9, 192.0.2.1"), "{text}");
         assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
         assert!(text.contains("via: 1.0 a, 1.1 raftgate"), "{text}");
+    }
+
+    #[test]
+    fn a_certificate_is_told_by_who_verified_it() {
+        let (ours, sent) = ("Hash=1", "Hash=2;Subject=\"CN=admin\"");
+        let claims = format!("X-Forwarded-Client-Cert: {sent}");
+        let kept = format!("x-forwarded-client-cert: {sent}");
+        let both = format!("{kept}, {ours}");
+        let table = [
+            ("", Some(ours), false, "x-forwarded-client-cert: Hash=1"),
+            (&claims, Some(ours), false, "x-forwarded-client-cert: Hash=1"),
+            (&claims, None, false, ""),
+            (&claims, None, true, &kept),
+            (&claims, Some(ours), true, &both),
+        ];
+        for (before, client, is_trusted, after) in table {
+            let mut headers = map(before);
+            set_client_certificate(&mut headers, client.map(HeaderValue::from_static).as_ref(), is_trusted);
+            assert_eq!(text(&headers), after, "{before} {client:?} {is_trusted}");
+        }
     }
 
     #[test]
@@ -297,7 +347,8 @@ mod tests {
         ];
         for (fields, expected) in table {
             let headers = map(fields);
-            let checked = check_framing(&headers).and_then(|()| check_expectation(&headers));
+            let present = Present::of(&headers);
+            let checked = check_framing(&headers, present).and_then(|()| check_expectation(&headers, present));
             assert_eq!(checked.err().map_or(0, |fault| fault.status().as_u16()), expected, "{fields}");
         }
     }
@@ -307,7 +358,8 @@ mod tests {
         let long = format!("X-Request-Id: {}", "x".repeat(REQUEST_ID_BYTES_MAX + 1));
         let made = "0000000000000000000000000000002a";
         for (before, after) in [("X-Request-Id: mine", "mine"), ("A: b", made), (&long, made), ("X-Request-Id: \u{e9}", made)] {
-            assert_eq!(RequestId::of(&map(before), || 42).value(), after, "{before}");
+            let headers = map(before);
+            assert_eq!(RequestId::of(&headers, Present::of(&headers), || 42).value(), after, "{before}");
         }
     }
 

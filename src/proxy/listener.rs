@@ -18,9 +18,11 @@ use super::connection;
 use super::load::{Load, Loads};
 use super::place::Place;
 use super::proxy_protocol;
+use super::tls::{self, Tls};
 use super::worker::Worker;
 use crate::model::hostname;
 use crate::model::path::EscapedSlashes;
+use crate::table::Live;
 
 /// Connections that wait to be accepted, for each socket.
 const BACKLOG: i32 = 1024;
@@ -28,12 +30,14 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one listener is set to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ListenerOptions {
     /// Its name, which routes bind to.
     pub name: String,
     /// The hosts that it takes, as in Gateway API's `Listener`; `None`: all.
     pub hostname: Option<String>,
+    /// How TLS is spoken; `None`: clear text is.
+    pub tls: Option<Tls>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1.
     pub http2: bool,
     /// Whether every connection begins with a header of the PROXY protocol.
@@ -73,6 +77,7 @@ impl Default for ListenerOptions {
         ListenerOptions {
             name: "default".into(),
             hostname: None,
+            tls: None,
             http2: true,
             proxy_protocol: false,
             debug_headers: false,
@@ -94,6 +99,12 @@ impl Default for ListenerOptions {
 }
 
 impl ListenerOptions {
+    /// The same, with the certificates of the live table to show.
+    pub(super) fn with_certificates_of(&self, live: &Arc<Live>) -> ListenerOptions {
+        let tls = self.tls.clone().map(|tls| tls.with_certificates_of(live));
+        ListenerOptions { tls, ..self.clone() }
+    }
+
     /// Whether `peer` is one of the trusted proxies.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
@@ -128,15 +139,15 @@ impl BoundListener {
     }
 
     /// Adds a listener with another hostname to the address. What holds for a connection as a whole (limits of the head and of
-    /// connections, timeouts, trusted proxies) stays that of the first.
+    /// connections, timeouts, trusted proxies, whether TLS is spoken) stays that of the first; how TLS is spoken is each one's own.
     pub fn share(&mut self, options: ListenerOptions) {
         self.sharing.push(options);
     }
 
     /// What a worker gets of it: each once.
-    pub(super) fn part(&mut self, worker: usize) -> Option<(Listener, std::net::TcpListener)> {
+    pub(super) fn part(&mut self, worker: usize, live: &Arc<Live>) -> Option<(Listener, std::net::TcpListener)> {
         let socket = self.sockets.pop()?;
-        Some((Listener::new(self, worker), socket))
+        Some((Listener::new(self, worker, live), socket))
     }
 }
 
@@ -204,8 +215,9 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    fn new(bound: &BoundListener, worker: usize) -> Listener {
-        let (options, sharing) = (bound.options.clone(), bound.sharing.clone());
+    fn new(bound: &BoundListener, worker: usize, live: &Arc<Live>) -> Listener {
+        let options = bound.options.with_certificates_of(live);
+        let sharing = bound.sharing.iter().map(|options| options.with_certificates_of(live)).collect();
         let (address, addresses, loads) = (bound.address, bound.addresses.clone(), bound.loads.clone());
         let connections_max = loads.share(options.connections_max);
         let (room, is_replaced, drained) = Default::default();
@@ -234,7 +246,8 @@ impl Listener {
         self.is_replaced.get() || self.drained.get().is_some()
     }
 
-    /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it.
+    /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it. No host at all (a client
+    /// without SNI) is taken by the one without a hostname.
     pub(super) fn of_host(&self, host: &str) -> Option<&ListenerOptions> {
         hostname::taking(std::iter::once(&self.options).chain(&self.sharing), |options| options.hostname.as_deref(), host)
     }
@@ -366,7 +379,11 @@ async fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut stream: TcpStream
             admitted => admitted,
         },
     };
-    connection::serve(worker, listener, stream, address, None).await;
+    match listener.options.tls {
+        None => connection::serve(worker, listener, stream, address, None).await,
+        // Apart, for connections in clear text would take its room too.
+        Some(_) => Box::pin(tls::serve(worker, listener, stream, address)).await,
+    }
     drop(admission);
 }
 

@@ -67,7 +67,8 @@ fn begin(
     if is_call && !service.spec.protocol.carries_grpc() {
         return Err("no_grpc");
     }
-    let endpoint = worker.upstreams.endpoint(service, None).ok_or("no_endpoint")?;
+    let certificate = matched.snapshot.client_certificate(service).map_err(|_| "no_certificate")?;
+    let endpoint = worker.upstreams.endpoint(service, certificate, None).ok_or("no_endpoint")?;
     let (body, watch) = body.tap().ok_or("failed")?;
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();

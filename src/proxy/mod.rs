@@ -7,17 +7,16 @@
 //! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
 //! the cluster gone, the proxy serves the last table.
 //!
-//! To read a request from top to bottom: `listener` accepts (behind a load balancer, `proxy_protocol` says for whom), `connection` runs
+//! To read a request from top to bottom: `listener` accepts (behind a load balancer, `proxy_protocol` says for whom), [`tls`] shakes hands where
+//! the listener asks for it, `connection` runs
 //! hyper's server for HTTP/1.1 or HTTP/2 over it and keeps its deadlines, and `exchange` takes the request through its phases by name:
 //! admit, park, match, prepare, forward, answer. `forward` makes the tries, `mirror` sends copies beside. What the phases use is pure and
 //! beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header modifiers),
-//! `retry` (whether to send again, and when), `cors` (who may share an answer), `upgrade` (who asks to speak another protocol). Where that
-//! is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
+//! `retry` (whether to send again, and when), `cors` (who may share an answer), `upgrade` (who asks to speak another protocol), `present`
+//! (which fields are there at all). Where another protocol is agreed on, `tunnel` follows. `fault` is the one place that makes error responses; `grpc` says them in the form of gRPC.
 //!
 //! Over HTTP/1.1 hyper reads nothing that `framing` has not read before: what could be taken for two different requests is refused there,
 //! by RFC 9112, and the connection closed once the answer is through (`connection::ending`). What is sent on is framed anew.
-//!
-//! Absent so far: TLS; the specs refuse what asks for it.
 
 mod admission;
 mod authority;
@@ -37,11 +36,13 @@ mod load;
 mod mirror;
 mod park;
 mod place;
+mod present;
 mod proxy_protocol;
 mod publisher;
 mod retry;
 mod rewrite;
 mod tally;
+mod tls;
 mod tunnel;
 mod upgrade;
 mod worker;
@@ -53,4 +54,5 @@ mod tests;
 pub use framing::{Flaw, Follower, Refusal};
 pub use listener::{BindError, BoundListener, ListenerOptions, bind};
 pub use publisher::Publisher;
+pub use tls::{Tls, TlsError};
 pub use workers::{Proxy, ProxyHandle, ProxyOptions, StartError};

@@ -143,7 +143,7 @@ impl Follower {
                 self.live.raise_divergence(&what);
                 self.metrics.divergences.with_label_values(&["table"]).inc();
                 self.metrics.table_diverged.set(1);
-                self.live.store(Arc::new(Snapshot::build(&self.published)));
+                self.live.store(Arc::new(live.rebuilt(&self.published)));
                 self.retired.push(live);
                 self.check = Check::new();
             }
@@ -158,8 +158,9 @@ impl Follower {
         if !is_first && old.revision == state.revision() && old.digest == state.digest() {
             return;
         }
-        let next = if is_first { Snapshot::build(&state) } else { old.updated(&self.published, &state) };
+        let next = if is_first { old.rebuilt(&state) } else { old.updated(&self.published, &state) };
         let (revision, counts) = (next.revision, next.counts());
+        self.note_certificates(&old, &next);
         crash_point("table-built");
         self.live.store(Arc::new(next));
         crash_point("table-published");
@@ -171,5 +172,17 @@ impl Follower {
         tracing::debug!(%revision, routes = counts.routes, services = counts.services, "table published");
         self.retired.push(old);
         self.published = state;
+    }
+    /// Tells when the certificates expire that changed.
+    fn note_certificates(&self, old: &Snapshot, next: &Snapshot) {
+        let expiry = &self.metrics.certificate_expiry;
+        for (before, after) in next.certificate_changes(old) {
+            match (before, after) {
+                (_, Some(certificate)) => expiry.with_label_values(&[certificate.name.as_str()]).set(certificate.not_after),
+                // An error says that there was none.
+                (Some(certificate), None) => _ = expiry.remove_label_values(&[certificate.name.as_str()]),
+                (None, None) => {}
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 
 use crate::model::spec::Retry;
 use crate::upstream::RequestBody;
@@ -25,20 +25,63 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What is left of a try, for the next one.
 #[derive(Debug)]
-pub(super) struct Remains {
-    request: Option<Request<RequestBody>>,
-    is_exposed: bool,
+pub(super) enum Remains {
+    /// The request itself: no byte of it went out.
+    Unsent(Request<RequestBody>),
+    /// A copy of what may have gone out, if there is one.
+    Exposed(Option<Copy>),
 }
 
 impl Remains {
-    /// The request itself: no byte of it went out.
-    pub(super) fn unsent(request: Request<RequestBody>) -> Remains {
-        Remains { request: Some(request), is_exposed: false }
+    fn is_exposed(&self) -> bool {
+        matches!(self, Remains::Exposed(_))
     }
 
-    /// A copy of what may have gone out, if there is one.
-    pub(super) fn exposed(copy: Option<Request<RequestBody>>) -> Remains {
-        Remains { request: copy, is_exposed: true }
+    fn method(&self) -> Option<&Method> {
+        match self {
+            Remains::Unsent(request) => Some(request.method()),
+            Remains::Exposed(copy) => copy.as_ref().map(|copy| &copy.method),
+        }
+    }
+
+    fn into_request(self) -> Option<Request<RequestBody>> {
+        match self {
+            Remains::Unsent(request) => Some(request),
+            Remains::Exposed(copy) => copy.map(Copy::into_request),
+        }
+    }
+}
+
+/// A request to send again. Nearly every request leaves one and next to none is used, so its fields are a list: a map would be copied with
+/// its index, and made again only to be dropped.
+#[derive(Debug)]
+pub(super) struct Copy {
+    method: Method,
+    uri: Uri,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    body: RequestBody,
+}
+
+impl Copy {
+    fn of(request: &Request<RequestBody>) -> Option<Copy> {
+        let body = request.body().again()?;
+        let fields = request.headers().iter();
+        Some(Copy {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            fields: fields.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            body,
+        })
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        for (name, value) in self.fields {
+            request.headers_mut().append(name, value);
+        }
+        request
     }
 }
 
@@ -76,20 +119,13 @@ impl<'a> Retries<'a> {
     }
 
     /// A copy of what is about to be sent, where there may be a use for it.
-    pub(super) fn copy(&self, request: &Request<RequestBody>, is_connection_reused: bool) -> Option<Request<RequestBody>> {
+    pub(super) fn copy(&self, request: &Request<RequestBody>, is_connection_reused: bool) -> Option<Copy> {
         let is_idempotent = request.method().is_idempotent();
         let is_useful = match self.policy {
             Some(policy) => self.made < policy.attempts && (is_idempotent || !policy.codes.is_empty()),
             None => is_connection_reused && is_idempotent && matches!(request.body(), RequestBody::Empty),
         };
-        if !is_useful {
-            return None;
-        }
-        let mut copy = Request::new(request.body().again()?);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        Some(copy)
+        if is_useful { Copy::of(request) } else { None }
     }
 
     /// The try after an answer of this status; `None` where the answer stands.
@@ -97,11 +133,11 @@ impl<'a> Retries<'a> {
         &mut self,
         status: StatusCode,
         remains: Remains,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
         random: impl FnOnce() -> u64,
     ) -> Option<Next> {
         self.policy.filter(|policy| policy.codes.contains(&status))?;
-        self.next(remains.request?, true, now, random)
+        self.next(remains.into_request()?, true, now(), random)
     }
 
     /// The try after a failure; `None` where the failure stands. `was_closed` tells a connection that ended before an answer from
@@ -113,16 +149,15 @@ impl<'a> Retries<'a> {
         now: Instant,
         random: impl FnOnce() -> u64,
     ) -> Option<Next> {
-        let request = remains.request?;
         let is_safe = match self.policy {
-            Some(_) => request.method().is_idempotent(),
+            Some(_) => remains.method()?.is_idempotent(),
             // A copy was made only where sending it again is safe.
             None => was_closed,
         };
-        if remains.is_exposed && !is_safe {
+        if remains.is_exposed() && !is_safe {
             return None;
         }
-        self.next(request, false, now, random)
+        self.next(remains.into_request()?, false, now, random)
     }
 
     fn next(
@@ -155,8 +190,6 @@ fn wait(least: Duration, made: u32, random: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
 
     fn policy(codes: &[u16], attempts: u32) -> Retry {
@@ -172,11 +205,11 @@ mod tests {
 
     /// What is left after `request` went out.
     fn exposed(retries: &Retries<'_>, method: Method, is_reused: bool) -> Remains {
-        Remains::exposed(retries.copy(&request(method), is_reused))
+        Remains::Exposed(retries.copy(&request(method), is_reused))
     }
 
     fn unsent(method: Method) -> Remains {
-        Remains::unsent(request(method))
+        Remains::Unsent(request(method))
     }
 
     #[test]
@@ -217,7 +250,18 @@ mod tests {
         assert_eq!((next.request.method(), next.wait), (&Method::POST, Duration::ZERO));
         assert!(retries.after_failure(false, unsent(Method::POST), now, || 0).is_none(), "a second re-try");
         let mut retries = Retries::new(None, None);
-        assert!(retries.after_answer(StatusCode::BAD_GATEWAY, unsent(Method::GET), now, || 0).is_none());
+        assert!(retries.after_answer(StatusCode::BAD_GATEWAY, unsent(Method::GET), || now, || 0).is_none());
+    }
+
+    #[test]
+    fn a_copy_is_what_it_was_made_of() {
+        let mut original = request(Method::GET);
+        *original.uri_mut() = Uri::from_static("/a?b");
+        for (name, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            original.headers_mut().append(name, HeaderValue::from_static(value));
+        }
+        let copy = Copy::of(&original).unwrap().into_request();
+        assert_eq!((copy.method(), copy.uri(), copy.headers()), (original.method(), original.uri(), original.headers()));
     }
 
     #[test]
@@ -226,7 +270,7 @@ mod tests {
         for (method, status, expected) in [(Method::GET, 503, true), (Method::POST, 503, true), (Method::GET, 502, false)] {
             let mut retries = Retries::new(Some(&policy), None);
             let remains = exposed(&retries, method.clone(), false);
-            let next = retries.after_answer(StatusCode::from_u16(status).unwrap(), remains, now, || 0);
+            let next = retries.after_answer(StatusCode::from_u16(status).unwrap(), remains, || now, || 0);
             assert_eq!(next.map(|next| next.wait), expected.then_some(policy.backoff), "{method} {status}");
         }
         for (method, expected) in [(Method::GET, true), (Method::DELETE, true), (Method::POST, false), (Method::PATCH, false)] {
@@ -243,7 +287,7 @@ mod tests {
         let mut retries = Retries::new(Some(&policy), None);
         for expected in [true, true, false] {
             let remains = exposed(&retries, Method::GET, false);
-            assert_eq!(retries.after_answer(StatusCode::SERVICE_UNAVAILABLE, remains, now, || 0).is_some(), expected);
+            assert_eq!(retries.after_answer(StatusCode::SERVICE_UNAVAILABLE, remains, || now, || 0).is_some(), expected);
         }
         for (left, expected) in [(9, false), (10, false), (11, true)] {
             let mut retries = Retries::new(Some(&policy), Some(now + Duration::from_millis(left)));

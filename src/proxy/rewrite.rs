@@ -48,12 +48,21 @@ fn fill<'a>(replacement: &'a str, captures: &Captures) -> Cow<'a, str> {
     Cow::Owned(filled)
 }
 
+/// Where a request that is redirected came to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Here {
+    /// Whether over TLS.
+    pub(super) is_https: bool,
+    /// The listener's port.
+    pub(super) port: u16,
+}
+
 /// The `Location` of a redirect.
-pub(super) fn location(redirect: &RequestRedirect, host: &str, listener_port: u16, path: &str, query: Option<&str>) -> String {
-    let is_https = redirect.scheme == Some(RedirectScheme::Https);
+pub(super) fn location(redirect: &RequestRedirect, here: Here, host: &str, path: &str, query: Option<&str>) -> String {
+    let is_https = redirect.scheme.map_or(here.is_https, |scheme| scheme == RedirectScheme::Https);
     let (scheme, well_known) = if is_https { ("https", 443) } else { ("http", 80) };
     // Gateway API: an explicit port, else the well-known one of an explicit scheme, else the listener's.
-    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { well_known } else { listener_port });
+    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { well_known } else { here.port });
     let host = redirect.hostname.as_deref().unwrap_or(host);
     let mut location = format!("{scheme}://{host}");
     if port != well_known {
@@ -118,10 +127,18 @@ mod tests {
         ];
         for (scheme, port, listener_port, expected) in table {
             let redirect = RequestRedirect { scheme, hostname: None, path: None, port, status_code: StatusCode::FOUND };
-            assert_eq!(location(&redirect, "a.example", listener_port, "/p", Some("q=1")), expected);
+            let here = Here { is_https: false, port: listener_port };
+            assert_eq!(location(&redirect, here, "a.example", "/p", Some("q=1")), expected);
         }
         let hostname = Some("b.example".to_owned());
         let redirect = RequestRedirect { scheme: None, hostname, path: None, port: None, status_code: StatusCode::FOUND };
-        assert_eq!(location(&redirect, "a.example", 80, "/", None), "http://b.example/");
+        for (is_https, port, expected) in [
+            (false, 80, "http://b.example/"),
+            (false, 443, "http://b.example:443/"),
+            (true, 443, "https://b.example/"),
+            (true, 80, "https://b.example:80/"),
+        ] {
+            assert_eq!(location(&redirect, Here { is_https, port }, "a.example", "/", None), expected);
+        }
     }
 }

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
 use super::headers::{RequestId, trace_id};
+use super::present::Present;
 use crate::model::{Kind, Revision};
 use crate::observe::AccessEntry;
 use crate::table::{CompiledRule, Matched, Service};
@@ -50,7 +51,7 @@ struct LogFields {
 
 impl Tally {
     /// A request arrived.
-    pub(super) fn begin(connection: &Rc<ClientConnection>, request: &Request<Incoming>) -> Tally {
+    pub(super) fn begin(connection: &Rc<ClientConnection>, request: &Request<Incoming>, present: Present) -> Tally {
         connection.begin_exchange();
         connection.worker().metrics.requests_active.inc();
         let log = connection.worker().access_log.as_ref().map(|_| {
@@ -68,7 +69,7 @@ impl Tally {
             attempts: 0,
             upstream_seconds: None,
             error: None,
-            request_id: RequestId::of(request.headers(), || connection.worker().random_id()),
+            request_id: RequestId::of(request.headers(), present, || connection.worker().random_id()),
             log,
             connection: Rc::clone(connection),
         }
@@ -163,7 +164,10 @@ impl Tally {
             path: log.path,
             kind: self.kind(),
             route: self.rule.as_ref().map(|rule| rule.route.as_str().to_owned()).unwrap_or_default(),
-            rule: self.rule.as_ref().map(|rule| rule.rule.name.clone().unwrap_or_else(|| rule.rule_index.to_string())),
+            rule: self
+                .rule
+                .as_ref()
+                .map(|rule| rule.rule.name.as_deref().map_or_else(|| rule.rule_index.to_string(), str::to_owned)),
             captures: log.captures,
             revision: self.revision().0,
             service: self.service.as_ref().map(name_of).unwrap_or_default(),
@@ -200,8 +204,8 @@ impl Drop for Tally {
         worker.metrics.request_duration.observe(duration);
         worker.counters.count(Labels {
             kind: self.kind(),
-            route: self.rule.as_ref().map_or("", |rule| rule.route.as_str()),
-            service: self.service.as_ref().map_or("", |service| service.id.name.as_str()),
+            route: self.rule.as_ref().map(|rule| &rule.route),
+            service: self.service.as_ref().map(|service| &service.id.name),
             method: self.method,
             status: self.status,
         });

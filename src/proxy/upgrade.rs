@@ -13,6 +13,7 @@ use hyper::ext::Protocol;
 use sha1::{Digest, Sha1};
 
 use super::fault::Fault;
+use super::present::Present;
 
 const WEBSOCKET: &str = "websocket";
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
@@ -32,14 +33,18 @@ pub(super) struct Upgrade {
 
 impl Upgrade {
     /// What this request asks for, if anything. CONNECT with a protocol is turned into the GET that means the same.
-    pub(super) fn of(head: &mut request::Parts, random: impl FnOnce() -> u128) -> Result<Option<Upgrade>, Fault> {
+    pub(super) fn of(
+        head: &mut request::Parts,
+        present: Present,
+        random: impl FnOnce() -> u128,
+    ) -> Result<Option<Upgrade>, Fault> {
         match head.extensions.get::<Protocol>() {
             Some(protocol) if head.method == Method::CONNECT => {
                 let protocol =
                     HeaderValue::from_str(protocol.as_str()).map_err(|_| Fault::bad_request(":protocol is not valid"))?;
                 Upgrade::by_connect(head, protocol, random()).map(Some)
             }
-            _ if head.version == Version::HTTP_11 => Upgrade::by_field(head),
+            _ if head.version == Version::HTTP_11 && present.has(Present::UPGRADE) => Upgrade::by_field(head),
             _ => Ok(None),
         }
     }
@@ -165,7 +170,9 @@ mod tests {
 
     /// `None`: refused; `Some("")`: no upgrade.
     fn asked(method: &str, fields: &str) -> Option<String> {
-        let asked = Upgrade::of(&mut head(method, fields), || 0).ok()?;
+        let mut head = head(method, fields);
+        let present = Present::of(&head.headers);
+        let asked = Upgrade::of(&mut head, present, || 0).ok()?;
         Some(asked.map_or(String::new(), |upgrade| upgrade.protocol.to_str().unwrap().to_owned()))
     }
 
@@ -199,7 +206,7 @@ mod tests {
     #[test]
     fn only_the_right_answer_opens_the_tunnel() {
         let fields = format!("Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n{KEY}");
-        let upgrade = Upgrade::of(&mut head("GET", &fields), || 0).unwrap().unwrap();
+        let upgrade = Upgrade::of(&mut head("GET", &fields), Present::UPGRADE, || 0).unwrap().unwrap();
         let right = "Upgrade: WebSocket\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
         let table = [
             (101, right.to_owned(), true),

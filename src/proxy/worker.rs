@@ -22,8 +22,8 @@ use super::park::Parking;
 use super::place::Place;
 use crate::observe::{AccessLog, Metrics};
 use crate::table::Live;
-use crate::upstream::Upstreams;
 use crate::upstream::balance::Points;
+use crate::upstream::{TlsClients, Upstreams};
 
 /// The step of a worker's clock.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -38,6 +38,7 @@ const NICENESS: i32 = 5;
 pub(super) struct Setup {
     pub(super) index: usize,
     pub(super) sockets: Vec<(Listener, std::net::TcpListener)>,
+    pub(super) clients: Arc<TlsClients>,
     pub(super) live: Arc<Live>,
     pub(super) metrics: Metrics,
     pub(super) access_log: Option<AccessLog>,
@@ -108,6 +109,7 @@ pub(super) struct Worker {
 impl Worker {
     fn new(
         live: Arc<Live>,
+        clients: Arc<TlsClients>,
         metrics: Metrics,
         access_log: Option<AccessLog>,
         workers: Arc<[mpsc::UnboundedSender<Order>]>,
@@ -117,7 +119,7 @@ impl Worker {
             parking: Parking::new(&live),
             mirrors: Mirrors::default(),
             live,
-            upstreams: Upstreams::new(),
+            upstreams: Upstreams::new(clients),
             metrics,
             access_log,
             points: RefCell::new(Points::new(fastrand::u64(..))),
@@ -213,7 +215,7 @@ impl Worker {
 
 async fn run_worker(setup: Setup) {
     let Setup { index, draining, mut orders, .. } = setup;
-    let worker = Rc::new(Worker::new(setup.live, setup.metrics, setup.access_log, setup.workers));
+    let worker = Rc::new(Worker::new(setup.live, setup.clients, setup.metrics, setup.access_log, setup.workers));
     let mut places = Places { worker: Rc::clone(&worker), draining, all: HashMap::new(), accepting: JoinSet::new() };
     setup.sockets.into_iter().for_each(|(listener, socket)| places.listen(listener, socket));
     let mut interval = tokio::time::interval(TICK);

@@ -12,6 +12,7 @@ use super::listener::{BoundListener, ListenerOptions};
 use super::worker::{DRAIN_GRACE, Order, Setup, TICK, start_worker};
 use crate::observe::{AccessLog, Metrics};
 use crate::table::Live;
+use crate::upstream::TlsClients;
 
 /// What a proxy is started with.
 #[derive(Debug)]
@@ -48,11 +49,13 @@ impl Proxy {
         let mut listeners = options.listeners;
         let (workers, orders): (Vec<_>, Vec<_>) = (0..options.workers.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let workers: Arc<[_]> = workers.into();
+        let clients = Arc::new(TlsClients::new());
         let mut ended = Vec::new();
         for (index, orders) in orders.into_iter().enumerate() {
             let setup = Setup {
                 index,
-                sockets: listeners.iter_mut().filter_map(|bound| bound.part(index)).collect(),
+                clients: Arc::clone(&clients),
+                sockets: listeners.iter_mut().filter_map(|bound| bound.part(index, &options.live)).collect(),
                 live: Arc::clone(&options.live),
                 metrics: options.metrics.clone(),
                 access_log: options.access_log.clone(),
@@ -62,13 +65,14 @@ impl Proxy {
             };
             ended.push(start_worker(setup).map_err(|error| StartError::Worker(index, error))?);
         }
-        Ok(ProxyHandle { draining, workers, ended, drain_timeout })
+        Ok(ProxyHandle { live: options.live, draining, workers, ended, drain_timeout })
     }
 }
 
 /// The running proxy. Dropping it stops it without a drain.
 #[derive(Debug)]
 pub struct ProxyHandle {
+    live: Arc<Live>,
     draining: watch::Sender<bool>,
     workers: Arc<[mpsc::UnboundedSender<Order>]>,
     ended: Vec<oneshot::Receiver<()>>,
@@ -81,7 +85,7 @@ impl ProxyHandle {
     pub fn listen(&mut self, mut bound: BoundListener) {
         self.drain_timeout = self.drain_timeout.max(bound.options.drain_timeout);
         for (index, worker) in self.workers.iter().enumerate() {
-            if let Some(part) = bound.part(index) {
+            if let Some(part) = bound.part(index, &self.live) {
                 // A worker that is gone serves nothing.
                 let _ = worker.send(Order::Listen(Box::new(part)));
             }
@@ -93,7 +97,9 @@ impl ProxyHandle {
     pub fn set(&mut self, address: SocketAddr, options: &ListenerOptions, sharing: &[ListenerOptions]) {
         self.drain_timeout = self.drain_timeout.max(options.drain_timeout);
         for worker in self.workers.iter() {
-            let _ = worker.send(Order::Set(address, options.clone(), sharing.to_vec()));
+            let with_certificates = |options: &ListenerOptions| options.with_certificates_of(&self.live);
+            let sharing = sharing.iter().map(with_certificates).collect();
+            let _ = worker.send(Order::Set(address, with_certificates(options), sharing));
         }
     }
 

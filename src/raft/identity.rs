@@ -1,6 +1,6 @@
 //! Who speaks: the header of every message between peers, and the check of one that comes in (`faults.md`, "Identity").
 //!
-//! Refused are only: another cluster, a wrong receiver, another protocol, a member that was removed, and one that is known under another
+//! Refused are only: a sender that its certificate does not name (over TLS), another cluster, a wrong receiver, another protocol, a member that was removed, and one that is known under another
 //! incarnation (its data directory was wiped). A sender that the membership does not list is not refused, for this node's membership may be stale.
 
 use std::sync::{Arc, OnceLock};
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
+use super::transport::Proved;
 use super::wire;
 use crate::model::NodeId;
 use crate::observe::{KnownBug, Metrics};
@@ -95,14 +96,28 @@ impl Identity {
         }
     }
 
-    /// Checks a header that came in; a refusal tells the sender why and is counted.
-    pub(super) fn admit(&self, header: Option<&Header>) -> Result<(), Status> {
-        let (reason, detail) = match self.refusal(header) {
-            None => return Ok(()),
-            Some(refusal) => refusal,
-        };
+    /// Checks a header that came in from a node that has proved to be `sender`; a refusal tells the sender why and is counted.
+    pub(super) fn admit(&self, header: Option<&Header>, sender: Proved) -> Result<(), Status> {
+        self.check_claim(header.map(|header| header.sender), sender)?;
+        match self.refusal(header) {
+            None => Ok(()),
+            Some((reason, detail)) => Err(self.refuse(reason, detail, header.map(|header| header.sender))),
+        }
+    }
+
+    /// Checks that a message claims to be from the node that its sender has proved to be.
+    pub(super) fn check_claim(&self, claimed: Option<NodeId>, sender: Proved) -> Result<(), Status> {
+        match (claimed, sender.0) {
+            (Some(claimed), Some(proved)) if claimed != proved => {
+                let detail = format!("the message is of node {claimed}, and the certificate of node {proved}");
+                Err(self.refuse("certificate", detail, Some(claimed)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse(&self, reason: &'static str, detail: String, sender: Option<NodeId>) -> Status {
         self.metrics.raft_peer_refusals.with_label_values(&[reason]).inc();
-        let sender = header.map(|header| header.sender);
         if [NOT_JOINED, REMOVED].contains(&reason) {
             // Peers may ask before this node knows its cluster, and a removed one until it hears that it is; they try again.
             tracing::debug!(reason, detail, sender, "message of a peer refused");
@@ -113,7 +128,7 @@ impl Identity {
         if reason == REMOVED {
             status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(REMOVED));
         }
-        Err(status)
+        status
     }
 
     fn refusal(&self, header: Option<&Header>) -> Option<(&'static str, String)> {

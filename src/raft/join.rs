@@ -161,7 +161,7 @@ impl Shared {
     /// Whether the candidate is where it says it is.
     async fn ask_back(&self, candidate: &Candidate) -> Result<(), MemberError> {
         let address = &candidate.member.peer_address;
-        let answered = match self.peers.at(address) {
+        let answered = match self.peers.at(address, candidate.node_id) {
             Ok(peer) => self.say_hello(&peer, 0).await,
             Err(error) => Err(error),
         };
@@ -195,7 +195,7 @@ impl Shared {
             join_address,
             protocol: PROTOCOL,
         };
-        let peer = self.peers.at(peer_address).map_err(|error| MemberError::Refused(error.to_string()))?;
+        let peer = self.peers.at(peer_address, node_id).map_err(|error| MemberError::Refused(error.to_string()))?;
         let wait = deadline.saturating_duration_since(Instant::now());
         let mut client = peer.control();
         let answer = call(wait, client.invite(request)).await;
@@ -288,7 +288,7 @@ async fn ask(shared: &Shared, address: &str, node_id: Option<NodeId>) -> Result<
         wait_ms: u64::try_from(JOIN_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
         feature_level_max: FEATURE_LEVEL_MAX,
     };
-    let peer = shared.peers.at(address).map_err(|error| MemberError::Refused(error.to_string()))?;
+    let peer = shared.peers.at(address, None).map_err(|error| MemberError::Refused(error.to_string()))?;
     let mut client = peer.bulk();
     read_response(call(JOIN_TIMEOUT, client.join(request)).await)
 }

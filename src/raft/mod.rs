@@ -13,7 +13,8 @@
 //! - `identity` says who speaks in every message and refuses whom this node must not hear.
 //! - `proposals` keeps "not applied" and "unknown" apart, `batches` takes commands to the leader in batches.
 //! - `reads` shares ReadIndex rounds; `live` waits for published tables.
-//! - `peers` keeps connections, over TCP or what `transport` brings.
+//! - `peers` keeps connections, by what `transport` brings: `clear_text`, TLS (`handshakes`), or a simulated network. `strangers` tells of
+//!   those that come to nothing.
 //! - `board` knows how the peers are; `divergence` compares what they hold; `compaction` makes snapshots and purges the log.
 //!
 //! openraft's API still moves: outside of here and of `store` nobody knows it. Its own formats never reach the wire or the disk (`wire`).
@@ -22,9 +23,11 @@
 mod batches;
 mod board;
 mod bootstrap;
+mod clear_text;
 mod compaction;
 mod divergence;
 mod error;
+mod handshakes;
 mod identity;
 mod join;
 mod live;
@@ -38,6 +41,7 @@ mod reads;
 mod server;
 mod shared;
 mod status;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -49,4 +53,4 @@ pub use members::MemberChange;
 pub use node::Node;
 pub use options::{NodeOptions, RaftSettings};
 pub use status::{ClusterStatus, MemberLive, MemberStatus, Role};
-pub use transport::{Connection, Dialer, Transport};
+pub use transport::{Connection, Dialer, Proved, Transport};

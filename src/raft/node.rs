@@ -69,7 +69,7 @@ impl Node {
         let (follower_rounds, follower_waiting) = Rounds::new();
         let shared = Arc::new(Shared {
             identity,
-            peers: Arc::new(Peers::new(options.transport.dialer())),
+            peers: Arc::new(Peers::new(options.transport.dialer(&options.metrics))),
             members_hash: members_hash(&options.cluster_name, &options.initial_members),
             cluster_name: Arc::from(options.cluster_name),
             initial_members: options.initial_members,

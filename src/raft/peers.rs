@@ -22,7 +22,6 @@ use crate::pb::peer::peer_client::PeerClient;
 /// A message between peers, decoded, at most.
 pub(super) const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -37,11 +36,9 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(address: &str, dialer: Option<&Dialer>) -> Result<Peer, CallError> {
+    fn new(address: &str, node: Option<NodeId>, dialer: &Dialer) -> Result<Peer, CallError> {
         let client = || {
-            let endpoint = endpoint(address)?;
-            let channel = dialer.map_or_else(|| endpoint.connect_lazy(), |dialer| dialer.channel(&endpoint));
-            let client = PeerClient::new(channel);
+            let client = PeerClient::new(dialer.channel(endpoint(address)?, node));
             Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
         };
         Ok(Peer { address: address.to_owned(), control: client()?, bulk: client()? })
@@ -62,8 +59,6 @@ fn endpoint(address: &str) -> Result<Endpoint, CallError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| CallError::NotSent(format!("address \"{address}\": {error}")))?;
     Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
@@ -72,15 +67,15 @@ fn endpoint(address: &str) -> Result<Endpoint, CallError> {
 }
 
 /// All of them, by id and address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
     known: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
-    dialer: Option<Dialer>,
+    dialer: Dialer,
 }
 
 impl Peers {
-    /// Nobody yet; connections are made by `dialer`, over TCP without one.
-    pub(super) fn new(dialer: Option<Dialer>) -> Peers {
+    /// Nobody yet; connections are made by `dialer`.
+    pub(super) fn new(dialer: Dialer) -> Peers {
         Peers { known: Mutex::default(), dialer }
     }
 
@@ -90,14 +85,14 @@ impl Peers {
         if let Some(peer) = known.get(&id).filter(|peer| peer.address == address) {
             return Ok(Arc::clone(peer));
         }
-        let peer = Arc::new(self.at(address)?);
+        let peer = Arc::new(self.at(address, Some(id))?);
         known.insert(id, Arc::clone(&peer));
         Ok(peer)
     }
 
-    /// Connections to whoever is at `address`. They are made when they are needed.
-    pub(super) fn at(&self, address: &str) -> Result<Peer, CallError> {
-        Peer::new(address, self.dialer.as_ref())
+    /// Connections to `node`, or to whoever is at `address`. They are made when they are needed.
+    pub(super) fn at(&self, address: &str, node: Option<NodeId>) -> Result<Peer, CallError> {
+        Peer::new(address, node, &self.dialer)
     }
 }
 
@@ -150,15 +145,21 @@ fn classify(status: &Status) -> CallError {
 mod tests {
     use tokio::net::TcpListener;
 
+    use super::super::clear_text;
     use super::*;
+    use crate::observe::Metrics;
     use crate::pb::peer::HelloRequest;
+
+    fn peers() -> Peers {
+        Peers::new(clear_text::dialer(&Metrics::new()))
+    }
 
     #[tokio::test]
     async fn a_refused_connection_was_never_sent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let peer = Peers::default().get(2, &address).unwrap();
+        let peer = peers().get(2, &address).unwrap();
         let mut client = peer.control();
         let answer = call(Duration::from_secs(5), client.hello(HelloRequest::default())).await;
         assert!(matches!(answer, Err(CallError::NotSent(_))), "{answer:?}");
@@ -175,7 +176,7 @@ mod tests {
                 let _ = stream.try_read(&mut buffer);
             }
         });
-        let peer = Peers::default().get(2, &address).unwrap();
+        let peer = peers().get(2, &address).unwrap();
         let mut client = peer.control();
         let answer = call(Duration::from_secs(5), client.hello(HelloRequest::default())).await;
         assert!(matches!(answer, Err(CallError::Broken(_))), "{answer:?}");

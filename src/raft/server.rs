@@ -7,10 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream;
 use openraft::async_runtime::WatchReceiver;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batches::BATCH_COUNT_MAX;
@@ -20,7 +18,7 @@ use super::network::SNAPSHOT_CHUNK_TIMEOUT;
 use super::peers::MESSAGE_BYTES_MAX;
 use super::proposals::deadline_of;
 use super::shared::{Raft, Shared};
-use super::transport::Transport;
+use super::transport::{Connection, Proved, Transport};
 use super::wire::{self, WireError};
 use super::wire_outcome;
 use crate::model::Revision;
@@ -46,20 +44,15 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Serves peers until the node stops; then gives calls under way a moment.
 pub(super) async fn run(transport: Transport, shared: Arc<Shared>) {
-    let served = match transport {
-        Transport::Tcp(listener) => serve(TcpIncoming::from(listener).with_nodelay(Some(true)), &shared).await,
-        Transport::Custom { incoming, .. } => serve(incoming, &shared).await,
-    };
-    if let Err(error) = served {
+    if let Err(error) = serve(transport.incoming(&shared.metrics), &shared).await {
         tracing::error!(address = shared.peer_address, %error, "peers are not served any more");
     }
 }
 
-async fn serve<S, C>(incoming: S, shared: &Arc<Shared>) -> Result<(), tonic::transport::Error>
-where
-    S: Stream<Item = io::Result<C>>,
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
+async fn serve(
+    incoming: impl Stream<Item = io::Result<Connection>>,
+    shared: &Arc<Shared>,
+) -> Result<(), tonic::transport::Error> {
     let service = PeerServer::new(PeerService { shared: Arc::clone(shared) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -83,6 +76,12 @@ fn malformed(error: WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// A message, and the node that its sender has proved to be.
+fn opened<T>(request: Request<T>) -> (T, Proved) {
+    let sender = request.extensions().get::<Proved>().copied().unwrap_or_default();
+    (request.into_inner(), sender)
+}
+
 /// A refusal before anything was done.
 fn refused(reason: impl Into<String>) -> Status {
     Status::failed_precondition(reason)
@@ -98,8 +97,8 @@ fn core_failed(error: impl std::fmt::Display) -> Status {
 
 impl PeerService {
     /// The Raft core, for a message of a peer that may speak to it.
-    fn admit(&self, header: Option<&pb::Header>) -> Result<Raft, Status> {
-        self.shared.identity.admit(header)?;
+    fn admit(&self, header: Option<&pb::Header>, sender: Proved) -> Result<Raft, Status> {
+        self.shared.identity.admit(header, sender)?;
         if let Some(reason) = self.shared.storage_failure() {
             return Err(refused(format!("storage of node {} failed: {reason}", self.shared.node_id())));
         }
@@ -113,35 +112,35 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
-        let request = request.into_inner();
-        let raft = self.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        let raft = self.admit(request.header.as_ref(), sender)?;
         let request = wire::read_append_request(request).map_err(malformed)?;
         let response = raft.append_entries(request).await.map_err(core_failed)?;
         Ok(Response::new(wire::append_response(response)))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let raft = self.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        let raft = self.admit(request.header.as_ref(), sender)?;
         let request = wire::read_vote_request(&request).map_err(malformed)?;
         let response = raft.vote(request).await.map_err(core_failed)?;
         Ok(Response::new(wire::vote_response(&response)))
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let raft = self.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        let raft = self.admit(request.header.as_ref(), sender)?;
         let request = wire::read_vote_request(&request).map_err(malformed)?;
         let response = raft.pre_vote(request).await.map_err(core_failed)?;
         Ok(Response::new(wire::vote_response(&response)))
     }
 
     async fn snapshot(&self, request: Request<Streaming<pb::SnapshotRequest>>) -> Result<Response<pb::SnapshotResponse>, Status> {
-        let mut parts = request.into_inner();
+        let (mut parts, sender) = opened(request);
         let Some(Part::Head(head)) = next_part(&mut parts).await? else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
-        let raft = self.admit(head.header.as_ref())?;
+        let raft = self.admit(head.header.as_ref(), sender)?;
         let vote = wire::read_vote(head.vote.as_ref()).map_err(malformed)?;
         let meta = wire::read_snapshot_meta(&head).map_err(malformed)?;
         let _turn = self.shared.receiving.try_acquire().map_err(|_| refused("another snapshot is arriving"))?;
@@ -157,8 +156,8 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        let request = request.into_inner();
-        let raft = self.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        let raft = self.admit(request.header.as_ref(), sender)?;
         let request = wire::read_transfer_request(&request).map_err(malformed)?;
         if let Some(why) = self.shared.divergence.aside().filter(|_| *request.to_node_id() == self.shared.node_id()) {
             return Ok(Response::new(pb::TransferLeaderResponse { refused: format!("it has diverged: {why}") }));
@@ -169,8 +168,8 @@ impl Peer for PeerService {
     }
 
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
-        let request = request.into_inner();
-        self.shared.identity.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        self.shared.identity.admit(request.header.as_ref(), sender)?;
         if request.proposals.len() > BATCH_COUNT_MAX {
             return Err(refused(format!("at most {BATCH_COUNT_MAX} proposals in one call, found {}", request.proposals.len())));
         }
@@ -182,8 +181,8 @@ impl Peer for PeerService {
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexResponse>, Status> {
         use pb::read_index_response::Result;
-        let request = request.into_inner();
-        self.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        self.admit(request.header.as_ref(), sender)?;
         let round = self.shared.leader_rounds.join();
         let result = match tokio::time::timeout_at(deadline_of(request.wait_ms), round).await {
             Ok(Ok(id)) => Result::ReadLogId(wire::log_id(id)),
@@ -193,12 +192,17 @@ impl Peer for PeerService {
         Ok(Response::new(pb::ReadIndexResponse { result: Some(result) }))
     }
 
-    async fn hello(&self, _request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+    async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+        let (request, sender) = opened(request);
+        // One that has no id yet says 0.
+        self.shared.identity.check_claim(Some(request.sender).filter(|&id| id != 0), sender)?;
         Ok(Response::new(self.shared.hello()))
     }
 
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
-        let request = request.into_inner();
+        let (request, sender) = opened(request);
+        // One that passes the question on speaks for another.
+        self.shared.identity.check_claim(Some(request.node_id).filter(|_| !request.forwarded), sender)?;
         let deadline = deadline_of(request.wait_ms);
         Ok(Response::new(join::response(self.shared.admit(request, deadline).await)))
     }
@@ -211,16 +215,16 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::ChangeMemberRequest>,
     ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
-        let request = request.into_inner();
-        self.shared.identity.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        self.shared.identity.admit(request.header.as_ref(), sender)?;
         let change = MemberChange::read(&request).ok_or_else(|| refused("a change that this version does not know"))?;
         let changed = self.shared.change_here(change, deadline_of(request.wait_ms)).await;
         Ok(Response::new(wire_outcome::change_response(changed)))
     }
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        let request = request.into_inner();
-        let raft = self.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        let raft = self.admit(request.header.as_ref(), sender)?;
         let (term, last_log_index) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -250,8 +254,8 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::AwaitPublishedRequest>,
     ) -> Result<Response<pb::AwaitPublishedResponse>, Status> {
-        let request = request.into_inner();
-        self.shared.identity.admit(request.header.as_ref())?;
+        let (request, sender) = opened(request);
+        self.shared.identity.admit(request.header.as_ref(), sender)?;
         let deadline = Instant::now() + Duration::from_millis(request.wait_ms).min(PUBLISHED_WAIT_MAX);
         let published = self.shared.await_published(Revision(request.revision), deadline).await;
         let digest = Bytes::copy_from_slice(&published.digest.0);

@@ -2,10 +2,12 @@
 
 mod divergence;
 mod members;
+mod secured;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +26,7 @@ use crate::observe::{Metrics, SchedulingGap};
 use crate::pb::peer as pb;
 use crate::pb::peer::peer_client::PeerClient;
 use crate::store::{self, StoreOptions};
+use crate::tls::PeerTls;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -42,6 +45,8 @@ struct Cluster {
     name: &'static str,
     members: BTreeMap<NodeId, String>,
     running: BTreeMap<NodeId, Running>,
+    /// Who speaks TLS; the others speak in clear text.
+    identities: BTreeMap<NodeId, Arc<PeerTls>>,
 }
 
 impl Cluster {
@@ -63,7 +68,13 @@ impl Cluster {
             members.insert(id, listener.local_addr().unwrap().to_string());
             listeners.push(listener);
         }
-        Cluster { directory: tempfile::tempdir().unwrap(), name: "test", members, running: BTreeMap::new() }
+        Cluster {
+            directory: tempfile::tempdir().unwrap(),
+            name: "test",
+            members,
+            running: BTreeMap::new(),
+            identities: BTreeMap::new(),
+        }
     }
 
     fn data_dir(&self, id: NodeId) -> PathBuf {
@@ -94,11 +105,16 @@ impl Cluster {
         };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
         let (log, failure, tamper) = (opened.closer.clone(), opened.failure.clone(), opened.tamper.clone());
+        let peer_address = peer_listener.local_addr().unwrap().to_string();
+        let transport = match self.identities.get(&label) {
+            None => Transport::Tcp(peer_listener),
+            Some(identity) => Transport::Tls { listener: peer_listener, identity: Arc::clone(identity) },
+        };
         let (published, published_receiver) = watch::channel(Published::default());
         let node = Node::start(NodeOptions {
             node_id,
             join,
-            peer_address: peer_listener.local_addr().unwrap().to_string(),
+            peer_address,
             cluster_name: self.name.to_owned(),
             initial_members,
             settings: RaftSettings::default(),
@@ -106,7 +122,7 @@ impl Cluster {
             admin_address: format!("127.0.0.1:{label}"),
             published: published_receiver,
             scheduling_gap: SchedulingGap::default(),
-            transport: Transport::Tcp(peer_listener),
+            transport,
             metrics: metrics.clone(),
         })
         .await

@@ -1,11 +1,13 @@
-//! How peers reach each other: TCP, unless a simulation brings a network of its own.
+//! How peers reach each other: TCP in clear text, TLS over it, or what a simulation brings.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -17,10 +19,27 @@ use tokio::net::TcpListener;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
+use super::clear_text;
+use super::handshakes;
+use super::strangers::Strangers;
+use crate::model::NodeId;
+use crate::observe::Metrics;
+use crate::tls::PeerTls;
+
+/// How long making a connection may take, its handshake not counted.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How peers reach this node and this node reaches them.
 pub enum Transport {
-    /// TCP; peers connect to this listener.
+    /// TCP; peers connect to this listener, and nobody asks who they are.
     Tcp(TcpListener),
+    /// TLS over TCP.
+    Tls {
+        /// Where peers connect.
+        listener: TcpListener,
+        /// Who this node is.
+        identity: Arc<PeerTls>,
+    },
     /// Something else.
     Custom {
         /// Connections from peers.
@@ -39,13 +58,26 @@ impl Transport {
     where
         F: Future<Output = io::Result<Connection>> + Send + 'static,
     {
-        Transport::Custom { incoming: incoming.boxed(), dialer: Dialer(Arc::new(move |host, port| connect(host, port).boxed())) }
+        let connect =
+            move |uri: Uri, _| connect(uri.host().unwrap_or_default().to_owned(), uri.port_u16().unwrap_or_default()).boxed();
+        Transport::Custom { incoming: incoming.boxed(), dialer: Dialer::new(CONNECT_TIMEOUT, connect) }
     }
 
-    pub(super) fn dialer(&self) -> Option<Dialer> {
+    pub(super) fn dialer(&self, metrics: &Metrics) -> Dialer {
         match self {
-            Transport::Tcp(_) => None,
-            Transport::Custom { dialer, .. } => Some(dialer.clone()),
+            Transport::Tcp(_) => clear_text::dialer(metrics),
+            Transport::Tls { identity, .. } => handshakes::dialer(Arc::clone(identity), metrics),
+            Transport::Custom { dialer, .. } => dialer.clone(),
+        }
+    }
+
+    /// Connections from peers, as they come.
+    pub(super) fn incoming(self, metrics: &Metrics) -> BoxStream<'static, io::Result<Connection>> {
+        let strangers = Strangers::new("peer_in", metrics);
+        match self {
+            Transport::Tcp(listener) => clear_text::incoming(listener, strangers),
+            Transport::Tls { listener, identity } => handshakes::incoming(listener, identity, strangers),
+            Transport::Custom { incoming, .. } => incoming,
         }
     }
 }
@@ -54,14 +86,22 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Transport::Tcp(listener) => f.debug_tuple("Tcp").field(listener).finish(),
+            Transport::Tls { listener, identity } => {
+                f.debug_struct("Tls").field("listener", listener).field("identity", identity).finish()
+            }
             Transport::Custom { .. } => f.debug_struct("Custom").finish_non_exhaustive(),
         }
     }
 }
 
-/// Connects to a host and a port.
+type Connect = dyn Fn(Uri, Option<NodeId>) -> BoxFuture<'static, io::Result<Connection>> + Send + Sync;
+
+/// Connects to the host and port of a URI, where a certain node is expected, or any.
 #[derive(Clone)]
-pub struct Dialer(Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Connection>> + Send + Sync>);
+pub struct Dialer {
+    connect: Arc<Connect>,
+    timeout: Duration,
+}
 
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,12 +110,18 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// A channel that connects when it is first used.
-    pub(super) fn channel(&self, endpoint: &Endpoint) -> Channel {
+    pub(super) fn new(
+        timeout: Duration,
+        connect: impl Fn(Uri, Option<NodeId>) -> BoxFuture<'static, io::Result<Connection>> + Send + Sync + 'static,
+    ) -> Dialer {
+        Dialer { connect: Arc::new(connect), timeout }
+    }
+
+    /// A channel to `node` that connects when it is first used.
+    pub(super) fn channel(&self, endpoint: Endpoint, node: Option<NodeId>) -> Channel {
         let dialer = self.clone();
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |address: Uri| {
-            let host = address.host().unwrap_or_default().to_owned();
-            let connection = (dialer.0)(host, address.port_u16().unwrap_or_default());
+        endpoint.connect_timeout(self.timeout).connect_with_connector_lazy(tower::service_fn(move |address: Uri| {
+            let connection = (dialer.connect)(address, node);
             async move { Ok::<_, io::Error>(TokioIo::new(connection.await?)) }
         }))
     }
@@ -84,38 +130,64 @@ impl Dialer {
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A connection of a [`Transport::Custom`].
-pub struct Connection(Box<dyn Duplex>);
+/// A connection between peers.
+pub struct Connection {
+    stream: Box<dyn Duplex>,
+    proved: Proved,
+}
+
+/// The node that the other side of a connection proved to be; `None` where nobody asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proved(pub(super) Option<NodeId>);
 
 impl Connection {
     /// On any stream of bytes in both directions.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Connection {
-        Connection(Box::new(stream))
+        Connection { stream: Box::new(stream), proved: Proved::default() }
+    }
+
+    /// With a peer that has proved to be `node`.
+    pub(super) fn of(node: NodeId, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Connection {
+        Connection { stream: Box::new(stream), proved: Proved(Some(node)) }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Proved;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Proved {
+        self.proved
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

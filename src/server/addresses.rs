@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::{ServerError, system};
 use crate::config::{ListenerConfig, NodeConfig};
-use crate::proxy::{self, BindError, BoundListener, ListenerOptions};
+use crate::proxy::{self, BindError, BoundListener, ListenerOptions, Tls};
 
 /// Every socket of a node, bound.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ impl Bound {
 /// The listeners of one address, as they are configured: never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
-    /// The first one's place in the file.
-    index: usize,
+    /// Their places in the file.
+    places: Vec<usize>,
     pub(super) listeners: Vec<ListenerConfig>,
 }
 
@@ -59,8 +59,11 @@ impl Group {
         for (index, listener) in listeners.iter().enumerate() {
             let is_shared = |group: &&mut Group| listener.address.port() != 0 && group.address() == listener.address;
             match groups.iter_mut().find(is_shared) {
-                Some(group) => group.listeners.push(listener.clone()),
-                None => groups.push(Group { index, listeners: vec![listener.clone()] }),
+                Some(group) => {
+                    group.places.push(index);
+                    group.listeners.push(listener.clone());
+                }
+                None => groups.push(Group { places: vec![index], listeners: vec![listener.clone()] }),
             }
         }
         groups
@@ -77,14 +80,21 @@ impl Group {
     }
 
     /// The options of the listener that holds for connections, and of those that share its address.
-    pub(super) fn options(&self) -> (ListenerOptions, Vec<ListenerOptions>) {
-        (options(&self.listeners[0]), self.listeners[1..].iter().map(options).collect())
+    ///
+    /// # Errors
+    ///
+    /// One cannot speak TLS as it is told.
+    pub(super) fn options(&self) -> Result<(ListenerOptions, Vec<ListenerOptions>), ServerError> {
+        let first = options(self.places[0], &self.listeners[0])?;
+        let rest = self.places.iter().zip(&self.listeners).skip(1);
+        let sharing = rest.map(|(place, listener)| options(*place, listener)).collect::<Result<_, _>>()?;
+        Ok((first, sharing))
     }
 
     pub(super) fn bind(&self, workers: usize) -> Result<BoundListener, ServerError> {
-        let (first, sharing) = self.options();
+        let (first, sharing) = self.options()?;
         let bound = proxy::bind(first, self.address(), workers).map_err(|BindError { address, source, .. }| {
-            let key = format!("listener[{}].address", self.index);
+            let key = format!("listener[{}].address", self.places[0]);
             ServerError::Bind { key, address, source }
         });
         let mut bound = bound?;
@@ -133,8 +143,11 @@ async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ServerErr
     bound.map_err(|source| ServerError::Bind { key: key.to_owned(), address, source })
 }
 
-fn options(config: &ListenerConfig) -> ListenerOptions {
-    ListenerOptions {
+fn options(index: usize, config: &ListenerConfig) -> Result<ListenerOptions, ServerError> {
+    let tls = config.tls.as_ref().map(|tls| Tls::new(tls, config.http2)).transpose();
+    let tls = tls.map_err(|source| ServerError::Tls { key: format!("listener[{index}].tls.{}", source.key()), source })?;
+    Ok(ListenerOptions {
+        tls,
         name: config.name.clone(),
         hostname: config.hostname.clone(),
         http2: config.http2,
@@ -153,5 +166,5 @@ fn options(config: &ListenerConfig) -> ListenerOptions {
         connections_per_address_max: config.connections_per_address_max,
         idle_timeout: config.idle_timeout,
         stream_idle_timeout: config.stream_idle_timeout,
-    }
+    })
 }

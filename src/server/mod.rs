@@ -6,7 +6,7 @@
 //!                                           +---- admin API (readiness: Phase) ----------+
 //! ```
 //!
-//! Every address is bound before anything is opened or sent, so that a port in use is told at once and nothing has happened yet. The
+//! Certificates are read ([`certificates`]) and every address is bound before anything is opened or sent, so that a port in use is told at once and nothing has happened yet. The
 //! publisher's gate opens by [`cold_start`]; the proxy takes requests once the first table is published. Raft, admin and the rest run on
 //! the runtime that calls [`run`]; publisher and proxy have threads of their own, so that a saturated proxy costs no election.
 //!
@@ -16,6 +16,7 @@
 //! drained while this node still votes; then Raft and the store. This is the only module that knows all others.
 
 mod addresses;
+mod certificates;
 mod cold_start;
 mod recovery;
 mod reload;
@@ -31,20 +32,24 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{self, JoinHandle as Task};
+use tokio::task::{self, JoinHandle as Task, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use self::addresses::{Bound, Site};
-use crate::admin::{self, AdminState, Phase, Tokens};
+use self::certificates::Certificates;
+use crate::admin::{self, AdminState, Callers, Phase, Secured};
 use crate::config::{ConfigError, ListenerConfig, NodeConfig, OnStorageFailure};
+use crate::model::NodeId;
 use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::observe::{AccessLog, Canary, Metrics};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings, Transport};
+use crate::secrets::{KeyFileError, Keyring};
 use crate::store::{self, OpenError, StoreOptions};
 use crate::table::Live;
+use crate::tls::FileError;
 
 pub use recovery::{Recovery, recover};
 pub use signals::{stdin_closed, terminated};
@@ -71,6 +76,33 @@ pub enum ServerError {
         /// Why not.
         source: io::Error,
     },
+    /// A file of TLS cannot be used.
+    #[error("configuration key `{section}.{}`: {source}", .source.key)]
+    Certificates {
+        /// The section that names it.
+        section: &'static str,
+        /// Which file, and why not.
+        source: FileError,
+    },
+    /// The certificate is another node's.
+    #[error(
+        "configuration key `node_id`: is {configured}, and the certificate of `cluster.tls.cert` is for node {certified}: one of them is \
+         wrong"
+    )]
+    OtherNode {
+        /// What the configuration says.
+        configured: NodeId,
+        /// What the certificate says.
+        certified: NodeId,
+    },
+    /// A listener cannot speak TLS as it is told.
+    #[error("configuration key `{key}`: {source}")]
+    Tls {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        source: proxy::TlsError,
+    },
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -80,6 +112,9 @@ pub enum ServerError {
     /// The proxy does not start.
     #[error(transparent)]
     Proxy(#[from] proxy::StartError),
+    /// A sealing key cannot be read.
+    #[error("configuration section `secrets`: {0}")]
+    Secrets(#[from] KeyFileError),
     /// The access log's file cannot be written.
     #[error("configuration key `access_log.path`: {0}")]
     AccessLog(#[source] io::Error),
@@ -170,31 +205,40 @@ struct Server {
     proxy: Option<ProxyHandle>,
     access_log: Option<(AccessLog, JoinHandle<()>)>,
     addresses: addresses::Addresses,
+    certificates: Certificates,
+    /// Looks at the files of certificates, as long as the node runs.
+    _renewal: JoinSet<()>,
 }
 
 impl Server {
     async fn start(config: NodeConfig) -> Result<Server, ServerError> {
+        let metrics = Metrics::new();
+        let certificates = Certificates::load(&config, &metrics).await?;
+        let node_id = certificates.node_id(config.node_id)?;
         let bound = Bound::take(&config).await?;
         let addresses = bound.addresses()?;
-        let metrics = Metrics::new();
+        let keyring = keyring(&config)?;
         let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
-        let opened = open_store(&config, &metrics).await?;
+        let opened = open_store(&config, node_id, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
-        let live = Arc::new(Live::new());
-        let advertised = config.admin.advertise.clone().unwrap_or_else(|| addresses.admin.to_string());
+        let live = Arc::new(Live::with_keyring(keyring));
+        let transport = match certificates.peer.clone() {
+            None => Transport::Tcp(bound.peer),
+            Some(identity) => Transport::Tls { listener: bound.peer, identity },
+        };
         let node = Node::start(NodeOptions {
-            node_id: config.node_id,
+            node_id,
             cluster_name: config.cluster.name.clone(),
             initial_members: config.cluster.initial_members.clone(),
             join: config.cluster.join.clone(),
             peer_address: config.cluster.advertise.clone().unwrap_or_else(|| addresses.peer.to_string()),
             settings: raft_settings(&config),
             opened,
-            admin_address: advertised,
+            admin_address: advertised_admin(&config, &addresses),
             published: live.published(),
             scheduling_gap: canary.gap(),
-            transport: Transport::Tcp(bound.peer),
+            transport,
             metrics: metrics.clone(),
         })
         .await?;
@@ -207,12 +251,16 @@ impl Server {
             cluster: Arc::new(node.clone()),
             live: Arc::clone(&live),
             metrics: metrics.clone(),
-            tokens: Tokens::new(config.admin.tokens.iter().map(|caller| (caller.name.clone(), caller.token.clone()))),
+            callers: callers(&config),
             listeners: explained.subscribe(),
             phase: phase.subscribe(),
         };
         let stop_admin = CancellationToken::new();
-        let admin = task::spawn(admin::serve(bound.admin, admin::router(state), stop_admin.clone().cancelled_owned()));
+        let secured = certificates.admin.clone().map(|tls| Secured { tls, failures: metrics.node_tls_failures.clone() });
+        let serving = admin::serve(bound.admin, secured, admin::router(state), stop_admin.clone().cancelled_owned());
+        let admin = task::spawn(serving);
+        let mut renewal = JoinSet::new();
+        renewal.spawn(certificates.clone().watch());
         let (gate, listeners, sites, proxy) = (Some(gate), bound.listeners, bound.sites, None);
         Ok(Server {
             config,
@@ -231,6 +279,8 @@ impl Server {
             proxy,
             access_log,
             addresses,
+            certificates,
+            _renewal: renewal,
         })
     }
 
@@ -333,10 +383,10 @@ async fn reason_of(reasons: &mut watch::Receiver<Option<String>>) -> String {
     }
 }
 
-async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Opened, ServerError> {
+async fn open_store(config: &NodeConfig, node_id: Option<NodeId>, metrics: &Metrics) -> Result<store::Opened, ServerError> {
     let options = StoreOptions {
         dir: config.data_dir.clone(),
-        node_id: config.node_id,
+        node_id,
         cluster_name: config.cluster.name.clone(),
         feature_level_max: FEATURE_LEVEL_MAX,
         metrics: metrics.clone(),
@@ -346,11 +396,31 @@ async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Ope
     Ok(opened?)
 }
 
+/// Small files, read before anything else is opened: a key that is missing is told at once.
+fn keyring(config: &NodeConfig) -> Result<Arc<Keyring>, ServerError> {
+    let keyring = Keyring::load(config.secrets.key_file.as_deref(), &config.secrets.previous_key_files)?;
+    if let [sealing, opening @ ..] = keyring.key_ids().collect::<Vec<_>>().as_slice() {
+        info!(sealing, ?opening, "sealing keys loaded");
+    }
+    Ok(Arc::new(keyring))
+}
+
 fn open_access_log(config: &NodeConfig, metrics: &Metrics) -> Result<Option<(AccessLog, JoinHandle<()>)>, ServerError> {
     let Some(path) = &config.access_log.path else { return Ok(None) };
     let file = (path.as_os_str() != "-").then_some(path.as_path());
     let opened = AccessLog::open(file, metrics.access_log_dropped.clone());
     opened.map(Some).map_err(ServerError::AccessLog)
+}
+
+/// Where callers reach the admin API, and how.
+fn advertised_admin(config: &NodeConfig, addresses: &addresses::Addresses) -> String {
+    let address = config.admin.advertise.clone().unwrap_or_else(|| addresses.admin.to_string());
+    if config.admin.tls.is_some() { format!("https://{address}") } else { address }
+}
+
+fn callers(config: &NodeConfig) -> Callers {
+    let tokens = config.admin.tokens.iter().map(|caller| (caller.name.clone(), caller.token.clone()));
+    Callers::new(tokens, config.admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()))
 }
 
 fn raft_settings(config: &NodeConfig) -> RaftSettings {
@@ -367,6 +437,7 @@ fn explain(listener: &ListenerConfig) -> admin::Listener {
         name: listener.name.clone(),
         address: listener.address,
         hostname: listener.hostname.clone(),
+        tls: listener.tls.is_some(),
         escaped_slashes: listener.escaped_slashes,
     }
 }

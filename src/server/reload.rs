@@ -1,9 +1,11 @@
 //! SIGHUP: the listeners become what the configuration says now.
 //!
 //! What can fail comes first (reading, checking, binding), so that a fault leaves everything as it was. Then new listeners are served,
-//! those that changed serve new connections by their new options, and those that are gone are drained. What else changed in the
+//! those that changed serve new connections by their new options, and those that are gone are drained. Changed files of the node's own
+//! certificates are taken at once, without the wait for the next look ([`certificates`](super::certificates)). What else changed in the
 //! configuration is named, for it waits for a restart.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -13,6 +15,7 @@ use tracing::{error, info, warn};
 use super::addresses::{Group, Site, by_name};
 use super::{Reread, Server, ServerError, explain};
 use crate::config::{ConfigError, NodeConfig};
+use crate::proxy::{BoundListener, ListenerOptions};
 
 /// Why the configuration that was read again is not taken.
 #[derive(Debug, Error)]
@@ -20,17 +23,22 @@ enum ReloadError {
     /// It is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A new listener cannot be bound.
+    /// A new listener cannot be bound, or one cannot speak TLS as it is told.
     #[error(transparent)]
-    Bind(#[from] ServerError),
+    Listener(#[from] ServerError),
     /// The reader panicked.
     #[error("the configuration was not read: {0}")]
     Read(#[from] task::JoinError),
 }
 
 impl Server {
-    /// Takes over what can be changed while the node runs; an error is told, and changes nothing.
+    /// Takes over what can be changed while the node runs; an error is told, and changes nothing. The node's own certificates are looked
+    /// at in any case.
     pub(super) async fn reload(&mut self, reread: &Reread) {
+        let certificates = self.certificates.clone();
+        if let Err(error) = task::spawn_blocking(move || certificates.renew()).await {
+            error!(%error, "looking at the certificates");
+        }
         let result = match self.take_over(reread).await {
             Ok(()) => "applied",
             Err(error) => {
@@ -48,9 +56,8 @@ impl Server {
         let Changes { sites, added, changed, gone } = Changes::of(&self.sites, &config)?;
         let counts = (added.len(), changed.len(), gone.len());
         added.into_iter().for_each(|bound| proxy.listen(bound));
-        for (site, group) in &changed {
-            let (options, sharing) = group.options();
-            proxy.set(site.address, &options, &sharing);
+        for (address, options, sharing) in &changed {
+            proxy.set(*address, options, sharing);
         }
         for site in gone {
             proxy.close(site.address).await;
@@ -75,13 +82,14 @@ impl Server {
 struct Changes {
     /// What there is afterwards.
     sites: Vec<Site>,
-    added: Vec<crate::proxy::BoundListener>,
-    changed: Vec<(Site, Group)>,
+    added: Vec<BoundListener>,
+    /// The options of the listener that holds for connections, and of those that share its address.
+    changed: Vec<(SocketAddr, ListenerOptions, Vec<ListenerOptions>)>,
     gone: Vec<Site>,
 }
 
 impl Changes {
-    /// Binds what is new.
+    /// Binds what is new, and reads what TLS needs.
     fn of(present: &[Site], config: &NodeConfig) -> Result<Changes, ServerError> {
         let mut changes = Changes { sites: Vec::new(), added: Vec::new(), changed: Vec::new(), gone: Vec::new() };
         let groups = Group::all(&config.listeners);
@@ -91,7 +99,8 @@ impl Changes {
             let address = match present.iter().find(|site| group.is_of(site)) {
                 Some(site) => {
                     if site.listeners != group.listeners {
-                        changes.changed.push((site.clone(), group.clone()));
+                        let (options, sharing) = group.options()?;
+                        changes.changed.push((site.address, options, sharing));
                     }
                     site.address
                 }

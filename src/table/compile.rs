@@ -6,45 +6,80 @@
 //! - its hostnames and listeners, if they can be read; else nothing is known and it is only reported;
 //! - of each rule the matches, if they can be read; else every path of its hostnames, behind all candidates for `PathPrefix /` there.
 
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use serde_json::{Value, json};
+use smol_str::SmolStr;
 
+use super::certificate::Certificate;
+use super::certificates::compile_certificate;
 use super::key::ANY_HOST;
 use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
 use crate::model::spec::{
-    FieldError, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route, parse_service,
+    FieldError, Matches, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route,
+    parse_service,
 };
 use crate::model::{Kind, Resource};
+use crate::secrets::Keyring;
 
 /// A document in the form that serves.
 #[derive(Debug)]
 pub(super) enum Compiled {
-    Route(CompiledRoute),
-    Service(Service),
+    Route(Arc<CompiledRoute>),
+    Service(Arc<Service>),
+    Certificate(Certificate),
     Nothing,
 }
 
-/// Compiles a resource; beside it the reason why it does not compile, or not wholly.
-pub(super) fn compile(resource: &Resource) -> (Compiled, Option<String>) {
+/// From this many resources on, all cores compile: it is most of what a start waits for.
+const PARALLEL_MIN: usize = 1_000;
+
+/// What a resource compiles to, and the reason why it does not compile, or not wholly.
+pub(super) type Compilation = (Compiled, Option<Arc<str>>);
+
+/// Compiles resources, in their order.
+pub(super) fn compile_all<'a>(resources: &[&'a Resource], keyring: &Keyring) -> Vec<(&'a Resource, Compilation)> {
+    let compile_these = |resources: &[&'a Resource]| -> Vec<(&'a Resource, Compilation)> {
+        resources.iter().map(|resource| (*resource, compile(resource, keyring))).collect()
+    };
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    if resources.len() < PARALLEL_MIN || cores == 1 {
+        return compile_these(resources);
+    }
+    thread::scope(|scope| {
+        let parts = resources.chunks(resources.len().div_ceil(cores));
+        let parts: Vec<_> = parts.map(|part| scope.spawn(move || compile_these(part))).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+/// Compiles a resource; beside it the reason why it does not compile, or not wholly. Secrets are opened with `keyring`.
+pub(super) fn compile(resource: &Resource, keyring: &Keyring) -> Compilation {
     if let Kind::Unknown(code) = resource.key.kind {
-        return (Compiled::Nothing, Some(format!("kind {code} is not known to this version")));
+        return (Compiled::Nothing, Some(format!("kind {code} is not known to this version").into()));
     }
     let document: Value = match serde_json::from_slice(&resource.spec) {
         Ok(document) => document,
-        Err(error) => return (Compiled::Nothing, Some(format!("the document is not JSON: {error}"))),
+        Err(error) => return (Compiled::Nothing, Some(format!("the document is not JSON: {error}").into())),
     };
     match resource.key.kind {
         Kind::Route | Kind::GrpcRoute => match parser(resource)(&document) {
-            Ok(parsed) => (Compiled::Route(compile_route(resource, parsed.spec)), None),
+            Ok(parsed) => (Compiled::Route(Arc::new(compile_route(resource, parsed.spec))), None),
             Err(errors) => unreadable_route(resource, &document, reason(&errors)),
         },
         Kind::Service => match parse_service(&document) {
             Ok(parsed) => {
                 let id = ServiceId { name: resource.key.name.clone(), created_revision: resource.created_revision };
-                (Compiled::Service(Service { id, spec: parsed.spec }), None)
+                (Compiled::Service(Arc::new(Service { id, spec: parsed.spec })), None)
             }
-            Err(errors) => (Compiled::Nothing, Some(reason(&errors))),
+            Err(errors) => (Compiled::Nothing, Some(reason(&errors).into())),
+        },
+        Kind::Certificate => match compile_certificate(resource, &document, keyring) {
+            Ok(certificate) => (Compiled::Certificate(certificate), None),
+            Err(reason) => (Compiled::Nothing, Some(reason.into())),
         },
         Kind::Unknown(_) => (Compiled::Nothing, None),
     }
@@ -58,60 +93,59 @@ fn parser(route: &Resource) -> fn(&Value) -> Result<Parsed<RouteSpec>, Vec<Field
 /// A route whose spec was read.
 pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRoute {
     let scope = scope(resource, spec.hostnames, spec.listeners);
-    let rules = spec.rules.iter().enumerate();
+    let rules = spec.rules.iter().zip(0..);
     // Clones are as long as what they hold; a parsed list has room for four, which at a million routes is most of the memory.
-    let rules = rules.map(|(index, rule)| compiled_rule(resource, index, rule.clone(), &scope, None, false));
-    CompiledRoute { rules: rules.collect() }
+    let rules = rules.map(|(rule, index)| compiled_rule(resource, index, rule.clone(), &scope, None, false));
+    CompiledRoute { key: resource.key.clone(), rules: rules.collect() }
 }
 
-fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> (Compiled, Option<String>) {
+fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> Compilation {
     let outline = json!({
         "hostnames": document.get("hostnames").unwrap_or(&json!([])),
         "listeners": document.get("listeners").unwrap_or(&json!([])),
         "rules": [{}],
     });
-    let Ok(outline) = parse_route(&outline) else { return (Compiled::Nothing, Some(reason)) };
+    let Ok(outline) = parse_route(&outline) else { return (Compiled::Nothing, Some(reason.into())) };
     let scope = scope(resource, outline.spec.hostnames, outline.spec.listeners);
     let empty = Vec::new();
     let rules = document.get("rules").and_then(Value::as_array).unwrap_or(&empty);
-    let rules = rules.iter().enumerate().map(|(index, rule)| {
+    let rules = rules.iter().zip(0..).map(|(rule, index)| {
         let known = readable_matches(resource, rule);
         let guessed = known.is_none();
-        let rule = Rule { matches: known.unwrap_or_else(|| vec![every_path()]), ..Rule::default() };
-        compiled_rule(resource, index, rule, &scope, Some(reason.clone()), guessed)
+        let rule = Rule { matches: known.unwrap_or_else(|| Matches::One(every_path())), ..Rule::default() };
+        compiled_rule(resource, index, rule, &scope, Some(Box::from(reason.as_str())), guessed)
     });
-    (Compiled::Route(CompiledRoute { rules: rules.collect() }), Some(reason))
+    let route = CompiledRoute { key: resource.key.clone(), rules: rules.collect() };
+    (Compiled::Route(Arc::new(route)), Some(reason.into()))
 }
 
-fn readable_matches(route: &Resource, rule: &Value) -> Option<Vec<RouteMatch>> {
+fn readable_matches(route: &Resource, rule: &Value) -> Option<Matches> {
     let matches = rule.get("matches").cloned().unwrap_or_else(|| json!([]));
     let parsed = parser(route)(&json!({ "rules": [{ "matches": matches }] })).ok()?;
     parsed.spec.rules.into_iter().next().map(|rule| rule.matches)
 }
 
 fn every_path() -> RouteMatch {
-    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned(), pattern: None };
-    RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
+    let path = PathMatch { match_type: PathMatchType::PathPrefix, value: SmolStr::new_static("/"), pattern: None };
+    RouteMatch { path, method: None, headers: Box::default(), query_params: Box::default() }
 }
 
-fn scope(route: &Resource, mut hostnames: Vec<String>, mut listeners: Vec<String>) -> Arc<Scope> {
+fn scope(route: &Resource, mut hostnames: Vec<String>, listeners: Vec<String>) -> Arc<Scope> {
     if hostnames.is_empty() {
         hostnames.push(ANY_HOST.to_owned());
     }
     hostnames.sort();
     hostnames.dedup();
-    hostnames.iter_mut().chain(&mut listeners).for_each(String::shrink_to_fit);
-    hostnames.shrink_to_fit();
-    listeners.shrink_to_fit();
-    Arc::new(Scope { hostnames, listeners, is_grpc: route.key.kind == Kind::GrpcRoute })
+    let boxed = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
+    Arc::new(Scope { hostnames: boxed(hostnames), listeners: boxed(listeners), is_grpc: route.key.kind == Kind::GrpcRoute })
 }
 
 fn compiled_rule(
     resource: &Resource,
-    rule_index: usize,
+    rule_index: u32,
     rule: Rule,
     scope: &Arc<Scope>,
-    unservable: Option<String>,
+    unservable: Option<Box<str>>,
     guessed: bool,
 ) -> Arc<CompiledRule> {
     Arc::new(CompiledRule {
@@ -125,7 +159,8 @@ fn compiled_rule(
     })
 }
 
-fn reason(errors: &[FieldError]) -> String {
+/// Faults of a document in one line.
+pub(super) fn reason(errors: &[FieldError]) -> String {
     let list: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
     list.join("; ")
 }

@@ -6,13 +6,13 @@ use percent_encoding::percent_decode_str;
 
 use super::explain::Condition;
 use super::request::RequestView;
-use super::rule::Candidate;
+use super::rule::{Candidate, Scope};
 use crate::model::spec::{HeaderMatch, QueryMatch, ValueMatch};
 
 /// A condition that does not hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure<'t> {
-    Listener(&'t [String]),
+    Listener(&'t [Box<str>]),
     NotGrpc,
     Method(&'t http::Method),
     Header(&'t HeaderMatch),
@@ -34,12 +34,10 @@ impl Failure<'_> {
 /// The first condition that fails, in the order listener, gRPC, method, headers, query. Allocates for expressions alone, where a
 /// field is repeated or a parameter has escapes.
 pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
-    let listeners = &candidate.rule.scope.listeners;
-    if !listeners.is_empty() && !listeners.iter().any(|name| name == request.listener) {
-        return Some(Failure::Listener(listeners));
-    }
-    if candidate.rule.scope.is_grpc && !request.is_grpc() {
-        return Some(Failure::NotGrpc);
+    if !candidate.takes_all
+        && let Some(failure) = scope_failure(&candidate.rule.scope, request)
+    {
+        return Some(failure);
     }
     let conditions = candidate.route_match();
     if let Some(method) = conditions.method.as_ref().filter(|method| *method != request.method) {
@@ -49,6 +47,14 @@ pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<
         return Some(Failure::Header(header));
     }
     conditions.query_params.iter().find(|query| !query_holds(query, request.query)).map(Failure::Query)
+}
+
+fn scope_failure<'t>(scope: &'t Scope, request: &RequestView<'_>) -> Option<Failure<'t>> {
+    let listeners = &scope.listeners;
+    if !listeners.is_empty() && !listeners.iter().any(|name| **name == *request.listener) {
+        return Some(Failure::Listener(listeners));
+    }
+    (scope.is_grpc && !request.is_grpc()).then_some(Failure::NotGrpc)
 }
 
 /// Compares the values joined with commas (RFC 9110 5.3).

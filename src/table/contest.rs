@@ -320,9 +320,9 @@ impl Contest {
     /// The claims of the other kind on listeners that a rule's route shares.
     fn rivals(&self, rule: &CompiledRule) -> Vec<&OrdSet<Claim>> {
         let kind = if rule.kind() == Kind::GrpcRoute { Kind::Route } else { Kind::GrpcRoute };
-        match rule.scope.listeners.as_slice() {
+        match &*rule.scope.listeners {
             [] => self.claims[place_of(kind)].values().collect(),
-            names => self.sets(kind, names.iter().map(String::as_str)),
+            names => self.sets(kind, names.iter().map(AsRef::as_ref)),
         }
     }
 
@@ -386,7 +386,7 @@ fn places_of(route: &CompiledRoute) -> impl Iterator<Item = (Kind, &str)> {
     route.rules.first().into_iter().flat_map(|rule| {
         let listeners = &rule.scope.listeners;
         let every = listeners.is_empty().then_some(EVERY_LISTENER);
-        every.into_iter().chain(listeners.iter().map(String::as_str)).map(|listener| (rule.kind(), listener))
+        every.into_iter().chain(listeners.iter().map(AsRef::as_ref)).map(|listener| (rule.kind(), listener))
     })
 }
 

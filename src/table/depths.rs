@@ -2,45 +2,66 @@
 
 /// How many patterns there are at each depth (number of elements of a path, or of labels of a host).
 ///
-/// Invariant: sorted by depth, without zero counts. There are few: a path has at most 1,024 characters.
+/// Invariant: `others` are less deep than `deepest`, sorted by depth and without zero counts; a zero count of `deepest` means that there is none.
+/// There are few: a path has at most 1,024 characters. Mostly there is one, which stands in place, so that a look-up reads it without another step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct DepthCounts(Vec<(u16, u32)>);
+pub(super) struct DepthCounts {
+    deepest: Count,
+    others: Box<[Count]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Count {
+    depth: u16,
+    count: u32,
+}
 
 impl DepthCounts {
     pub(super) fn add(&mut self, depth: usize) {
-        let depth = narrow(depth);
-        match self.0.binary_search_by_key(&depth, |(depth, _)| *depth) {
-            Ok(at) => self.0[at].1 += 1,
-            Err(at) => {
-                self.0.reserve_exact(1);
-                self.0.insert(at, (depth, 1));
-            }
+        match self.find(depth) {
+            Some(found) => found.count += 1,
+            None => self.change(|all| all.push(Count { depth: narrow(depth), count: 1 })),
         }
     }
 
     pub(super) fn remove(&mut self, depth: usize) {
-        let found = self.0.binary_search_by_key(&narrow(depth), |(depth, _)| *depth);
-        let at = found.expect("a pattern is counted before it is removed");
-        self.0[at].1 -= 1;
-        if self.0[at].1 == 0 {
-            self.0.remove(at);
+        let found = self.find(depth).expect("a pattern is counted before it is removed");
+        found.count -= 1;
+        if found.count == 0 {
+            self.change(|_| {});
         }
     }
 
     pub(super) fn contains(&self, depth: usize) -> bool {
-        self.0.iter().any(|(present, _)| usize::from(*present) == depth)
+        self.deepest_first().any(|present| present == depth)
     }
 
     pub(super) fn deepest_first(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().rev().map(|(depth, _)| usize::from(*depth))
+        let deepest = Some(self.deepest).filter(|deepest| deepest.count > 0);
+        deepest.into_iter().chain(self.others.iter().rev().copied()).map(|present| usize::from(present.depth))
     }
 
     pub(super) fn max(&self) -> usize {
-        self.0.last().map_or(0, |(depth, _)| usize::from(*depth))
+        usize::from(self.deepest.depth)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.deepest.count == 0
+    }
+
+    fn find(&mut self, depth: usize) -> Option<&mut Count> {
+        let mut all = std::iter::once(&mut self.deepest).chain(&mut self.others);
+        all.find(|present| usize::from(present.depth) == depth && present.count > 0)
+    }
+
+    /// Changes the list of depths, and puts it in order again.
+    fn change(&mut self, change: impl FnOnce(&mut Vec<Count>)) {
+        let mut all: Vec<Count> = self.others.iter().copied().chain([self.deepest]).collect();
+        change(&mut all);
+        all.retain(|present| present.count > 0);
+        all.sort_unstable_by_key(|present| present.depth);
+        self.deepest = all.pop().unwrap_or_default();
+        self.others = all.into();
     }
 }
 

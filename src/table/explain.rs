@@ -128,7 +128,7 @@ impl Snapshot {
 
     fn host_levels<'r>(&self, host: &'r str) -> Vec<HostPattern<'r>> {
         let mut patterns = Vec::new();
-        let _: ControlFlow<()> = self.index.levels(host, &mut |level| {
+        let _: ControlFlow<()> = self.index.hosts.levels(host, &mut |level| {
             patterns.push(level.pattern);
             ControlFlow::Continue(())
         });
@@ -165,12 +165,12 @@ fn report(candidate: &Candidate, passed_over: Option<PassedOver>) -> CandidateRe
     CandidateReport {
         kind: rule.kind().as_str(),
         route: rule.route.as_str().to_owned(),
-        rule: rule.rule_index,
-        rule_name: rule.rule.name.clone(),
+        rule: rule.rule_index as usize,
+        rule_name: rule.rule.name.as_deref().map(str::to_owned),
         match_index: usize::from(candidate.match_index),
         host: candidate.host().to_owned(),
         path: path_text(candidate),
-        unservable: rule.unservable.clone(),
+        unservable: rule.unservable.as_deref().map(str::to_owned),
         passed_over,
     }
 }

@@ -80,13 +80,13 @@ impl Snapshot {
             judged.push(new);
         }
         for (index, route) in entering.iter().enumerate() {
-            let untouched = self.routes.iter().filter(|(key, _)| is_untouched(key)).map(|(_, route)| route);
+            let untouched = self.routes.values().filter(|route| is_untouched(&route.key));
             contest.enter(route, untouched.chain(&entering[..index]));
         }
         let of_written = judged.iter().filter(|route| route.rules.first().is_some_and(|rule| contest.is_waiting(rule)));
-        let displaced = contest.waiting_unlike(&self.contest).filter(|route| route.key().is_some_and(|key| is_untouched(&key)));
+        let displaced = contest.waiting_unlike(&self.contest).filter(|route| is_untouched(&route.key));
         let waiting = of_written.chain(displaced);
-        waiting.filter_map(|route| Some((route.key()?, contest.reason(route)?))).collect()
+        waiting.filter_map(|route| Some((route.key.clone(), contest.reason(route)?))).collect()
     }
 
     /// The route that an outline stands for, in the place of `old` where there is one.

@@ -1,60 +1,28 @@
 //! The index: every candidate under its host pattern and path.
 
-use std::sync::Arc;
-
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Placed};
 use super::depths::DepthCounts;
-use super::key::{HostPattern, KeyMap, TextMap, depth, key, label_count, path_hash, prefix_hash, text_map};
+use super::hosts::{HostId, Hosts};
+use super::key::{HostPattern, depth, key, prefix_hash, text_hash};
 use super::rule::Candidate;
-use super::shard::{Shard, literal_prefix};
+use super::shard::{Shard, literal_prefix, template_tail};
+use super::trie::HashTrie;
 use crate::model::spec::{PathMatchType, Pattern};
 
-/// What there is under one host pattern, so that a look-up probes nothing else. The candidates stand in maps of the whole table.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct HostEntry {
-    pub(super) exact_count: u32,
-    pub(super) prefix_depths: DepthCounts,
-    pub(super) template_depths: DepthCounts,
-    pub(super) expression_depths: DepthCounts,
-}
-
-impl HostEntry {
-    pub(super) fn is_empty(&self) -> bool {
-        let HostEntry { exact_count, prefix_depths, template_depths, expression_depths } = self;
-        *exact_count == 0 && [prefix_depths, template_depths, expression_depths].iter().all(|depths| depths.is_empty())
-    }
-
-    fn count(&mut self, place: &Place) {
-        match place.kind {
-            PathMatchType::Exact => self.exact_count += 1,
-            PathMatchType::PathPrefix => self.prefix_depths.add(place.depth),
-            PathMatchType::PathTemplate => self.template_depths.add(place.depth),
-            PathMatchType::RegularExpression => self.expression_depths.add(place.depth),
-        }
-    }
-
-    fn discount(&mut self, place: &Place) {
-        match place.kind {
-            PathMatchType::Exact => self.exact_count -= 1,
-            PathMatchType::PathPrefix => self.prefix_depths.remove(place.depth),
-            PathMatchType::PathTemplate => self.template_depths.remove(place.depth),
-            PathMatchType::RegularExpression => self.expression_depths.remove(place.depth),
-        }
-    }
-}
-
 /// Where a candidate stands.
-struct Place {
-    kind: PathMatchType,
+pub(super) struct Place<'c> {
+    pub(super) kind: PathMatchType,
+    pub(super) depth: usize,
+    host: HostPattern<'c>,
+    host_hash: u64,
     key: u64,
-    depth: usize,
 }
 
-impl Place {
-    fn of(candidate: &Candidate) -> Place {
+impl Place<'_> {
+    fn of(candidate: &Candidate) -> Place<'_> {
         let (kind, path) = candidate.pattern();
         let (hash, depth) = match kind {
-            PathMatchType::Exact => (path_hash(path), 0),
+            PathMatchType::Exact => (text_hash(path), 0),
             PathMatchType::PathPrefix => (prefix_hash(path), depth(path)),
             PathMatchType::PathTemplate => {
                 let prefix = literal_prefix(path);
@@ -65,7 +33,9 @@ impl Place {
                 (prefix_hash(prefix), depth(prefix))
             }
         };
-        Place { kind, key: key(HostPattern::parse(candidate.host()).hash(), hash), depth }
+        let host = HostPattern::parse(candidate.host());
+        let host_hash = host.hash();
+        Place { kind, depth, host, host_hash, key: key(host_hash, hash) }
     }
 }
 
@@ -80,57 +50,58 @@ fn leading_elements(pattern: &Pattern) -> &str {
 
 /// Candidates by host pattern and path. A clone costs O(1), a change O(log n).
 ///
-/// Invariant: the counts of every host entry, of `wildcard_labels` and of `depths` are those of exactly the candidates that the maps hold;
-/// what counts zero is not kept.
-#[derive(Debug, Clone)]
+/// Invariant: the counts of `hosts` and of `depths` are those of exactly the candidates that the tries hold; what counts zero is not kept. A key
+/// of (host pattern, path) stands once in a trie; what else has its hash stands with it, and is told apart by who looks.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Index {
-    pub(super) hosts: TextMap<Arc<str>, Arc<HostEntry>>,
-    /// By suffix, without `*.`.
-    pub(super) wildcards: TextMap<Arc<str>, Arc<HostEntry>>,
-    /// The numbers of labels of the wildcards' suffixes.
-    pub(super) wildcard_labels: DepthCounts,
-    pub(super) any: HostEntry,
-    pub(super) exact: KeyMap<Bucket>,
-    pub(super) prefixes: KeyMap<Bucket>,
+    pub(super) hosts: Hosts,
+    pub(super) exact: HashTrie<Bucket>,
+    pub(super) prefixes: HashTrie<Bucket>,
     /// By literal prefix.
-    pub(super) templates: KeyMap<Arc<Shard>>,
+    pub(super) templates: HashTrie<Shard>,
     /// Regular expressions, by the elements that they begin with.
-    pub(super) expressions: KeyMap<Bucket>,
+    pub(super) expressions: HashTrie<Bucket>,
     /// Depths of prefixes, and of what templates and expressions begin with, over all hosts.
     pub(super) depths: DepthCounts,
 }
 
-impl Default for Index {
-    fn default() -> Index {
-        Index {
-            hosts: text_map(),
-            wildcards: text_map(),
-            wildcard_labels: DepthCounts::default(),
-            any: HostEntry::default(),
-            exact: KeyMap::default(),
-            prefixes: KeyMap::default(),
-            templates: KeyMap::default(),
-            expressions: KeyMap::default(),
-            depths: DepthCounts::default(),
-        }
-    }
+/// Every value under a hash is meant.
+fn any<V>(_: &V) -> bool {
+    true
 }
 
 impl Index {
+    /// The index of these candidates: what adding them one by one makes, in less time.
+    pub(super) fn of(candidates: impl Iterator<Item = Candidate>) -> Index {
+        let mut index = Index::default();
+        let (mut exact, mut prefixes, mut templates, mut expressions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for candidate in candidates {
+            let place = Place::of(&candidate);
+            let list = match place.kind {
+                PathMatchType::Exact => &mut exact,
+                PathMatchType::PathPrefix => &mut prefixes,
+                PathMatchType::PathTemplate => &mut templates,
+                PathMatchType::RegularExpression => &mut expressions,
+            };
+            let (key, host) = (place.key, index.count(&place));
+            list.push((key, Placed { candidate, host }));
+        }
+        index.exact = gathered(exact, Bucket::One, Bucket::insert);
+        index.prefixes = gathered(prefixes, Bucket::One, Bucket::insert);
+        index.templates = gathered(templates, Shard::new, Shard::insert);
+        index.expressions = gathered(expressions, Bucket::One, Bucket::insert);
+        index
+    }
+
     /// Adds a candidate that is not in it.
     pub(super) fn insert(&mut self, candidate: Candidate) {
         let place = Place::of(&candidate);
-        self.depths.add(place.depth);
-        self.count_host(candidate.host(), &place);
-        match place.kind {
-            PathMatchType::Exact => insert_into(&mut self.exact, place.key, candidate),
-            PathMatchType::PathPrefix => insert_into(&mut self.prefixes, place.key, candidate),
-            PathMatchType::RegularExpression => insert_into(&mut self.expressions, place.key, candidate),
-            PathMatchType::PathTemplate => {
-                let path = candidate.pattern().1;
-                let tail = path[literal_prefix(path).len()..].to_owned();
-                Arc::make_mut(self.templates.entry(place.key).or_default()).insert(&tail, candidate);
-            }
+        let host = self.count(&place);
+        let (kind, key) = (place.kind, place.key);
+        let placed = Placed { candidate, host };
+        match self.buckets_mut(kind) {
+            Some(buckets) => add(buckets, key, placed, Bucket::One, Bucket::insert),
+            None => add(&mut self.templates, key, placed, Shard::new, Shard::insert),
         }
     }
 
@@ -138,32 +109,31 @@ impl Index {
     pub(super) fn remove(&mut self, candidate: &Candidate) {
         let place = Place::of(candidate);
         self.depths.remove(place.depth);
-        self.discount_host(candidate.host(), &place);
-        match place.kind {
-            PathMatchType::Exact => remove_from(&mut self.exact, place.key, candidate),
-            PathMatchType::PathPrefix => remove_from(&mut self.prefixes, place.key, candidate),
-            PathMatchType::RegularExpression => remove_from(&mut self.expressions, place.key, candidate),
-            PathMatchType::PathTemplate => {
-                let path = candidate.pattern().1;
-                let tail = &path[literal_prefix(path).len()..];
-                if self.templates.get_mut(&place.key).is_some_and(|shard| Arc::make_mut(shard).remove(tail, candidate)) {
-                    self.templates.remove(&place.key);
-                }
-            }
+        self.hosts.discount(place.host, place.host_hash, &place);
+        match self.buckets_mut(place.kind) {
+            Some(buckets) => take(buckets, place.key, |bucket| bucket.remove(candidate)),
+            None => take(&mut self.templates, place.key, |shard| shard.remove(candidate)),
         }
+    }
+
+    /// Puts a candidate in the place of the one that stands in it under the same pattern, and is equal in order.
+    pub(super) fn replace(&mut self, candidate: &Candidate) {
+        let Place { kind, key, .. } = Place::of(candidate);
+        let bucket = match self.buckets_mut(kind) {
+            Some(buckets) => buckets.get_mut(key, any),
+            None => self.templates.get_mut(key, any).and_then(|shard| shard.bucket_mut(template_tail(candidate))),
+        };
+        bucket.into_iter().for_each(|bucket| bucket.replace(candidate));
     }
 
     /// The candidate of the same place in the order, if it is in it.
     pub(super) fn find(&self, candidate: &Candidate) -> Option<&Candidate> {
         let place = Place::of(candidate);
         let bucket = match place.kind {
-            PathMatchType::Exact => self.exact.get(&place.key),
-            PathMatchType::PathPrefix => self.prefixes.get(&place.key),
-            PathMatchType::RegularExpression => self.expressions.get(&place.key),
-            PathMatchType::PathTemplate => {
-                let path = candidate.pattern().1;
-                self.templates.get(&place.key)?.bucket(&path[literal_prefix(path).len()..])
-            }
+            PathMatchType::Exact => self.exact.get(place.key, any),
+            PathMatchType::PathPrefix => self.prefixes.get(place.key, any),
+            PathMatchType::RegularExpression => self.expressions.get(place.key, any),
+            PathMatchType::PathTemplate => self.templates.get(place.key, any)?.bucket(template_tail(candidate)),
         };
         bucket?.find(candidate)
     }
@@ -172,9 +142,6 @@ impl Index {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.hosts.is_empty()
-            && self.wildcards.is_empty()
-            && self.wildcard_labels.is_empty()
-            && self.any.is_empty()
             && self.exact.is_empty()
             && self.prefixes.is_empty()
             && self.templates.is_empty()
@@ -182,56 +149,45 @@ impl Index {
             && self.depths.is_empty()
     }
 
-    fn count_host(&mut self, host: &str, place: &Place) {
-        let (entries, text) = match HostPattern::parse(host) {
-            HostPattern::Any => return self.any.count(place),
-            HostPattern::Exact(text) => (&mut self.hosts, text),
-            HostPattern::Wildcard(text) => {
-                if !self.wildcards.contains_key(text) {
-                    self.wildcard_labels.add(label_count(text));
-                }
-                (&mut self.wildcards, text)
-            }
-        };
-        match entries.get_mut(text) {
-            Some(entry) => Arc::make_mut(entry).count(place),
-            None => {
-                let mut entry = HostEntry::default();
-                entry.count(place);
-                entries.insert(Arc::from(text), Arc::new(entry));
-            }
-        }
+    fn count(&mut self, place: &Place<'_>) -> HostId {
+        self.depths.add(place.depth);
+        self.hosts.count(place.host, place.host_hash, place)
     }
 
-    fn discount_host(&mut self, host: &str, place: &Place) {
-        let (entries, text) = match HostPattern::parse(host) {
-            HostPattern::Any => return self.any.discount(place),
-            HostPattern::Exact(text) => (&mut self.hosts, text),
-            HostPattern::Wildcard(text) => (&mut self.wildcards, text),
-        };
-        let entry = Arc::make_mut(entries.get_mut(text).expect("a candidate's host is counted before it is removed"));
-        entry.discount(place);
-        if !entry.is_empty() {
-            return;
-        }
-        entries.remove(text);
-        if let HostPattern::Wildcard(suffix) = HostPattern::parse(host) {
-            self.wildcard_labels.remove(label_count(suffix));
+    /// Those of a kind that has no shards.
+    fn buckets_mut(&mut self, kind: PathMatchType) -> Option<&mut HashTrie<Bucket>> {
+        match kind {
+            PathMatchType::Exact => Some(&mut self.exact),
+            PathMatchType::PathPrefix => Some(&mut self.prefixes),
+            PathMatchType::RegularExpression => Some(&mut self.expressions),
+            PathMatchType::PathTemplate => None,
         }
     }
 }
 
-fn insert_into(buckets: &mut KeyMap<Bucket>, key: u64, candidate: Candidate) {
-    match buckets.get_mut(&key) {
-        Some(bucket) => bucket.insert(candidate),
-        None => {
-            buckets.insert(key, Bucket::One(candidate));
-        }
+fn add<V: Clone>(trie: &mut HashTrie<V>, key: u64, placed: Placed, make: fn(Placed) -> V, add: fn(&mut V, Placed)) {
+    match trie.get_mut(key, any) {
+        Some(value) => add(value, placed),
+        None => trie.insert(key, make(placed)),
     }
 }
 
-fn remove_from(buckets: &mut KeyMap<Bucket>, key: u64, candidate: &Candidate) {
-    if buckets.get_mut(&key).is_some_and(|bucket| bucket.remove(candidate)) {
-        buckets.remove(&key);
+/// Changes a value by `remove`, which says whether nothing is left of it.
+fn take<V: Clone>(trie: &mut HashTrie<V>, key: u64, remove: impl Fn(&mut V) -> bool) {
+    if trie.get_mut(key, any).is_some_and(remove) {
+        trie.remove(key, any);
     }
+}
+
+/// Puts candidates together that have one key: the first makes a value, the others are added to it.
+fn gathered<V>(mut placed: Vec<(u64, Placed)>, make: fn(Placed) -> V, add: fn(&mut V, Placed)) -> HashTrie<V> {
+    placed.sort_unstable_by_key(|(key, _)| *key);
+    let mut values: Vec<(u64, V)> = Vec::with_capacity(placed.len());
+    for (key, placed) in placed {
+        match values.last_mut() {
+            Some((last, value)) if *last == key => add(value, placed),
+            _ => values.push((key, make(placed))),
+        }
+    }
+    HashTrie::from_sorted(values)
 }

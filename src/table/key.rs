@@ -1,6 +1,6 @@
 //! Host patterns, and the hashes that patterns are found by.
 
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::FixedState;
 use imbl::shared_ptr::DefaultSharedPtr;
@@ -18,30 +18,9 @@ const INLINE_DEPTHS: usize = 16;
 /// A map of text that hashes with the fixed seed.
 pub(super) type TextMap<K, V> = imbl::GenericHashMap<K, V, FixedState, DefaultSharedPtr>;
 
-/// A map whose keys are hashes already.
-pub(super) type KeyMap<V> = imbl::GenericHashMap<u64, V, BuildHasherDefault<PassThrough>, DefaultSharedPtr>;
-
 /// An empty [`TextMap`].
 pub(super) fn text_map<K, V>() -> TextMap<K, V> {
     TextMap::with_hasher(HASH)
-}
-
-/// Takes a key that is a hash for what it is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = HASH.hash_one(bytes);
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// What a route's hostname says about the request's host.
@@ -109,9 +88,11 @@ pub(super) fn key(host: u64, path: u64) -> u64 {
     host.rotate_left(32) ^ path
 }
 
-/// The hash of a whole path.
-pub(super) fn path_hash(path: &str) -> u64 {
-    HASH.hash_one(path.as_bytes())
+/// The hash of a text.
+pub(super) fn text_hash(text: &str) -> u64 {
+    let mut hasher = HASH.build_hasher();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }
 
 /// The hash of a prefix, as [`Prefixes`] gives it for a path that begins with it.

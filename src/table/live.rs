@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::snapshot::Snapshot;
 use crate::model::{Published, Revision};
+use crate::secrets::Keyring;
 
 /// Publications whose time is kept.
 pub const PUBLICATIONS_MAX: usize = 4_096;
@@ -35,9 +36,14 @@ pub struct Live {
 }
 
 impl Live {
-    /// A cell with the empty table of revision 0.
+    /// A cell with the empty table of revision 0. Tables that are made of it open no secrets.
     pub fn new() -> Live {
-        let empty = Snapshot::empty();
+        Live::with_keyring(Arc::default())
+    }
+
+    /// A cell with the empty table of revision 0. Those that are made of it open secrets with `keyring`.
+    pub fn with_keyring(keyring: Arc<Keyring>) -> Live {
+        let empty = Snapshot::with_keyring(keyring);
         let published = watch::Sender::new(empty.identity());
         Live { snapshot: ArcSwap::from_pointee(empty), published, publications: Mutex::default(), diverged: Mutex::default() }
     }
@@ -45,6 +51,11 @@ impl Live {
     /// The present snapshot.
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The keys that its tables open secrets with.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.snapshot.load().keyring)
     }
 
     /// Publishes a snapshot: requests that load from now on see it. Notes in it the time, and tells the watch, in this order.

@@ -6,8 +6,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 use super::rule::CompiledRule;
+use super::shard::captures;
 use super::snapshot::Snapshot;
-use crate::model::spec::RouteMatch;
+use crate::model::spec::{PathMatchType, RouteMatch};
 
 /// The parts of a request that rules look at.
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +66,24 @@ impl Matched {
 }
 
 /// The values of a template's parameters, in the order of the template. Empty (and not allocated) for other paths.
+///
+/// Few rules use them: the path is kept as it came, and taken apart by who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Captures(Vec<(Box<str>, Box<str>)>);
+pub struct Captures {
+    /// Of which match of a rule.
+    template: Option<(Arc<CompiledRule>, usize)>,
+    path: Box<str>,
+}
 
 impl Captures {
+    /// Of a match that holds for `path`.
+    pub(super) fn of(rule: &Arc<CompiledRule>, match_index: usize, path: &str) -> Captures {
+        match rule.rule.matches[match_index].path.match_type {
+            PathMatchType::PathTemplate => Captures { template: Some((Arc::clone(rule), match_index)), path: Box::from(path) },
+            PathMatchType::Exact | PathMatchType::PathPrefix | PathMatchType::RegularExpression => Captures::default(),
+        }
+    }
+
     /// The value of the parameter `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(parameter, _)| *parameter == name).map(|(_, value)| value)
@@ -76,15 +91,12 @@ impl Captures {
 
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+        let template = self.template.as_ref().map(|(rule, index)| rule.rule.matches[*index].path.value.as_str());
+        template.into_iter().flat_map(|template| captures(template, &self.path))
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn push(&mut self, name: &str, value: &str) {
-        self.0.push((name.into(), value.into()));
+        self.iter().next().is_none()
     }
 }

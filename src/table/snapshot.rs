@@ -6,20 +6,26 @@ use std::time::SystemTime;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::compile::{Compiled, compile};
+use super::certificate::Certificate;
+use super::certificates::Certificates;
+use super::compile::{Compilation, Compiled, compile, compile_all};
 use super::conditions::first_failure;
 use super::contest::{Contest, Verdict};
 use super::index::Index;
 use super::key::{TextMap, text_map};
 use super::request::{Captures, Matched, RequestView};
+use super::routes::Routes;
 use super::rule::{Candidate, CompiledRoute, Service};
-use super::shard::captures;
-use crate::model::spec::{PathMatchType, RouteSpec};
+use crate::model::spec::RouteSpec;
 use crate::model::{Digest, Kind, Name, Published, Resource, ResourceKey, Revision, State};
+use crate::secrets::Keyring;
+
+/// From this many changes on, which touch half of the resources, a table from scratch is made in less time.
+const REBUILD_MIN: usize = 1_000;
 
 /// Rules and services of one revision. Immutable once shared; a clone costs O(1).
 ///
-/// Invariant: it depends on the State that it was made of and on nothing else: made by changes or from scratch, it answers the same.
+/// Invariant: it depends on the State that it was made of, on the node's keys and on nothing else: made by changes or from scratch, it answers the same.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The revision of the State that it was made of.
@@ -28,10 +34,13 @@ pub struct Snapshot {
     pub digest: Digest,
     pub(super) index: Index,
     /// By key, so that a route's candidates can be found when it goes.
-    pub(super) routes: TextMap<ResourceKey, Arc<CompiledRoute>>,
+    pub(super) routes: Routes,
     /// Which of the routes serve.
     pub(super) contest: Contest,
     services: TextMap<Name, Arc<Service>>,
+    pub(super) certificates: Certificates,
+    /// Opens the secrets of what is compiled.
+    pub(super) keyring: Arc<Keyring>,
     not_compiled: OrdMap<ResourceKey, Arc<str>>,
     /// Routes that are bound to a listener, by its name.
     bound: OrdMap<String, OrdSet<ResourceKey>>,
@@ -47,20 +56,29 @@ pub struct Counts {
     pub routes: usize,
     /// Services.
     pub services: usize,
+    /// Certificates.
+    pub certificates: usize,
     /// Resources that do not compile, and routes that wait for others.
     pub not_compiled: usize,
 }
 
 impl Snapshot {
-    /// The table of revision 0: every request is a 404.
+    /// The table of revision 0: every request is a 404. Tables that are made of it open no secrets.
     pub fn empty() -> Snapshot {
+        Snapshot::with_keyring(Arc::default())
+    }
+
+    /// The table of revision 0. Those that are made of it open secrets with `keyring`.
+    pub fn with_keyring(keyring: Arc<Keyring>) -> Snapshot {
         Snapshot {
             revision: Revision::ZERO,
             digest: State::default().digest(),
             index: Index::default(),
-            routes: text_map(),
+            routes: Routes::default(),
             contest: Contest::default(),
             services: text_map(),
+            certificates: Certificates::default(),
+            keyring,
             not_compiled: OrdMap::new(),
             bound: OrdMap::new(),
             pattern_count: 0,
@@ -68,17 +86,29 @@ impl Snapshot {
         }
     }
 
-    /// Compiles `state` from scratch. Nothing is shared yet, so the maps are filled in place.
+    /// Compiles `state` from scratch, without keys.
     pub fn build(state: &State) -> Snapshot {
-        let mut snapshot = Snapshot::empty();
-        state.resources().for_each(|resource| snapshot.add(resource));
+        Snapshot::empty().rebuilt(state)
+    }
+
+    /// Compiles `state` from scratch, with the keys of `self`.
+    pub fn rebuilt(&self, state: &State) -> Snapshot {
+        let mut snapshot = Snapshot::with_keyring(Arc::clone(&self.keyring));
+        let resources: Vec<&Resource> = state.resources().map(AsRef::as_ref).collect();
+        let compiled = compile_all(&resources, &self.keyring).into_iter();
+        let routes = compiled.filter_map(|(resource, compilation)| snapshot.take_in(resource, compilation)).collect();
+        snapshot.fill(routes);
         snapshot.stamp(state)
     }
 
     /// The snapshot of `new`, where `self` is that of `old`. Costs O(changes) where one State came from the other.
     pub fn updated(&self, old: &State, new: &State) -> Snapshot {
+        let changes: Vec<_> = new.changes_since(old).collect();
+        if changes.len() >= REBUILD_MIN && changes.len() >= new.len() / 2 {
+            return self.rebuilt(new);
+        }
         let mut snapshot = self.clone();
-        for (before, after) in new.changes_since(old) {
+        for (before, after) in changes {
             match (before, after) {
                 (Some(_), Some(resource)) => snapshot.replace(resource),
                 (Some(resource), None) => snapshot.remove(&resource.key),
@@ -92,11 +122,12 @@ impl Snapshot {
     /// The rule that answers `request`. One synchronous call: what it gives comes from this snapshot alone.
     pub fn find(self: &Arc<Self>, request: &RequestView<'_>) -> Option<Matched> {
         let candidate = self.winner(request)?;
+        let (rule, match_index) = (&candidate.rule, usize::from(candidate.match_index));
         Some(Matched {
             snapshot: Arc::clone(self),
-            rule: Arc::clone(&candidate.rule),
-            match_index: usize::from(candidate.match_index),
-            captures: captures_of(candidate, request.path),
+            rule: Arc::clone(rule),
+            match_index,
+            captures: Captures::of(rule, match_index, request.path),
         })
     }
 
@@ -108,6 +139,12 @@ impl Snapshot {
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
+    }
+
+    /// The certificate that `service` shows to its endpoints, if it shows one. Error: its name, where this node serves none of that name.
+    pub fn client_certificate<'a>(&'a self, service: &'a Service) -> Result<Option<&'a Arc<Certificate>>, &'a Name> {
+        let Some(name) = service.spec.client_certificate() else { return Ok(None) };
+        self.certificates.get(name).map(Some).ok_or(name)
     }
 
     /// Services that `spec` names and that do not exist, each once, by name.
@@ -123,7 +160,7 @@ impl Snapshot {
 
     /// Routes that do not serve because one of the other kind stands in their way, and why. They come alive when it goes.
     pub fn waiting(&self) -> impl Iterator<Item = (ResourceKey, String)> {
-        self.contest.waiting().filter_map(|route| Some((route.key()?, self.contest.reason(route)?)))
+        self.contest.waiting().filter_map(|route| Some((route.key.clone(), self.contest.reason(route)?)))
     }
 
     /// Whether a `GRPCRoute` serves this host on this listener.
@@ -142,14 +179,15 @@ impl Snapshot {
         Counts {
             routes: self.routes.len() - waiting,
             services: self.services.len(),
+            certificates: self.certificates.len(),
             not_compiled: self.not_compiled.len() + waiting,
         }
     }
 
     /// Resources that stand here in one way or another.
     pub(super) fn resource_count(&self) -> usize {
-        let unread = self.not_compiled.keys().filter(|key| !self.routes.contains_key(*key));
-        self.routes.len() + self.services.len() + unread.count()
+        let unread = self.not_compiled.keys().filter(|key| self.routes.get(key).is_none());
+        self.routes.len() + self.services.len() + self.certificates.len() + unread.count()
     }
 
     /// Regular expressions of all routes.
@@ -192,46 +230,78 @@ impl Snapshot {
     }
 
     fn add(&mut self, resource: &Resource) {
-        let (compiled, reason) = compile(resource);
-        match compiled {
-            Compiled::Route(route) => self.add_route(resource.key.clone(), route),
-            Compiled::Service(service) => {
-                self.services.insert(resource.key.name.clone(), Arc::new(service));
-            }
-            Compiled::Nothing => {}
-        }
-        if let Some(reason) = reason {
-            self.not_compiled.insert(resource.key.clone(), Arc::from(reason));
+        if let Some(route) = self.take_in(resource, compile(resource, &self.keyring)) {
+            self.add_route(route);
         }
     }
 
-    pub(super) fn add_route(&mut self, key: ResourceKey, route: CompiledRoute) {
+    /// Keeps what a resource compiled to that is not in it, but for a route, which it gives.
+    fn take_in(&mut self, resource: &Resource, (compiled, reason): Compilation) -> Option<Arc<CompiledRoute>> {
+        if let Some(reason) = reason {
+            self.not_compiled.insert(resource.key.clone(), reason);
+        }
+        match compiled {
+            Compiled::Route(route) => return Some(route),
+            Compiled::Service(service) => {
+                self.services.insert(resource.key.name.clone(), service);
+            }
+            Compiled::Certificate(certificate) => self.certificates.insert(certificate),
+            Compiled::Nothing => {}
+        }
+        None
+    }
+
+    pub(super) fn add_route(&mut self, route: Arc<CompiledRoute>) {
         self.pattern_count += route.pattern_count();
-        let route = Arc::new(route);
         let verdicts = self.contest.enter(&route, self.routes.values());
-        self.routes.insert(key, route);
+        self.routes.insert(route);
         self.carry_out(verdicts);
     }
 
     /// Changes a resource. A route that claims what it claimed before leaves all others as they are.
     fn replace(&mut self, resource: &Resource) {
         let old = self.routes.get(&resource.key).cloned();
-        if let Some(old) = old
-            && let (Compiled::Route(new), None) = compile(resource)
+        let compilation = compile(resource, &self.keyring);
+        if let (Some(old), (Compiled::Route(new), None)) = (old, &compilation)
             && new.claims_same(&old)
         {
             self.not_compiled.remove(&resource.key);
             self.pattern_count = self.pattern_count - old.pattern_count() + new.pattern_count();
-            let new = Arc::new(new);
-            if self.contest.swap(&old, &new) {
-                self.unlist(&old);
-                self.list(&new);
+            if self.contest.swap(&old, new) {
+                self.relist(&old, new);
             }
-            self.routes.insert(resource.key.clone(), new);
+            self.routes.insert(Arc::clone(new));
             return;
         }
         self.remove(&resource.key);
-        self.add(resource);
+        if let Some(route) = self.take_in(resource, compilation) {
+            self.add_route(route);
+        }
+    }
+
+    /// Puts a route that serves in the place of another.
+    fn relist(&mut self, old: &CompiledRoute, new: &CompiledRoute) {
+        if new.stands_as(old) {
+            return new.candidates().for_each(|candidate| self.index.replace(&candidate));
+        }
+        self.unlist(old);
+        self.list(new);
+    }
+
+    /// Adds all routes to a snapshot that has none: what adding them one by one makes, in less time.
+    pub(super) fn fill(&mut self, routes: Vec<Arc<CompiledRoute>>) {
+        self.pattern_count = routes.iter().map(|route| route.pattern_count()).sum();
+        for (entered, route) in routes.iter().enumerate() {
+            // Who serves is known once all are in.
+            self.contest.enter(route, routes[..entered].iter());
+        }
+        let contest = &self.contest;
+        let serving = || routes.iter().filter(|route| !route.rules.first().is_some_and(|rule| contest.is_waiting(rule)));
+        self.index = Index::of(serving().flat_map(|route| route.candidates()));
+        for (listener, key) in serving().flat_map(|route| route.bindings()) {
+            self.bound.entry(listener.to_owned()).or_default().insert(key);
+        }
+        self.routes = Routes::of(routes.into_iter());
     }
 
     fn carry_out(&mut self, verdicts: Vec<Verdict>) {
@@ -246,7 +316,7 @@ impl Snapshot {
     fn list(&mut self, route: &CompiledRoute) {
         route.candidates().for_each(|candidate| self.index.insert(candidate));
         for (listener, key) in route.bindings() {
-            self.bound.entry(listener.clone()).or_default().insert(key);
+            self.bound.entry(listener.to_owned()).or_default().insert(key);
         }
     }
 
@@ -268,6 +338,7 @@ impl Snapshot {
             Kind::Service => {
                 self.services.remove(&key.name);
             }
+            Kind::Certificate => self.certificates.remove(&key.name),
             Kind::Unknown(_) => {}
         }
     }
@@ -288,12 +359,4 @@ impl Snapshot {
         let missing = self.bound.iter().filter(|(listener, _)| !known.contains(&listener.as_str()));
         missing.flat_map(|(listener, routes)| routes.iter().map(move |route| (route, listener.as_str())))
     }
-}
-
-fn captures_of(candidate: &Candidate, path: &str) -> Captures {
-    let mut found = Captures::default();
-    if let (PathMatchType::PathTemplate, template) = candidate.pattern() {
-        captures(template, path).for_each(|(name, value)| found.push(name, value));
-    }
-    found
 }

@@ -4,22 +4,16 @@ use std::ops::ControlFlow;
 
 use itertools::Itertools as _;
 
-use super::bucket::Bucket;
-use super::index::{HostEntry, Index};
-use super::key::{HostPattern, Prefixes, key, path_hash, suffixes};
+use super::bucket::{Bucket, Placed};
+use super::hosts::Level;
+use super::index::Index;
+use super::key::{Prefixes, key, text_hash};
 use super::rule::Candidate;
-use super::shard::literal_prefix;
-
-/// A host pattern that matches the request's host and holds something.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Level<'t, 'r> {
-    pub(super) pattern: HostPattern<'r>,
-    entry: &'t HostEntry,
-}
+use super::shard::stands_under;
 
 impl Level<'_, '_> {
-    fn holds(&self, candidate: &Candidate) -> bool {
-        HostPattern::parse(candidate.host()) == self.pattern
+    fn holds(&self, placed: &Placed) -> bool {
+        placed.host == self.host.id
     }
 }
 
@@ -33,7 +27,7 @@ struct Hashes<'r> {
 
 impl Hashes<'_> {
     fn whole(&mut self) -> u64 {
-        *self.whole.get_or_insert_with(|| path_hash(self.path))
+        *self.whole.get_or_insert_with(|| text_hash(self.path))
     }
 
     fn prefixes(&mut self) -> &Prefixes {
@@ -42,30 +36,6 @@ impl Hashes<'_> {
 }
 
 impl Index {
-    /// Visits the host levels, best first.
-    pub(super) fn levels<'t, 'r, B>(
-        &'t self,
-        host: &'r str,
-        visit: &mut impl FnMut(Level<'t, 'r>) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
-        if let Some(entry) = self.hosts.get(host) {
-            visit(Level { pattern: HostPattern::Exact(host), entry })?;
-        }
-        if !self.wildcard_labels.is_empty() {
-            for (labels, suffix) in suffixes(host) {
-                if self.wildcard_labels.contains(labels)
-                    && let Some(entry) = self.wildcards.get(suffix)
-                {
-                    visit(Level { pattern: HostPattern::Wildcard(suffix), entry })?;
-                }
-            }
-        }
-        if self.any.is_empty() {
-            return ControlFlow::Continue(());
-        }
-        visit(Level { pattern: HostPattern::Any, entry: &self.any })
-    }
-
     /// Visits every candidate whose host and path match, best first, until `visit` breaks.
     pub(super) fn walk<'t, B>(
         &'t self,
@@ -74,7 +44,7 @@ impl Index {
         visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let mut hashes = Hashes { path, depth_max: self.depths.max(), whole: None, prefixes: None };
-        self.levels(host, &mut |level| self.walk_level(level, &mut hashes, visit))
+        self.hosts.levels(host, &mut |level| self.walk_level(level, &mut hashes, visit))
     }
 
     fn walk_level<'t, B>(
@@ -83,29 +53,28 @@ impl Index {
         hashes: &mut Hashes<'_>,
         visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let (host, path) = (level.pattern.hash(), hashes.path);
-        if level.entry.exact_count > 0
-            && let Some(bucket) = self.exact.get(&key(host, hashes.whole()))
+        let path = hashes.path;
+        if level.host.exact_count > 0
+            && let Some(bucket) = self.exact.get(key(level.hash, hashes.whole()), |_| true)
         {
-            bucket.iter().filter(|c| c.pattern().1 == path && level.holds(c)).try_for_each(&mut *visit)?;
+            visit_those(bucket, &level, path, visit)?;
         }
-        for depth in level.entry.template_depths.deepest_first() {
+        for depth in level.host.template_depths.deepest_first() {
             let Some(prefix) = hashes.prefixes().get(depth) else { continue };
-            let Some(shard) = self.templates.get(&key(host, prefix.hash)) else { continue };
+            let Some(shard) = self.templates.get(key(level.hash, prefix.hash), |_| true) else { continue };
             let (literal, tail) = path.split_at(prefix.end);
-            shard.walk(tail, &mut |candidate| {
-                if literal_prefix(candidate.pattern().1) == literal && level.holds(candidate) {
-                    return visit(candidate);
+            shard.walk(tail, &mut |placed| {
+                if level.holds(placed) && stands_under(placed.candidate.pattern().1, literal) {
+                    return visit(&placed.candidate);
                 }
                 ControlFlow::Continue(())
             })?;
         }
         self.walk_expressions(level, hashes, visit)?;
-        for depth in level.entry.prefix_depths.deepest_first() {
+        for depth in level.host.prefix_depths.deepest_first() {
             let Some(prefix) = hashes.prefixes().get(depth) else { continue };
-            let Some(bucket) = self.prefixes.get(&key(host, prefix.hash)) else { continue };
-            let expected = &path[..prefix.end];
-            bucket.iter().filter(|c| c.pattern().1 == expected && level.holds(c)).try_for_each(&mut *visit)?;
+            let Some(bucket) = self.prefixes.get(key(level.hash, prefix.hash), |_| true) else { continue };
+            visit_those(bucket, &level, &path[..prefix.end], visit)?;
         }
         ControlFlow::Continue(())
     }
@@ -117,15 +86,27 @@ impl Index {
         hashes: &mut Hashes<'_>,
         visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        if level.entry.expression_depths.is_empty() {
+        if level.host.expression_depths.is_empty() {
             return ControlFlow::Continue(());
         }
-        let (host, path) = (level.pattern.hash(), hashes.path);
+        let path = hashes.path;
         let prefixes = hashes.prefixes();
-        let depths = level.entry.expression_depths.deepest_first();
-        let keys = depths.filter_map(|depth| prefixes.get(depth)).map(|prefix| key(host, prefix.hash));
-        let buckets = keys.filter_map(|key| self.expressions.get(&key)).map(Bucket::iter);
-        let fitting = buckets.kmerge().filter(|candidate| level.holds(candidate) && candidate.pattern_holds(path));
-        fitting.into_iter().try_for_each(&mut *visit)
+        let depths = level.host.expression_depths.deepest_first();
+        let keys = depths.filter_map(|depth| prefixes.get(depth)).map(|prefix| key(level.hash, prefix.hash));
+        let buckets = keys.filter_map(|key| self.expressions.get(key, |_| true)).map(Bucket::iter);
+        let of_level = buckets.kmerge().filter(|placed| level.holds(placed)).map(|placed| &placed.candidate);
+        let mut fitting = of_level.filter(|candidate| candidate.pattern_holds(path));
+        fitting.try_for_each(&mut *visit)
     }
+}
+
+/// Visits those candidates of a bucket that stand under this level and path.
+fn visit_those<'t, B>(
+    bucket: &'t Bucket,
+    level: &Level<'_, '_>,
+    path: &str,
+    visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    let of_level = bucket.iter().filter(|placed| level.holds(placed)).map(|placed| &placed.candidate);
+    of_level.filter(|candidate| candidate.pattern().1 == path).try_for_each(visit)
 }

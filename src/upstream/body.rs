@@ -90,17 +90,17 @@ pub enum BodyError {
     Lagged,
 }
 
-/// A request's body. An enum and not a box: no allocation where there is none.
+/// A request's body. Small, for a request is passed on by value many times, and without an allocation where there is none.
 #[derive(Debug)]
 pub enum RequestBody {
     /// No body.
     Empty,
     /// What the client sends, passed on as it comes.
-    Stream(Stream),
+    Stream(Box<Stream>),
     /// The same, with its beginning kept, so that it can be sent again.
-    Replay(Replay),
+    Replay(Box<Replay>),
     /// A copy of what passes elsewhere.
-    Copy(BodyCopy),
+    Copy(Box<BodyCopy>),
 }
 
 /// What a client sends, counted and bounded.
@@ -123,7 +123,8 @@ impl RequestBody {
             return RequestBody::Empty;
         }
         let allowed = bytes_max.map(|limit| (limit, limit));
-        RequestBody::Stream(Stream { incoming, progress: BodyProgress::new(), allowed, taps: Vec::new(), hold: None })
+        let progress = BodyProgress::new();
+        RequestBody::Stream(Box::new(Stream { incoming, progress, allowed, taps: Vec::new(), hold: None }))
     }
 
     /// Lets it wait until it is asked for, or for a second. `None` where there is nothing to send, or it may have begun.
@@ -143,7 +144,7 @@ impl RequestBody {
     pub fn keep(self) -> RequestBody {
         match self {
             RequestBody::Stream(stream) if stream.size_hint().lower() <= KEPT_BYTES_MAX as u64 => {
-                RequestBody::Replay(Replay::new(stream))
+                RequestBody::Replay(Box::new(Replay::new(stream)))
             }
             other => other,
         }
@@ -155,7 +156,7 @@ impl RequestBody {
         match self {
             RequestBody::Empty => Some(RequestBody::Empty),
             RequestBody::Stream(_) | RequestBody::Copy(_) => None,
-            RequestBody::Replay(replay) => replay.again().map(RequestBody::Replay),
+            RequestBody::Replay(replay) => replay.again().map(|again| RequestBody::Replay(Box::new(again))),
         }
     }
 
@@ -194,7 +195,7 @@ impl Stream {
     fn tap(&mut self) -> (RequestBody, CopyWatch) {
         let (tap, copy, watch) = tap(self.size_hint());
         self.taps.push(tap);
-        (RequestBody::Copy(copy), watch)
+        (RequestBody::Copy(Box::new(copy)), watch)
     }
 
     pub(super) fn state(&self) -> BodyState {

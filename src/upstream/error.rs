@@ -6,6 +6,7 @@ use http::Request;
 use thiserror::Error;
 
 use super::body::RequestBody;
+use super::tls::TlsProblem;
 
 /// What went wrong between the gateway and an endpoint.
 #[derive(Debug, Error)]
@@ -39,6 +40,17 @@ pub enum SendFailure {
     ConnectTimeout {
         /// The endpoint.
         address: Box<str>,
+    },
+    /// The connection stands, and TLS does not.
+    #[error("{address}: {problem}")]
+    Tls {
+        /// The endpoint.
+        address: Box<str>,
+        /// What it is.
+        problem: TlsProblem,
+        /// What was behind it.
+        #[source]
+        source: Option<io::Error>,
     },
     /// The connection ended before the head of the answer.
     #[error("{address}: connection closed before an answer")]

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -107,6 +108,12 @@ impl Http2Pool {
         self.freed.notify_waiters();
     }
 
+    /// Keeps no connection any more; exchanges end over theirs.
+    pub(super) fn let_go(&self) {
+        self.connections.borrow_mut().clear();
+        self.freed.notify_waiters();
+    }
+
     fn take(self: &Rc<Self>) -> Option<Slot> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.sender.is_closed());
@@ -157,29 +164,38 @@ fn in_terms_of_http2(mut request: Request<RequestBody>, scheme: Scheme) -> Reque
     request
 }
 
+/// A connection that takes requests, and how many streams the endpoint allows, as far as it said so.
+pub(super) type Begun = (SendRequest<RequestBody>, Rc<Cell<usize>>);
+
 /// Why HTTP/2 did not begin on a connection.
 #[derive(Debug)]
 pub(super) enum HandshakeError {
     /// The connection failed.
-    Failed(hyper::Error),
+    Failed {
+        /// What h2 made of it.
+        source: hyper::Error,
+        /// What its reader met, if it did.
+        read: Option<io::Error>,
+    },
     /// It ended before the other side said anything.
     Ended,
 }
 
 /// Begins HTTP/2 on a connection, and waits for the endpoint's settings: before, nobody knows how many streams it takes, and h2 would let
 /// those that are too many wait for each other. The tasks end by themselves once the sender and all exchanges are gone.
-pub(super) async fn handshake<I>(io: I) -> Result<(SendRequest<RequestBody>, Rc<Cell<usize>>), HandshakeError>
+pub(super) async fn handshake<I>(io: I) -> Result<Begun, HandshakeError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let outbox = Outbox::new(io);
+    let failed = |source| HandshakeError::Failed { source, read: outbox.take_read_error() };
     let settings = Rc::new(Settings { streams_max: Rc::new(Cell::new(UNKNOWN)), reader: RefCell::default() });
     let tasks = Tasks { outbox: outbox.clone(), settings: Rc::clone(&settings), has_begun: Rc::new(Cell::new(false)) };
     let mut builder = Builder::new(tasks);
     builder.initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder.max_send_buf_size(SEND_BUFFER_BYTES_MAX).max_header_list_size(HEADER_BYTES_MAX).initial_max_send_streams(UNKNOWN);
     builder.timer(TokioTimer::new()).keep_alive_interval(SILENCE_MAX).keep_alive_timeout(SILENCE_MAX);
-    let (sender, connection) = builder.handshake(TokioIo::new(outbox)).await.map_err(HandshakeError::Failed)?;
+    let (sender, connection) = builder.handshake(TokioIo::new(outbox.clone())).await.map_err(failed)?;
     let streams_max = Rc::clone(&settings.streams_max);
     let (known, is_known) = oneshot::channel();
     tokio::task::spawn_local(async move {
@@ -206,7 +222,7 @@ where
     });
     match is_known.await {
         Ok(Ok(())) => Ok((sender, streams_max)),
-        Ok(Err(error)) => Err(HandshakeError::Failed(error)),
+        Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(HandshakeError::Ended),
     }
 }

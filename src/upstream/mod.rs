@@ -9,16 +9,19 @@
 //! A request's body streams on as it comes ([`RequestBody`]). Where a rule asks for it, its beginning is kept so that it can be sent again
 //! ([`Replay`]), or a bounded copy is filled beside it ([`BodyCopy`]).
 //!
-//! Everything belongs to one worker thread: `Rc`, `Cell` and `RefCell`, no locks. Runtime state belongs to a service by identity
+//! Everything but TLS settings belongs to one worker thread: `Rc`, `Cell` and `RefCell`, no locks. Runtime state belongs to a service by identity
 //! (name and the revision that made it) and to an endpoint by its address within it, and lives on when the table changes around it.
 //!
-//! A service speaks HTTP/1.1, where an exchange has a connection to itself, or HTTP/2 ([`http2`]), where exchanges share connections.
+//! A service speaks HTTP/1.1, where an exchange has a connection to itself, or HTTP/2 ([`http2`]), where exchanges share connections; in
+//! clear text or over TLS ([`tls`]). An endpoint whose protocol or TLS settings change is another endpoint: what is under way ends over
+//! the connections of the old one, which are closed after it.
 //!
-//! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers, TLS.
+//! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers.
 
 pub mod balance;
 mod body;
 mod error;
+mod gathered;
 mod go_ahead;
 mod http2;
 mod outbox;
@@ -26,12 +29,15 @@ mod pool;
 mod replay;
 mod service;
 mod tap;
+mod tls;
 
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use error::{SendError, SendFailure};
+pub use gathered::{Gathered, poll_write_gathered};
 pub use go_ahead::GoAhead;
 pub use outbox::Outbox;
 pub use pool::{Connection, Endpoint, Lease};
 pub use replay::Replay;
 pub use service::Upstreams;
 pub use tap::{BodyCopy, CopyWatch};
+pub use tls::{TlsClients, TlsProblem};

@@ -2,6 +2,8 @@
 //!
 //! h2 writes each frame as it is made, with a call of the system's for each small answer. An [`Outbox`] takes the frames of one poll of
 //! the connection, and whoever polls it sends them with one call. What it holds is bounded; frames that are large anyway go straight on.
+//!
+//! What is below may hold bytes back too, as TLS does with a record that the socket had no room for: sent is what is flushed there.
 
 use std::cell::RefCell;
 use std::io;
@@ -25,8 +27,12 @@ pub struct Outbox<I>(Rc<RefCell<Inner<I>>>);
 
 #[derive(Debug)]
 struct Inner<I> {
+    /// The last error of a read. h2 keeps the text of it alone.
+    read_error: Option<io::Error>,
     io: I,
     waiting: BytesMut,
+    /// Whether something was written that may not have left yet.
+    is_unflushed: bool,
 }
 
 impl<I> Clone for Outbox<I> {
@@ -38,12 +44,18 @@ impl<I> Clone for Outbox<I> {
 impl<I: AsyncWrite + Unpin> Outbox<I> {
     /// Around `io`.
     pub fn new(io: I) -> Outbox<I> {
-        Outbox(Rc::new(RefCell::new(Inner { io, waiting: BytesMut::new() })))
+        Outbox(Rc::new(RefCell::new(Inner { read_error: None, io, waiting: BytesMut::new(), is_unflushed: false })))
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().waiting.is_empty()
+        let inner = self.0.borrow();
+        inner.waiting.is_empty() && !inner.is_unflushed
+    }
+
+    /// The error that reading met last, as it was.
+    pub(super) fn take_read_error(&self) -> Option<io::Error> {
+        self.0.borrow_mut().read_error.take()
     }
 
     /// Sends what waits.
@@ -56,6 +68,7 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
             let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
+            self.is_unflushed = true;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -66,7 +79,24 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
         } else {
             self.waiting.clear();
         }
+        self.poll_flushed(cx)
+    }
+
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.is_unflushed = false;
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// After a write that went straight on: what does not leave now does so by the next [`Outbox::poll_send`].
+    fn written(&mut self, cx: &mut Context<'_>, count: usize) -> Poll<io::Result<usize>> {
+        self.is_unflushed = true;
+        match self.poll_flushed(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(count)),
+        }
     }
 
     /// Makes room for so many bytes; `true`: they are to be written straight on.
@@ -81,7 +111,15 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Outbox<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buffer)
+        let mut inner = self.0.borrow_mut();
+        match ready!(Pin::new(&mut inner.io).poll_read(cx, buffer)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => {
+                let told = io::Error::new(error.kind(), error.to_string());
+                inner.read_error = Some(error);
+                Poll::Ready(Err(told))
+            }
+        }
     }
 }
 
@@ -89,7 +127,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Outbox<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         if ready!(inner.poll_room(cx, bytes.len()))? {
-            return Pin::new(&mut inner.io).poll_write(cx, bytes);
+            let count = ready!(Pin::new(&mut inner.io).poll_write(cx, bytes))?;
+            return inner.written(cx, count);
         }
         inner.waiting.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -99,7 +138,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Outbox<I> {
         let mut inner = self.0.borrow_mut();
         let bytes = slices.iter().map(|slice| slice.len()).sum();
         if ready!(inner.poll_room(cx, bytes))? {
-            return Pin::new(&mut inner.io).poll_write_vectored(cx, slices);
+            let count = ready!(Pin::new(&mut inner.io).poll_write_vectored(cx, slices))?;
+            return inner.written(cx, count);
         }
         slices.iter().for_each(|slice| inner.waiting.extend_from_slice(slice));
         Poll::Ready(Ok(bytes))
@@ -171,6 +211,46 @@ mod tests {
         outbox.write_all(&[7; DIRECT_BYTES_MIN]).await.unwrap();
         assert_eq!(outbox.0.borrow().io.0[1..], [b"three".to_vec(), vec![7; DIRECT_BYTES_MIN]]);
         assert!(outbox.is_empty());
+    }
+
+    /// Holds everything back until it is flushed, which succeeds every other time.
+    #[derive(Default)]
+    struct Holding {
+        held: usize,
+        out: usize,
+        is_due: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.is_due = !self.is_due;
+            if self.is_due {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.out += std::mem::take(&mut self.held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_below_is_not_sent_yet() {
+        for bytes in [10, DIRECT_BYTES_MIN] {
+            let mut outbox = Outbox::new(Holding::default());
+            outbox.write_all(&vec![1; bytes]).await.unwrap();
+            assert!(!outbox.is_empty(), "{bytes}");
+            std::future::poll_fn(|cx| outbox.poll_send(cx)).await.unwrap();
+            assert_eq!((outbox.0.borrow().io.out, outbox.is_empty()), (bytes, true));
+        }
     }
 
     #[tokio::test]

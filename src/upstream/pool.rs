@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
@@ -15,13 +16,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::body::{BodyProgress, BodyState, RequestBody};
 use super::error::{SendError, SendFailure};
+use super::gathered::Gathered;
 use super::http2::{self, HandshakeError, Http2Pool, Slot};
+use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
 use crate::model::spec::Protocol;
 
 /// Idle connections that one endpoint keeps in one worker.
@@ -30,16 +35,16 @@ pub(super) const IDLE_PER_ENDPOINT_MAX: usize = 64;
 pub(super) const IDLE_PER_WORKER_MAX: usize = 4096;
 /// How long a connection stays idle at most.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
-/// Bytes of an answer's head, and what is buffered of a connection at most.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Fields of an answer's head.
-const HEADERS_MAX: usize = 128;
+/// Bytes of an answer's head, and what is buffered of a connection at most: a body of 64 KiB with its head is read at once.
+const BUFFER_BYTES_MAX: usize = 80 * 1024;
 
 /// All pools of a worker, for the bound that they share.
 #[derive(Debug, Default)]
 pub(super) struct IdleBudget {
     count: Cell<usize>,
     endpoints: RefCell<Vec<Weak<Endpoint>>>,
+    /// When the last sweep was: time enough for connections that stay idle for a minute.
+    now: Cell<Option<Instant>>,
 }
 
 impl IdleBudget {
@@ -47,8 +52,13 @@ impl IdleBudget {
         self.endpoints.borrow_mut().push(Rc::downgrade(endpoint));
     }
 
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, now: Instant) {
+        self.now.set(Some(now));
         self.endpoints.borrow_mut().retain(|endpoint| endpoint.strong_count() > 0);
+    }
+
+    fn now(&self) -> Instant {
+        self.now.get().unwrap_or_else(Instant::now)
     }
 
     /// Makes room for one more by closing the oldest of all. A scan, but only at the bound.
@@ -70,19 +80,28 @@ pub struct Endpoint {
     address: Box<str>,
     resolved: Option<SocketAddr>,
     protocol: Protocol,
+    tls: Option<Secured>,
     idle: RefCell<VecDeque<(Instant, Http1)>>,
     shared: Rc<Http2Pool>,
+    is_retired: Cell<bool>,
     budget: Rc<IdleBudget>,
 }
 
 impl Endpoint {
-    pub(super) fn new(address: &str, protocol: Protocol, budget: &Rc<IdleBudget>) -> Rc<Endpoint> {
+    pub(super) fn new(
+        address: &str,
+        protocol: Protocol,
+        client: Option<&Arc<TlsClient>>,
+        budget: &Rc<IdleBudget>,
+    ) -> Rc<Endpoint> {
         let endpoint = Rc::new(Endpoint {
             address: address.into(),
             resolved: address.parse().ok(),
             protocol,
+            tls: client.map(|client| Secured::new(client, address)),
             idle: RefCell::default(),
             shared: Rc::default(),
+            is_retired: Cell::new(false),
             budget: Rc::clone(budget),
         });
         budget.register(&endpoint);
@@ -99,10 +118,19 @@ impl Endpoint {
         self.protocol
     }
 
+    /// Whether it goes over TLS under the settings of `client`, or in clear text where there is none.
+    pub(super) fn is_secured_by(&self, client: Option<&Arc<TlsClient>>) -> bool {
+        match (&self.tls, client) {
+            (Some(tls), Some(client)) => tls.is_of(client),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// A connection that takes a request at once: one that is kept, or a new one, opened within `connect_timeout`. `fresh` asks for a
     /// new one in any case.
     pub async fn connection(&self, connect_timeout: Duration, fresh: bool) -> Result<Connection, SendFailure> {
-        if self.protocol == Protocol::Http1
+        if !self.protocol.carries_grpc()
             && !fresh
             && let Some(kept) = self.take_idle()
         {
@@ -117,11 +145,11 @@ impl Endpoint {
 
     async fn open(&self, fresh: bool) -> Result<Connection, SendFailure> {
         match self.protocol {
-            Protocol::Http1 => {
+            Protocol::Http1 | Protocol::Https => {
                 let channel = Channel::Http1(self.open_http1().await?);
                 Ok(Connection { channel, is_reused: false })
             }
-            Protocol::H2c => {
+            Protocol::H2c | Protocol::H2 => {
                 let (slot, is_reused) = self.shared.slot(fresh, || self.open_http2()).await?;
                 Ok(Connection { channel: Channel::Http2(slot), is_reused })
             }
@@ -137,6 +165,14 @@ impl Endpoint {
         self.shared.sweep(now, IDLE_MAX);
     }
 
+    /// The service goes on without it: what is idle is closed now, and what is under way once it is through.
+    pub(super) fn retire(&self) {
+        self.is_retired.set(true);
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        self.budget.count.set(self.budget.count.get() - idle.len());
+        self.shared.let_go();
+    }
+
     fn take_idle(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
         while let Some((_, connection)) = idle.pop_back() {
@@ -149,11 +185,14 @@ impl Endpoint {
     }
 
     fn put_idle(&self, connection: Http1) {
+        if self.is_retired.get() {
+            return;
+        }
         if self.idle.borrow().len() >= IDLE_PER_ENDPOINT_MAX {
             self.close_oldest();
         }
         self.budget.make_room();
-        self.idle.borrow_mut().push_back((Instant::now(), connection));
+        self.idle.borrow_mut().push_back((self.budget.now(), connection));
         self.budget.count.set(self.budget.count.get() + 1);
     }
 
@@ -169,22 +208,49 @@ impl Endpoint {
 
     async fn open_http1(&self) -> Result<Http1, SendFailure> {
         let stream = self.connect().await?;
+        match &self.tls {
+            None => self.begin_http1(stream).await,
+            Some(tls) => self.begin_http1(self.secure(tls, stream).await?).await,
+        }
+    }
+
+    async fn begin_http1<I>(&self, io: I) -> Result<Http1, SendFailure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        // An answer has as many fields as hyper has room for on its stack (100): a bound that is set costs two allocations an answer.
+        builder.max_buf_size(BUFFER_BYTES_MAX);
+        let handshake = builder.handshake(TokioIo::new(Gathered::new(io))).await;
         let (sender, connection) = handshake.map_err(|source| self.terminated(source))?;
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "connection to an endpoint ended");
             }
         });
-        Ok(Http1 { sender, task: task.abort_handle() })
+        Ok(Http1 { sender, task: task.abort_handle(), is_between_exchanges: true })
     }
 
-    async fn open_http2(&self) -> Result<(hyper::client::conn::http2::SendRequest<RequestBody>, Rc<Cell<usize>>), SendFailure> {
-        http2::handshake(self.connect().await?).await.map_err(|error| match error {
-            HandshakeError::Failed(source) => self.terminated(source),
+    async fn open_http2(&self) -> Result<http2::Begun, SendFailure> {
+        let stream = self.connect().await?;
+        let begun = match &self.tls {
+            None => http2::handshake(stream).await,
+            Some(tls) => http2::handshake(self.secure(tls, stream).await?).await,
+        };
+        begun.map_err(|error| match error {
+            HandshakeError::Failed { source, read: Some(read) } => match TlsProblem::behind(&read) {
+                Some(problem) => self.not_secured(problem, Some(read)),
+                None => self.terminated(source),
+            },
+            HandshakeError::Failed { source, read: None } => self.terminated(source),
             HandshakeError::Ended => self.not_connected(io::ErrorKind::UnexpectedEof.into()),
+        })
+    }
+
+    async fn secure(&self, tls: &Secured, stream: TcpStream) -> Result<TlsStream<TcpStream>, SendFailure> {
+        tls.handshake(stream).await.map_err(|error| match error {
+            TlsError::Tls(problem, source) => self.not_secured(problem, source),
+            TlsError::Io(source) => self.not_connected(source),
         })
     }
 
@@ -208,8 +274,17 @@ impl Endpoint {
         SendError { failure: Box::new(failure), unsent }
     }
 
+    /// A connection that ended. Over TLS 1.3 the gateway's own side of the handshake is done before the endpoint judges it (RFC 8446 4.4),
+    /// so that a refusal comes in place of an answer.
     fn terminated(&self, source: hyper::Error) -> SendFailure {
-        SendFailure::Terminated { address: self.address.clone(), source }
+        match TlsProblem::behind(&source) {
+            Some(problem) => self.not_secured(problem, Some(io::Error::other(source))),
+            None => SendFailure::Terminated { address: self.address.clone(), source },
+        }
+    }
+
+    fn not_secured(&self, problem: TlsProblem, source: Option<io::Error>) -> SendFailure {
+        SendFailure::Tls { address: self.address.clone(), problem, source }
     }
 
     async fn connect_by_name(&self) -> Result<io::Result<TcpStream>, SendFailure> {
@@ -240,16 +315,21 @@ impl Drop for Endpoint {
     }
 }
 
-/// A connection of HTTP/1.1, which one exchange has at a time. Dropping it closes it.
+/// A connection of HTTP/1.1, which one exchange has at a time. Dropping it closes it: at once where an exchange is not through, for
+/// nobody must take what came for whole; else with a word, where TLS demands one (RFC 8446 6.1).
 #[derive(Debug)]
 struct Http1 {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
+    is_between_exchanges: bool,
 }
 
 impl Drop for Http1 {
     fn drop(&mut self) {
-        self.task.abort();
+        // Without its sender hyper ends the connection by itself, once nothing is under way.
+        if !self.is_between_exchanges {
+            self.task.abort();
+        }
     }
 }
 
@@ -282,8 +362,14 @@ impl Connection {
         let progress = request.body().progress();
         // Handed over before anything is waited for, so that what waits does not hold the request too.
         let sent = match &mut self.channel {
-            Channel::Http1(connection) => Either::Left(connection.sender.try_send_request(request)),
-            Channel::Http2(slot) => Either::Right(slot.send(request, Scheme::HTTP)),
+            Channel::Http1(connection) => {
+                connection.is_between_exchanges = false;
+                Either::Left(connection.sender.try_send_request(request))
+            }
+            Channel::Http2(slot) => {
+                let scheme = if endpoint.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+                Either::Right(slot.send(request, scheme))
+            }
         };
         async move {
             match sent.await {
@@ -306,10 +392,11 @@ impl Lease {
     /// The answer is through. A connection of HTTP/1.1 is kept only where the request's body is through too.
     pub fn finish(mut self) {
         let is_sent = self.progress.as_ref().is_none_or(|progress| progress.state() == BodyState::Complete);
-        if let Some(Channel::Http1(connection)) = self.channel.take()
+        if let Some(Channel::Http1(mut connection)) = self.channel.take()
             && is_sent
             && !connection.sender.is_closed()
         {
+            connection.is_between_exchanges = true;
             self.endpoint.put_idle(connection);
         }
     }

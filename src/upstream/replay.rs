@@ -16,7 +16,7 @@ pub(super) const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// What all tries of one request share.
 #[derive(Debug)]
 struct Source {
-    stream: Stream,
+    stream: Box<Stream>,
     /// What came so far. Copied, so that many small pieces take no more room than their bytes.
     kept: Vec<u8>,
     trailers: Option<HeaderMap>,
@@ -35,7 +35,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(stream: Stream) -> Replay {
+    pub(super) fn new(stream: Box<Stream>) -> Replay {
         let source = Source { stream, kept: Vec::new(), trailers: None, is_cut: false };
         Replay::of(Rc::new(RefCell::new(source)))
     }

@@ -314,7 +314,9 @@ fn matching() {
             };
             let found = snapshot.find(&view);
             let told = snapshot.explain(&view).outcome;
-            let place = found.as_ref().map(|m| (m.rule.kind().as_str(), m.rule.route.as_str(), m.rule.rule_index, m.match_index));
+            let place = found
+                .as_ref()
+                .map(|m| (m.rule.kind().as_str(), m.rule.route.as_str(), m.rule.rule_index as usize, m.match_index));
             let told = told.as_ref().map(|c| (c.kind, c.route.as_str(), c.rule, c.match_index));
             assert_eq!(place, told, "{documents:#?} {path}");
         }

@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
+use raftgate::tls::ClientFiles;
 use reqwest::{Client, Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+
+use crate::certificates::builder;
 
 /// How long a condition may take to come true before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,12 +48,21 @@ pub(crate) struct Node {
     pub(crate) program: PathBuf,
     /// Set for the process.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
+    /// What the program runs behind; empty: nothing.
+    pub(crate) wrapper: Vec<String>,
+    /// What the admin API speaks.
+    pub(crate) scheme: &'static str,
     process: Option<Child>,
 }
 
 impl Node {
+    pub(crate) fn new(id: usize, host: String, dir: PathBuf, scheme: &'static str) -> Node {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_raftgate"));
+        Node { id, host, dir, program, environment: Vec::new(), wrapper: Vec::new(), scheme, process: None }
+    }
+
     pub(crate) fn admin(&self, path: &str) -> String {
-        format!("http://{}:9081{path}", self.host)
+        format!("{}://{}:9081{path}", self.scheme, self.host)
     }
 
     pub(crate) fn proxy(&self, path: &str) -> String {
@@ -68,14 +80,18 @@ impl Node {
     pub(crate) fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         let environment = self.environment.iter().map(|(name, value)| (name, value));
-        let child =
-            serve(&self.program, &self.config_file()).envs(environment).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = serve(&self.program, &self.wrapper, &self.config_file())
+            .envs(environment)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         self.process = Some(child);
     }
 
     /// Runs a node that is expected to refuse to start; gives its exit code and what it said.
     pub(crate) fn start_and_fail(config: &Path) -> (Option<i32>, String) {
-        let mut child = serve(Path::new(env!("CARGO_BIN_EXE_raftgate")), config)
+        let mut child = serve(Path::new(env!("CARGO_BIN_EXE_raftgate")), &[], config)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -139,9 +155,10 @@ pub(crate) fn bare(program: impl AsRef<Path>) -> Command {
     command
 }
 
-fn serve(program: &Path, config: &Path) -> Command {
-    let mut command = bare(program);
-    command.args(["serve", "--config"]).arg(config).stdin(Stdio::null());
+fn serve(program: &Path, wrapper: &[String], config: &Path) -> Command {
+    let words: Vec<&Path> = wrapper.iter().map(Path::new).chain([program]).collect();
+    let mut command = bare(words[0]);
+    command.args(&words[1..]).args(["serve", "--config"]).arg(config).stdin(Stdio::null());
     command
 }
 
@@ -149,6 +166,8 @@ fn serve(program: &Path, config: &Path) -> Command {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) client: Client,
+    /// Set for the command line.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
     directory: TempDir,
 }
 
@@ -167,7 +186,7 @@ impl Cluster {
         let nodes = hosts.iter().enumerate().map(|(index, host)| {
             let dir = directory.path().join(format!("node{}", index + 1));
             fs::create_dir(&dir).unwrap();
-            let node = Node { id: index + 1, host: host.clone(), dir, program: PathBuf::from(env!("CARGO_BIN_EXE_raftgate")), environment: Vec::new(), process: None };
+            let node = Node::new(index + 1, host.clone(), dir, "http");
             let config = format!(
                 "node_id = {}\ndata_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\ninitial_members = {{ {} }}\n\
                  [admin]\naddress = \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",
@@ -178,8 +197,8 @@ impl Cluster {
             fs::write(node.config_file(), config).unwrap();
             node
         });
-        let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Cluster { nodes: nodes.collect(), client, directory }
+        let client = builder(&ClientFiles::default()).timeout(Duration::from_secs(20)).build().unwrap();
+        Cluster { nodes: nodes.collect(), client, environment: Vec::new(), directory }
     }
 
     /// Starts an empty node without an id that asks the node at `index` to be let in.
@@ -189,14 +208,7 @@ impl Cluster {
         let host = format!("{subnet}.{number}");
         let dir = self.path().join(format!("node{number}"));
         fs::create_dir(&dir).unwrap();
-        let mut node = Node {
-            id: number,
-            host,
-            dir,
-            program: PathBuf::from(env!("CARGO_BIN_EXE_raftgate")),
-            environment: Vec::new(),
-            process: None,
-        };
+        let mut node = Node::new(number, host, dir, "http");
         let config = format!(
             "data_dir = {:?}\n[cluster]\nname = \"test\"\npeer_address = \"{host}:7081\"\njoin = \"{member}:7081\"\n[admin]\naddress = \
              \"{host}:9081\"\n[[listener]]\nname = \"public\"\naddress = \"{host}:8081\"\ndebug_headers = true\n",
@@ -212,9 +224,13 @@ impl Cluster {
 
     /// What the command line says to `arguments` at the node: exit code, standard output and error.
     pub(crate) async fn command(&self, index: usize, arguments: &str) -> (Option<i32>, String) {
-        let server = format!("{}:9081", self.nodes[index].host);
+        let server = self.nodes[index].admin("");
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_raftgate"));
-        command.args(["--server", &server, "--timeout", "15s"]).args(arguments.split_whitespace()).stdin(Stdio::null());
+        command
+            .args(["--server", &server, "--timeout", "15s"])
+            .args(arguments.split_whitespace())
+            .envs(self.environment.clone())
+            .stdin(Stdio::null());
         let output = command.output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).unwrap())
@@ -346,7 +362,7 @@ impl Traffic {
         let good = Arc::new(AtomicU64::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&good));
         let task = tokio::spawn(async move {
-            let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+            let client = builder(&ClientFiles::default()).timeout(Duration::from_secs(10)).build().unwrap();
             let mut failures = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 match one_request(&client, &url).await.and_then(|(status, revision, body)| judge(status, revision, &body)) {

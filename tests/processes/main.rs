@@ -4,13 +4,18 @@
 #![expect(clippy::print_stderr, reason = "a crash test says what it measured")]
 
 mod atomicity;
+mod certificates;
 mod crashes;
 mod disk;
 mod harness;
+mod https;
 mod listeners;
 mod liveness;
 mod members;
+mod namespaces;
 mod recovery;
+mod secrets;
+mod secured;
 mod snapshots;
 mod start;
 mod uploads;

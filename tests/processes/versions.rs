@@ -63,23 +63,23 @@ async fn two_versions_agree_until_all_know_the_next_level() {
     let note = json!({"text": "hello"});
     let (status, problem) = cluster.call(new, Method::PUT, "/v1/note", &note).await.unwrap();
     assert_eq!((status, &problem["outcome"]), (StatusCode::CONFLICT, &json!("notApplied")), "{problem}");
-    assert!(problem["detail"].to_string().contains("raise-feature-level 2"), "{problem}");
-    let (code, text) = cluster.command(new, "cluster raise-feature-level 2").await;
+    assert!(problem["detail"].to_string().contains("raise-feature-level 3"), "{problem}");
+    let (code, text) = cluster.command(new, "cluster raise-feature-level 3").await;
     assert!(code == Some(1) && text.contains("upgrade it first"), "{text}");
-    let (code, text) = cluster.command(old, "cluster raise-feature-level 2").await;
-    assert!(code == Some(1) && text.contains("knows feature levels up to 1"), "{text}");
+    let (code, text) = cluster.command(old, "cluster raise-feature-level 3").await;
+    assert!(code == Some(1) && text.contains("knows feature levels up to 2"), "{text}");
     one_state(&cluster).await;
 
     for index in (0..3).filter(|&index| index != new) {
         upgrade(&mut cluster, index, &next).await;
     }
-    let (code, text) = cluster.command(old, "cluster raise-feature-level 2").await;
-    assert!(code == Some(0) && text.contains("feature level 2"), "{text}");
+    let (code, text) = cluster.command(old, "cluster raise-feature-level 3").await;
+    assert!(code == Some(0) && text.contains("feature level 3"), "{text}");
     let (status, answer) = cluster.call(old, Method::PUT, "/v1/note", &note).await.unwrap();
     assert_eq!(status, StatusCode::OK, "{answer}");
     one_state(&cluster).await;
     let status = cluster.get(new, "/v1/cluster").await.unwrap();
-    assert_eq!((&status["note"], &status["featureLevel"]), (&json!("hello"), &json!(2)));
+    assert_eq!((&status["note"], &status["featureLevel"]), (&json!("hello"), &json!(3)));
 
     // There is no way back to a version that does not know the level: it says so, serves what it has, and votes no more.
     assert_eq!(cluster.nodes[old].stop(), Some(0));
@@ -90,7 +90,7 @@ async fn two_versions_agree_until_all_know_the_next_level() {
             Some(answer) => answer.text().await.ok()?,
             None => cluster.nodes[old].log(),
         };
-        told.contains("the cluster is at feature level 2, this version knows up to 1: run a later version").then_some(())
+        told.contains("the cluster is at feature level 3, this version knows up to 2: run a later version").then_some(())
     })
     .await;
     cluster.nodes[old].kill();
@@ -103,8 +103,8 @@ async fn two_versions_agree_until_all_know_the_next_level() {
 async fn a_new_cluster_serves_the_kinds_of_the_level_that_all_its_members_know() {
     let cluster = Cluster::start().await;
     let calls = json!({"rules": [{"matches": [{"method": {"service": "shop.Orders"}}], "backendRefs": [{"name": "none"}]}]});
-    eventually("the first feature level", || async {
-        (cluster.get(2, "/v1/cluster").await?["featureLevel"] == json!(1)).then_some(())
+    eventually("the second feature level", || async {
+        (cluster.get(2, "/v1/cluster").await?["featureLevel"] == json!(2)).then_some(())
     })
     .await;
     let revision = cluster.put(1, "/v1/grpcroutes/calls", &calls).await;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, StatusCode};
+use raftgate::tls::ClientFiles;
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::certificates::builder;
 use crate::harness::{Backend, Cluster, Traffic, eventually, route, wait_for_answers};
 
 /// No two changes of one process are the same.
@@ -57,7 +59,7 @@ impl Writer {
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let task = tokio::spawn(async move {
             // A client of its own for each node, and short deadlines: a dead node must not hold up the others' writes.
-            let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+            let client = builder(&ClientFiles::default()).timeout(Duration::from_secs(10)).build().unwrap();
             let mut tasks = tokio::task::JoinSet::new();
             let mut ticks = tokio::time::interval(Duration::from_millis(10));
             while !stopped.load(Ordering::Relaxed) {

@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::admin::{AdminState, Cluster, Listener, Phase, Tokens, router};
+use crate::admin::{AdminState, Callers, Cluster, Listener, Phase, router};
 use crate::model::path::EscapedSlashes;
 use crate::model::{
     Command, CommandBody, Kind, Name, NodeId, Operation, Outcome, ResourceKey, Revision, State, Timestamp, Transaction,
 };
 use crate::observe::Metrics;
 use crate::raft::{ClusterStatus, MemberChange, MemberError, MemberLive, NotAppliedKind, ProposeError, ReadError};
+use crate::secrets::Keyring;
 use crate::table::Live;
 
 /// How the cluster fails.
@@ -144,6 +145,7 @@ impl Cluster for FakeCluster {
 
 pub(super) struct Api {
     service: TowerToHyperService<Router>,
+    pub(super) live: Arc<Live>,
     pub(super) router: Router,
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) phase: watch::Sender<Phase>,
@@ -164,8 +166,17 @@ impl Answer {
 }
 
 impl Api {
-    pub(super) fn new(tokens: Tokens) -> Api {
-        let live = Arc::new(Live::new());
+    pub(super) fn new(callers: Callers) -> Api {
+        Api::on(callers, Live::new())
+    }
+
+    /// On a node with sealing keys that are made of one byte each.
+    pub(super) fn with_keys(bytes: &[u8]) -> Api {
+        Api::on(Callers::default(), Live::with_keyring(Arc::new(Keyring::of_bytes(bytes))))
+    }
+
+    fn on(callers: Callers, live: Live) -> Api {
+        let live = Arc::new(live);
         let cluster = Arc::new(FakeCluster {
             state: Mutex::default(),
             live: Arc::clone(&live),
@@ -175,17 +186,17 @@ impl Api {
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let router = router(AdminState {
             cluster: Arc::clone(&cluster) as Arc<dyn Cluster>,
-            live,
+            live: Arc::clone(&live),
             metrics: Metrics::new(),
-            tokens,
+            callers,
             listeners: watch::channel([listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))].into()).1,
             phase: phase_receiver,
         });
-        Api { service: TowerToHyperService::new(router.clone()), router, cluster, phase }
+        Api { service: TowerToHyperService::new(router.clone()), live, router, cluster, phase }
     }
 
     pub(super) fn open() -> Api {
-        Api::new(Tokens::default())
+        Api::new(Callers::default())
     }
 
     pub(super) fn fail(&self, fault: Fault) {
@@ -221,7 +232,7 @@ impl Api {
 
 fn listener(name: &str, port: u16, hostname: Option<&str>) -> Listener {
     let (name, hostname) = (name.to_owned(), hostname.map(str::to_owned));
-    Listener { name, address: ([127, 0, 0, 1], port).into(), hostname, escaped_slashes: EscapedSlashes::Refuse }
+    Listener { name, address: ([127, 0, 0, 1], port).into(), hostname, tls: false, escaped_slashes: EscapedSlashes::Refuse }
 }
 
 pub(super) fn route(path: &str, service: &str) -> Value {

@@ -1,8 +1,10 @@
 //! The API as a client sees it: shapes, statuses and headers, on a cluster in memory.
 
 mod api;
+mod certificates;
 mod configuration;
 mod pages;
+mod secured;
 mod waiting;
 
 use std::sync::atomic::Ordering;
@@ -15,8 +17,9 @@ use tokio::sync::oneshot;
 
 use self::api::{Api, Fault, put_operation, route, service};
 use super::body::BODY_BYTES_MAX;
-use super::{Cluster as _, Phase, Tokens, serve};
+use super::{Callers, Cluster as _, Phase, serve};
 use crate::model::Revision;
+use crate::tls::{ClientFiles, client_config};
 
 #[tokio::test]
 async fn a_resource_is_made_read_changed_and_removed() {
@@ -80,6 +83,30 @@ async fn a_dangling_reference_is_a_warning() {
     let operations = json!([put_operation("Route", "a", &route("/a", "new")), put_operation("Service", "new", &service(1))]);
     let both = api.send("POST /v1/transactions", &[], json!({"operations": operations}).to_string()).await;
     assert_eq!((both.status, &both.body["warnings"]), (200, &json!([])), "{both:?}");
+}
+
+#[tokio::test]
+async fn a_service_over_tls_needs_a_level_and_its_certificate() {
+    let api = Api::open();
+    let spec = json!({
+        "endpoints": [{"address": "10.0.0.1:443"}], "protocol": "https",
+        "tls": {"hostname": "orders.internal", "clientCertificate": "gateway", "insecureSkipVerify": true},
+    });
+    let dry = api.send("PUT /v1/services/orders?dryRun=true", &[], spec.to_string()).await;
+    assert!(dry.status == 409 && dry.text.contains("needs feature level 2"), "{dry:?}");
+    let made = api.put("/v1/services/orders", &spec).await;
+    let warnings = made.body["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_told = |part: &str| warnings.iter().any(|warning| warning.to_string().contains(part));
+    assert_eq!((made.status, warnings.len()), (201, 2), "{made:?}");
+    assert!(is_told("/tls/insecureSkipVerify: certificates of endpoints are not verified"), "{made:?}");
+    assert!(is_told("/tls/clientCertificate: certificate \\\"gateway\\\" does not exist"), "{made:?}");
+
+    api.put("/v1/routes/shop", &route("/", "orders")).await;
+    let asked = json!({"method": "GET", "url": "http://a.example/"}).to_string();
+    let found = api.send("POST /v1/explain", &[], asked).await;
+    let backend = &found.body["backends"][0];
+    assert_eq!(backend["protocol"], "https", "{found:?}");
+    assert_eq!(backend["clientCertificate"], json!({"name": "gateway", "served": false}), "{found:?}");
 }
 
 #[tokio::test]
@@ -204,7 +231,7 @@ async fn bad_input_is_named_and_changes_nothing() {
         ("DELETE /v1/services/none", none, String::new(), 404, "none"),
         ("POST /v1/services", none, spec.clone(), 405, "POST /v1/services"),
         ("PUT /v1/nothing/a", none, spec.clone(), 404, "nothing"),
-        ("PUT /v1/certificates/a", none, spec.clone(), 501, "Certificate"),
+        ("PUT /v1/policies/a", none, spec.clone(), 501, "Policy"),
         ("POST /v1/rollback", none, "{}".to_owned(), 501, "rollback"),
         ("POST /v1/cluster/members", none, "{}".to_owned(), 422, "/peerAddress: this field is required"),
         ("POST /v1/cluster/members", none, "{\"peerAddress\":\"h\"}".to_owned(), 422, "\\\"h\\\" is not host:port"),
@@ -486,7 +513,7 @@ async fn health_tells_proxy_and_control_plane_apart() {
 
 #[tokio::test]
 async fn a_token_is_asked_for_except_for_health() {
-    let api = Api::new(Tokens::new([("ci".to_owned(), "s3cret".to_owned())]));
+    let api = Api::new(Callers::new([("ci".to_owned(), "s3cret".to_owned())], false));
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/readyz/control", 200), ("/metrics", 401), ("/v1/table", 401)] {
         assert_eq!(api.get(path).await.status, status, "{path}");
     }
@@ -505,8 +532,9 @@ async fn connections_are_served_and_drained() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, api.router.clone(), async move { drop(stopped.await) }));
-    let client = reqwest::Client::new();
+    let serving = tokio::spawn(serve(listener, None, api.router.clone(), async move { drop(stopped.await) }));
+    let client = reqwest::Client::builder().tls_backend_preconfigured(client_config(&ClientFiles::default()).expect("no files"));
+    let client = client.build().expect("a client");
     let large = vec![b' '; BODY_BYTES_MAX * 2];
     let refused = client.put(format!("{url}/services/a")).body(large).send().await.expect("an answer to a body over the limit");
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);

@@ -56,7 +56,8 @@ async fn whole(body: Incoming) -> Option<Bytes> {
 
 fn client(servers: &[&str]) -> Client {
     let server = servers.iter().map(|server| (*server).to_owned()).collect();
-    Client::new(&Connection { server, token: None, timeout: Duration::from_secs(5) }).unwrap()
+    let (token, ca, cert, key) = (None, None, None, None);
+    Client::new(&Connection { server, token, ca, cert, key, timeout: Duration::from_secs(5) }).unwrap()
 }
 
 fn arguments() -> ApplyArguments {

@@ -47,8 +47,10 @@ impl Node {
 
     /// A client of this node alone.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
-        let connection = Connection { server: vec![self.admin.to_string()], token: None, timeout: Duration::from_secs(10) };
-        Ok(Client::new(&connection)?)
+        let server = vec![self.admin.to_string()];
+        let (token, ca, cert, key) = (None, None, None, None);
+        let connection = Connection { server, token, ca, cert, key, timeout: Duration::from_secs(10) };
+        Client::new(&connection)
     }
 }
 

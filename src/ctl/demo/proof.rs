@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::nodes::{Node, Nodes};
-use crate::ctl::client::Client;
+use crate::ctl::client::{self, Client};
 use crate::ctl::print::{BAD, GOOD, STRONG, out, styled};
+use crate::tls::ClientFiles;
 
 /// What one proxy answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ struct Seen {
 
 /// Sends one change to each node and asks all three proxies before and after it. True when every answer was right.
 pub(super) async fn run(nodes: &Nodes, backend: &Backend) -> anyhow::Result<bool> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let http = client::builder(&ClientFiles::default())?.timeout(Duration::from_secs(5)).build()?;
     let service = json!({"endpoints": [{"address": backend.address.to_string()}]});
     let first = nodes.node(0).client()?;
     first.write(Method::PUT, "/v1/services/echo?wait=live", Some(&service)).await.context("making the service")?;

@@ -5,10 +5,12 @@
 //! These are the *resolved* types: defaults filled in, names lower-cased where the standard compares them so, paths normalised.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
+use smol_str::SmolStr;
 
 use super::cors::Cors;
 use super::mirror::RequestMirror;
@@ -41,22 +43,62 @@ impl Rule {
 }
 
 /// One rule: matches (any of them), filters in order, and where the request goes.
+///
+/// There may be a million: its lists are no longer than what they hold, and it is laid out as written, so that what a look-up reads stands first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Rule {
-    /// Unique within the route.
-    pub name: Option<String>,
     /// Never empty: without any in the document there is one `PathPrefix /`.
-    pub matches: Vec<RouteMatch>,
+    pub matches: Matches,
+    /// Unique within the route.
+    pub name: Option<Box<str>>,
     /// Run in list order.
-    pub filters: Vec<Filter>,
+    pub filters: Box<[Filter]>,
     /// Shares are proportional to the weights.
-    pub backend_refs: Vec<BackendRef>,
+    pub backend_refs: Box<[BackendRef]>,
     /// Deadlines of this rule.
     pub timeouts: Timeouts,
     /// When a request is sent again. Boxed: few rules have one.
     pub retry: Option<Box<Retry>>,
     /// Bounds of what a client may send.
     pub limits: RuleLimits,
+}
+
+/// The matches of a rule, in list order.
+///
+/// Nearly always there is one, which stands in place: then a look-up among a million rules waits for memory once less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matches {
+    /// One alone.
+    One(RouteMatch),
+    /// Any other number.
+    Several(Box<[RouteMatch]>),
+}
+
+impl Default for Matches {
+    fn default() -> Matches {
+        Matches::Several(Box::default())
+    }
+}
+
+impl From<Vec<RouteMatch>> for Matches {
+    fn from(mut matches: Vec<RouteMatch>) -> Matches {
+        match matches.pop() {
+            Some(only) if matches.is_empty() => Matches::One(only),
+            last => Matches::Several(matches.into_iter().chain(last).collect()),
+        }
+    }
+}
+
+impl Deref for Matches {
+    type Target = [RouteMatch];
+
+    fn deref(&self) -> &[RouteMatch] {
+        match self {
+            Matches::One(only) => std::slice::from_ref(only),
+            Matches::Several(matches) => matches,
+        }
+    }
 }
 
 /// All conditions must hold.
@@ -67,9 +109,9 @@ pub struct RouteMatch {
     /// Exact, case-sensitive (RFC 9110 9.1).
     pub method: Option<Method>,
     /// Names are unique: of repeated ones the first counted.
-    pub headers: Vec<HeaderMatch>,
+    pub headers: Box<[HeaderMatch]>,
     /// Names are unique: of repeated ones the first counted.
-    pub query_params: Vec<QueryMatch>,
+    pub query_params: Box<[QueryMatch]>,
 }
 
 impl RouteMatch {
@@ -99,8 +141,8 @@ pub enum PathMatchType {
 pub struct PathMatch {
     /// How it is compared.
     pub match_type: PathMatchType,
-    /// Starts with `/`, but for an expression, whose text it is.
-    pub value: String,
+    /// Starts with `/`, but for an expression, whose text it is. A short one stands in place.
+    pub value: SmolStr,
     /// What `value` compiles to: there for `RegularExpression` and for nothing else.
     pub pattern: Option<Arc<Pattern>>,
 }
@@ -239,7 +281,7 @@ pub struct BackendRef {
     pub weight: u32,
     /// Run after the rule's, for the requests of this share alone. Header modifiers and rewrites; what a rewrite sets here counts
     /// instead of what the rule's sets.
-    pub filters: Vec<Filter>,
+    pub filters: Box<[Filter]>,
 }
 
 /// Deadlines; `None` is disabled.

@@ -16,8 +16,8 @@ use super::super::counters::Labels;
 use super::super::fault::Fault;
 use super::super::framing::{Flaw, Refusal};
 use super::super::headers::{RAFTGATE_REVISION, RequestId, X_REQUEST_ID};
-use super::ClientConnection;
 use super::framed::Framed;
+use super::{ClientConnection, Phase};
 use crate::observe::AccessEntry;
 
 /// How long the end of a connection may take.
@@ -32,10 +32,35 @@ where
 {
     let answer = framed.unanswered().map(|flaw| connection.answer_refused(&flaw));
     let may_have_more = framed.may_have_more();
+    finish(connection, framed.io(), answer.as_deref(), may_have_more).await;
+}
+
+/// Ends a connection whose time is over. Over TLS the end is told (RFC 8446 6.1) where nothing is cut off by it.
+pub(super) async fn part<I>(connection: &ClientConnection, mut framed: Framed<I>)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    if connection.secured().is_some() && connection.phase.get() == Phase::Idle && framed.is_at_rest() {
+        finish(connection, framed.io(), None, false).await;
+    }
+}
+
+/// Ends what never became a connection of HTTP: answers it as HTTP would where there is a `flaw` to tell, and lets the client finish.
+pub(super) async fn refuse<I>(connection: &ClientConnection, mut io: I, flaw: Option<Flaw>)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let answer = flaw.map(|flaw| connection.answer_refused(&flaw));
+    finish(connection, &mut io, answer.as_deref(), true).await;
+}
+
+async fn finish<I>(connection: &ClientConnection, io: &mut I, answer: Option<&[u8]>, may_have_more: bool)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
     let ending = async {
-        let io = framed.io();
         if let Some(answer) = answer {
-            io.write_all(&answer).await?;
+            io.write_all(answer).await?;
         }
         io.shutdown().await?;
         if may_have_more { discard(io).await } else { Ok(()) }
@@ -85,7 +110,7 @@ impl ClientConnection {
         self.count_refusal(flaw.reason);
         let metrics = &self.worker().metrics;
         metrics.proxy_errors.with_label_values(&[fault.error()]).inc();
-        let labels = Labels { kind: "", route: "", service: "", method: "other", status: fault.status() };
+        let labels = Labels { kind: "", route: None, service: None, method: "other", status: fault.status() };
         self.worker().counters.count(labels);
         if let Some(log) = &self.worker().access_log {
             log.record(AccessEntry {

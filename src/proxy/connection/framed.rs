@@ -77,7 +77,7 @@ impl<I> Framed<I> {
     }
 
     /// Whether every request that was passed is answered, to the last byte.
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.flushed == self.follower.heads()
     }
 }

@@ -11,13 +11,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::exchange;
-use super::super::framing::FIELDS_MAX;
 use super::framed::Framed;
 use super::io::Watched;
 use super::{ClientConnection, Protocol, ending};
 
-/// The least that hyper's buffer may be.
-const BUFFER_BYTES_MIN: usize = 8192;
+/// Bytes that are read at once at most, where many come: a body of 64 KiB with its head. A longer head that is allowed needs more.
+const BUFFER_BYTES_MIN: usize = 80 * 1024;
 
 /// Serves requests, one after another, until the connection ends or becomes a tunnel; then the tunnel.
 pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, io: Watched<I>)
@@ -29,8 +28,11 @@ where
     // Boxed: it is large, and a connection at rest does without it.
     while let Some(resting) = Box::pin(serve_until_rest(connection, framed)).await {
         framed = resting;
-        if connection.unless_closed(pin!(framed.wait())).await.is_none_or(|waited| waited.is_err()) {
-            return;
+        let waited = connection.unless_closed(pin!(framed.wait())).await;
+        match waited {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return,
+            None => return Box::pin(ending::part(connection, framed)).await,
         }
     }
 }
@@ -45,7 +47,8 @@ where
     let mut builder = http1::Builder::new();
     // The worker's clock bounds the head's arrival; hyper's own timer would cost an allocation a request.
     builder.header_read_timeout(None);
-    builder.half_close(false).max_headers(FIELDS_MAX).max_header_size(header_bytes_max);
+    // Without `max_headers`: hyper's own bound is the follower's (FIELDS_MAX), and one that is set costs a walk over as many places.
+    builder.half_close(false).max_header_size(header_bytes_max);
     builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
     let service = service_fn(|request| exchange::serve(Rc::clone(connection), request));
     let mut serving = builder.serve_connection(TokioIo::new(framed), service);
@@ -54,7 +57,10 @@ where
         Poll::Pending if connection.is_at_rest() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     }));
-    let served = connection.unless_closed(until_rest).await?;
+    let Some(served) = connection.unless_closed(until_rest).await else {
+        ending::part(connection, serving.into_parts().io.into_inner()).await;
+        return None;
+    };
     let parts = serving.into_parts();
     let framed = parts.io.into_inner();
     let Some(served) = served else {

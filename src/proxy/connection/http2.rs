@@ -49,7 +49,8 @@ where
     builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(RESET_FOR_ERRORS_MAX);
     builder.enable_connect_protocol();
     let outbox = Outbox::new(io);
-    let service = service_fn(|request| exchange::serve(streams.open(), request));
+    // Boxed where it begins, for it is large, and passed on by value twice before its task holds it.
+    let service = service_fn(|request| Box::pin(exchange::serve(streams.open(), request)));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(outbox.clone()), service));
     let mut is_leaving = false;
     let mut writes = Writes { outbox, is_put_off: false };

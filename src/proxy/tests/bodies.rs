@@ -10,7 +10,7 @@ use super::gateway::{Backend, Gateway, OK, field, read_until, status, wait_for};
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_chunk_passes_before_the_next_is_made() {
+pub(super) fn a_chunk_passes_before_the_next_is_made() {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let backend = Backend::with(move |_, _, stream| {
@@ -27,7 +27,7 @@ fn a_chunk_passes_before_the_next_is_made() {
 }
 
 #[test]
-fn a_request_chunk_passes_before_the_next_is_sent() {
+pub(super) fn a_request_chunk_passes_before_the_next_is_sent() {
     let (first, came) = channel();
     let first = Mutex::new(first);
     let backend = Backend::raw(move |mut stream| {
@@ -47,7 +47,7 @@ fn a_request_chunk_passes_before_the_next_is_sent() {
 }
 
 #[test]
-fn a_broken_request_body_aborts_the_upstream_request() {
+pub(super) fn a_broken_request_body_aborts_the_upstream_request() {
     for rest in ["5\r\nfirst\r\n", "5\r\nfirst\r\nzz\r\n", "5\r\nfirst\r\n;\n\r\n", "5\r\nfirst\r\n-1\r\n"] {
         let (end, ended) = channel();
         let end = Mutex::new(end);
@@ -70,7 +70,7 @@ fn a_broken_request_body_aborts_the_upstream_request() {
 }
 
 #[test]
-fn a_client_that_leaves_closes_the_upstream_connection() {
+pub(super) fn a_client_that_leaves_closes_the_upstream_connection() {
     let (end, ended) = channel();
     let end = Mutex::new(end);
     let backend = Backend::raw(move |mut stream| {
@@ -87,7 +87,7 @@ fn a_client_that_leaves_closes_the_upstream_connection() {
 }
 
 #[test]
-fn an_early_answer_leaves_no_dirty_connection() {
+pub(super) fn an_early_answer_leaves_no_dirty_connection() {
     let backend = Backend::raw(|mut stream| {
         let mut buffer = Vec::new();
         read_until(&mut stream, &mut buffer, "\r\n\r\n");
@@ -103,7 +103,7 @@ fn an_early_answer_leaves_no_dirty_connection() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_not_made_whole() {
+pub(super) fn an_answer_that_breaks_off_is_not_made_whole() {
     for answer in [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst",
@@ -123,7 +123,7 @@ fn an_answer_that_breaks_off_is_not_made_whole() {
 }
 
 #[test]
-fn lengths_and_heads_without_bodies_pass_as_they_are() {
+pub(super) fn lengths_and_heads_without_bodies_pass_as_they_are() {
     let backend = Backend::with(|_, seen, stream| {
         let answer = match seen.bytes.split(' ').nth(1) {
             Some("/304") => "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n",
@@ -150,7 +150,7 @@ fn lengths_and_heads_without_bodies_pass_as_they_are() {
 }
 
 #[test]
-fn trailers_pass_where_they_are_announced() {
+pub(super) fn trailers_pass_where_they_are_announced() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
@@ -162,7 +162,7 @@ fn trailers_pass_where_they_are_announced() {
 }
 
 #[test]
-fn a_connection_is_kept_after_trailers() {
+pub(super) fn a_connection_is_kept_after_trailers() {
     let backend = Backend::raw(|mut stream| {
         let mut buffer = Vec::new();
         while read_until(&mut stream, &mut buffer, "x-sum: 7\r\n\r\n").ends_with("7\r\n\r\n") {
@@ -180,7 +180,7 @@ fn a_connection_is_kept_after_trailers() {
 }
 
 #[test]
-fn a_client_that_expects_100_gets_it_where_the_backend_does_not_know_it_too() {
+pub(super) fn a_client_that_expects_100_gets_it_where_the_backend_does_not_know_it_too() {
     // It answers once it has all of the request.
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
@@ -193,7 +193,7 @@ fn a_client_that_expects_100_gets_it_where_the_backend_does_not_know_it_too() {
 }
 
 #[test]
-fn trailers_are_announced_only_where_they_can_follow() {
+pub(super) fn trailers_are_announced_only_where_they_can_follow() {
     let known = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nContent-Length: 2\r\n\r\nok";
     let chunked = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
     for (answer, te, expected) in
@@ -209,7 +209,7 @@ fn trailers_are_announced_only_where_they_can_follow() {
 }
 
 #[test]
-fn interim_answers_are_dropped_and_the_final_one_passes() {
+pub(super) fn interim_answers_are_dropped_and_the_final_one_passes() {
     let interim = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
     let backend = Backend::answering(&format!("{interim}{OK}"));
     let gateway = Gateway::to(&backend);
@@ -224,7 +224,7 @@ fn interim_answers_are_dropped_and_the_final_one_passes() {
 }
 
 #[test]
-fn the_backend_decides_whether_a_body_is_asked_for() {
+pub(super) fn the_backend_decides_whether_a_body_is_asked_for() {
     let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     // It asks, and only then it gets.
     let (order, events) = std::sync::mpsc::channel();

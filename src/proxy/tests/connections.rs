@@ -11,7 +11,7 @@ use crate::proxy::ListenerOptions;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn connections_are_kept_on_both_sides() {
+pub(super) fn connections_are_kept_on_both_sides() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
@@ -41,7 +41,7 @@ fn closes_on_second_request() -> Backend {
 }
 
 #[test]
-fn a_stale_connection_is_repeated_where_that_is_safe() {
+pub(super) fn a_stale_connection_is_repeated_where_that_is_safe() {
     for (request, expected) in [
         (GET, 200),
         ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
@@ -60,7 +60,7 @@ fn a_stale_connection_is_repeated_where_that_is_safe() {
 }
 
 #[test]
-fn a_backend_that_closes_after_each_answer_loses_no_idempotent_request() {
+pub(super) fn a_backend_that_closes_after_each_answer_loses_no_idempotent_request() {
     // It promises to keep the connection, and the request may be on its way when it closes.
     let backend = Backend::with(|_, _, stream| {
         let _ = stream.write_all(OK.as_bytes());
@@ -79,7 +79,7 @@ fn a_backend_that_closes_after_each_answer_loses_no_idempotent_request() {
 }
 
 #[test]
-fn a_head_that_trickles_is_cut() {
+pub(super) fn a_head_that_trickles_is_cut() {
     let backend = Backend::answering(OK);
     let header_read_timeout = Duration::from_millis(300);
     let gateway = Gateway::with(ListenerOptions { header_read_timeout, ..ListenerOptions::default() }, &backend);
@@ -91,7 +91,7 @@ fn a_head_that_trickles_is_cut() {
 }
 
 #[test]
-fn a_connection_that_was_at_rest_serves_on() {
+pub(super) fn a_connection_that_was_at_rest_serves_on() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let (mut resting, mut waking) = (gateway.connect(), gateway.connect());
@@ -117,7 +117,7 @@ fn a_connection_that_was_at_rest_serves_on() {
 }
 
 #[test]
-fn a_client_that_does_not_read_keeps_its_answer_however_long_that_takes() {
+pub(super) fn a_client_that_does_not_read_keeps_its_answer_however_long_that_takes() {
     // More than the sockets take, so that the last of it waits in the gateway for longer than a connection is idle before it rests.
     let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 16000000\r\n\r\n{}", "x".repeat(16_000_000));
     let gateway = Gateway::to(&Backend::answering(&large));
@@ -132,7 +132,7 @@ fn a_client_that_does_not_read_keeps_its_answer_however_long_that_takes() {
 }
 
 #[test]
-fn an_idle_connection_is_closed() {
+pub(super) fn an_idle_connection_is_closed() {
     let backend = Backend::answering(OK);
     let idle_timeout = Duration::from_millis(200);
     let gateway = Gateway::with(ListenerOptions { idle_timeout, ..ListenerOptions::default() }, &backend);
@@ -193,7 +193,7 @@ fn a_drain_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_drain_gives_up_in_time() {
+pub(super) fn a_drain_gives_up_in_time() {
     let backend = Backend::with(|_, _, _| {
         std::thread::park_timeout(Duration::from_secs(8));
         false
@@ -223,7 +223,7 @@ fn a_listener_behind_a_load_balancer_knows_the_client() {
 }
 
 #[test]
-fn one_address_has_no_more_connections_than_it_may() {
+pub(super) fn one_address_has_no_more_connections_than_it_may() {
     let backend = Backend::answering(OK);
     let options = ListenerOptions { connections_per_address_max: Some(2), ..ListenerOptions::default() };
     let gateway = Gateway::with(options, &backend);

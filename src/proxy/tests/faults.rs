@@ -16,7 +16,7 @@ fn nobody() -> std::net::SocketAddr {
 }
 
 #[test]
-fn every_fault_says_what_failed() {
+pub(super) fn every_fault_says_what_failed() {
     let garbage = Backend::answering("nonsense\r\n\r\n");
     let silent = Backend::raw(drop);
     let unasked = Backend::answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
@@ -92,7 +92,7 @@ fn a_rule_timeout_cuts_an_answer_that_trickles() {
 }
 
 #[test]
-fn an_exchange_that_stands_still_is_answered_with_504() {
+pub(super) fn an_exchange_that_stands_still_is_answered_with_504() {
     let backend = Backend::with(|_, _, _| {
         std::thread::park_timeout(Duration::from_secs(5));
         false
@@ -152,7 +152,7 @@ fn a_least_revision_is_waited_for() {
 }
 
 #[test]
-fn a_client_that_stalls_is_not_the_services_fault() {
+pub(super) fn a_client_that_stalls_is_not_the_services_fault() {
     let backend = Backend::answering(OK);
     let rules = json!({"rules": [{"backendRefs": [{"name": "s"}], "timeouts": {"request": "300ms"}}]});
     let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];

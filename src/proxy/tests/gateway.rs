@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::secure::{self, Relay};
+use super::tls_front;
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
 use crate::observe::{AccessLog, Metrics};
 use crate::proxy::{BoundListener, ListenerOptions, Proxy, ProxyHandle, ProxyOptions, bind};
-use crate::table::{Live, Snapshot};
+use crate::table::Live;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,8 @@ pub(super) struct Gateway {
     pub(super) metrics: Metrics,
     pub(super) address: SocketAddr,
     pub(super) handle: Option<ProxyHandle>,
+    /// Speaks TLS for clients that do not, where the test runs over TLS.
+    _relay: Option<Relay>,
 }
 
 impl Gateway {
@@ -77,15 +81,22 @@ impl Gateway {
     }
 
     /// By as many workers as it was bound for.
-    pub(super) fn serving(bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+    pub(super) fn serving(mut bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
         let workers = bound.sockets.len();
-        let (address, live, metrics) = (bound.address(), Arc::new(Live::new()), Metrics::new());
+        let mut documents = documents.to_vec();
+        let relay = secure::is_over_tls().then(|| {
+            secure::take_over(&mut bound);
+            documents.push((Kind::Certificate, "over-tls", secure::document("over-tls", &secure::issue(&["a.example"]), true)));
+            Relay::to(bound.address())
+        });
+        let address = relay.as_ref().map_or(bound.address(), |relay| relay.address);
+        let (live, metrics) = (Arc::new(Live::with_keyring(secure::keyring())), Metrics::new());
         let options =
             ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers };
         let handle = Some(Proxy::start(options).unwrap());
-        let mut gateway = Gateway { state: State::default(), live, metrics, address, handle };
+        let mut gateway = Gateway { state: State::default(), live, metrics, address, handle, _relay: relay };
         if !documents.is_empty() {
-            gateway.put(documents);
+            gateway.put(&documents);
         }
         gateway
     }
@@ -101,8 +112,8 @@ impl Gateway {
     }
 
     pub(super) fn put(&mut self, documents: &[(Kind, &str, Value)]) {
-        put(&mut self.state, documents);
-        let snapshot = Snapshot::build(&self.state);
+        put(&mut self.state, &tls_front::secured(documents));
+        let snapshot = self.live.load().rebuilt(&self.state);
         assert_eq!(snapshot.not_compiled().collect::<Vec<_>>(), []);
         self.live.store(Arc::new(snapshot));
     }
@@ -156,7 +167,7 @@ impl Client {
 }
 
 /// Reads until `text` stands in what came; gives everything up to and with it.
-pub(super) fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, text: &str) -> String {
+pub(super) fn read_until(stream: &mut impl Read, buffer: &mut Vec<u8>, text: &str) -> String {
     let mut chunk = [0; 4096];
     loop {
         let end = buffer.windows(text.len()).position(|window| window == text.as_bytes());
@@ -171,7 +182,7 @@ pub(super) fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, text: &st
 }
 
 /// One message as it stands on the wire, and whether it came to its end.
-fn read_message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> (String, bool) {
+pub(super) fn read_message(stream: &mut impl Read, buffer: &mut Vec<u8>) -> (String, bool) {
     let head = read_until(stream, buffer, "\r\n\r\n");
     let lower = head.to_ascii_lowercase();
     if !head.ends_with("\r\n\r\n") {

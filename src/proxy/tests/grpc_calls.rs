@@ -192,7 +192,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn unary_calls_carry_metadata_both_ways() {
+pub(super) fn unary_calls_carry_metadata_both_ways() {
     through_gateway(|_gateway, mut client, _| async move {
         let mut request = Request::new(text("hello"));
         request.metadata_mut().insert("x-asked", "7".parse().unwrap());
@@ -205,7 +205,7 @@ fn unary_calls_carry_metadata_both_ways() {
 }
 
 #[test]
-fn calls_are_mirrored_to_services_that_carry_them() {
+pub(super) fn calls_are_mirrored_to_services_that_carry_them() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let ((address, _), (shadow, shadowed)) = (start().await, start().await);
@@ -230,7 +230,7 @@ fn calls_are_mirrored_to_services_that_carry_them() {
 }
 
 #[test]
-fn messages_may_be_large() {
+pub(super) fn messages_may_be_large() {
     through_gateway(|_gateway, mut client, _| async move {
         let large: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();
         let answer = call(&mut client, UNARY, Request::new(text(large.clone()))).await.unwrap();
@@ -239,7 +239,7 @@ fn messages_may_be_large() {
 }
 
 #[test]
-fn a_hundred_calls_share_a_connection() {
+pub(super) fn a_hundred_calls_share_a_connection() {
     through_gateway(|_gateway, client, counts| async move {
         let mut calls = tokio::task::JoinSet::new();
         for number in 0..100_u8 {
@@ -255,7 +255,7 @@ fn a_hundred_calls_share_a_connection() {
 }
 
 #[test]
-fn streams_flow_each_way_and_both_at_once() {
+pub(super) fn streams_flow_each_way_and_both_at_once() {
     through_gateway(|_gateway, mut client, _| async move {
         let path = PathAndQuery::from_static("/t.Echo/ServerStreaming");
         let answer = client.server_streaming(Request::new(text("ten")), path, Codec::default()).await.unwrap();
@@ -286,7 +286,7 @@ fn streams_flow_each_way_and_both_at_once() {
 }
 
 #[test]
-fn errors_arrive_with_their_details() {
+pub(super) fn errors_arrive_with_their_details() {
     through_gateway(|_gateway, mut client, _| async move {
         let error = call(&mut client, UNARY, Request::new(text("fail"))).await.unwrap_err();
         let told = (error.code(), error.message(), error.details());
@@ -305,7 +305,7 @@ fn errors_arrive_with_their_details() {
 }
 
 #[test]
-fn a_deadline_ends_the_call_at_the_gateway() {
+pub(super) fn a_deadline_ends_the_call_at_the_gateway() {
     through_gateway(|gateway, _client, counts| async move {
         // By hand, for tonic's client has a clock of its own for the field.
         let stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
@@ -330,7 +330,7 @@ fn a_deadline_ends_the_call_at_the_gateway() {
 }
 
 #[test]
-fn the_backend_sees_that_the_client_cancels() {
+pub(super) fn the_backend_sees_that_the_client_cancels() {
     through_gateway(|gateway, mut client, counts| async move {
         let calling = call(&mut client, UNARY, Request::new(text("late")));
         assert!(tokio::time::timeout(Duration::from_millis(300), calling).await.is_err());
@@ -341,7 +341,7 @@ fn the_backend_sees_that_the_client_cancels() {
 }
 
 #[test]
-fn an_endless_stream_waits_for_its_reader() {
+pub(super) fn an_endless_stream_waits_for_its_reader() {
     through_gateway(|gateway, mut client, counts| async move {
         let path = PathAndQuery::from_static("/t.Echo/ServerStreaming");
         let answer = client.server_streaming(Request::new(text("endless")), path, Codec::default()).await.unwrap();

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
+use super::tls_front;
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
 
@@ -60,15 +61,15 @@ struct Seen {
 }
 
 /// A backend that speaks HTTP/2 and answers with the body that it got, and trailers.
-struct Echo {
-    address: SocketAddr,
+pub(super) struct Echo {
+    pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<Mutex<usize>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Echo {
-    fn start() -> Echo {
+    pub(super) fn start() -> Echo {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -111,7 +112,7 @@ async fn echo(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result
 }
 
 #[test]
-fn many_streams_of_one_connection_are_answered() {
+pub(super) fn many_streams_of_one_connection_are_answered() {
     let backend = Backend::with(|_, request, stream| {
         use std::io::Write;
         let path = request.bytes.split(' ').nth(1).unwrap();
@@ -163,7 +164,7 @@ fn a_backend_of_http1_gets_what_http2_said() {
 }
 
 #[test]
-fn refusals_are_told_over_http2_too() {
+pub(super) fn refusals_are_told_over_http2_too() {
     let backend = Backend::answering(OK);
     let documents = [
         (Service, "s", service(&[backend.address])),
@@ -201,7 +202,7 @@ fn refusals_are_told_over_http2_too() {
 }
 
 #[test]
-fn a_service_may_speak_http2() {
+pub(super) fn a_service_may_speak_http2() {
     let backend = Echo::start();
     let gateway =
         Gateway::start(ListenerOptions::default(), &[(Service, "s", h2c(&[backend.address])), (Route, "r", route_to("s"))]);
@@ -212,7 +213,8 @@ fn a_service_may_speak_http2() {
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(answer.contains("\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n"), "{answer}");
     let seen = backend.last();
-    assert_eq!((seen.head.method, seen.head.uri.to_string()), (Method::POST, "http://A.example:81/x?y=1".to_owned()));
+    let target = format!("{}://A.example:81/x?y=1", tls_front::scheme());
+    assert_eq!((seen.head.method, seen.head.uri.to_string()), (Method::POST, target));
     assert_eq!((seen.head.version, &seen.body[..], seen.trailers), (Version::HTTP_2, &b"hello"[..], None));
     assert_eq!((seen.head.headers.get("host"), &seen.head.headers["te"]), (None, &HeaderValue::from_static("trailers")));
 
@@ -236,7 +238,7 @@ fn a_service_may_speak_http2() {
 }
 
 #[test]
-fn a_connection_that_ended_is_replaced() {
+pub(super) fn a_connection_that_ended_is_replaced() {
     let backend = Echo::start();
     let gateway =
         Gateway::start(ListenerOptions::default(), &[(Service, "s", h2c(&[backend.address])), (Route, "r", route_to("s"))]);
@@ -258,7 +260,7 @@ fn a_connection_that_ended_is_replaced() {
 }
 
 #[test]
-fn streams_past_the_limit_of_the_backend_get_another_connection() {
+pub(super) fn streams_past_the_limit_of_the_backend_get_another_connection() {
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
     let release = Arc::new(Notify::new());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -309,7 +311,7 @@ fn streams_past_the_limit_of_the_backend_get_another_connection() {
 }
 
 #[test]
-fn a_stream_that_is_reset_resets_the_request_to_the_backend() {
+pub(super) fn a_stream_that_is_reset_resets_the_request_to_the_backend() {
     let backend = Backend::raw(|stream| {
         // Reads until the gateway gives up, and answers nothing.
         let mut stream = stream;
@@ -327,7 +329,7 @@ fn a_stream_that_is_reset_resets_the_request_to_the_backend() {
 }
 
 #[test]
-fn a_stream_that_stands_still_is_told_and_the_others_go_on() {
+pub(super) fn a_stream_that_stands_still_is_told_and_the_others_go_on() {
     let echo = Echo::start();
     let backend = Backend::answering(OK);
     let documents = [
@@ -356,7 +358,7 @@ fn a_stream_that_stands_still_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_go() {
+pub(super) fn an_idle_connection_is_told_to_go() {
     let backend = Backend::answering(OK);
     let gateway =
         Gateway::with(ListenerOptions { idle_timeout: Duration::from_millis(300), ..ListenerOptions::default() }, &backend);
@@ -370,7 +372,7 @@ fn an_idle_connection_is_told_to_go() {
 }
 
 #[test]
-fn a_drain_answers_what_is_under_way_and_takes_nothing_else() {
+pub(super) fn a_drain_answers_what_is_under_way_and_takes_nothing_else() {
     let backend = Backend::answering(OK);
     let release = Arc::new(std::sync::Barrier::new(2));
     let hold = Arc::clone(&release);

@@ -43,7 +43,7 @@ fn ends(gateway: &Gateway) {
 }
 
 #[test]
-fn rapid_resets_end_the_connection() {
+pub(super) fn rapid_resets_end_the_connection() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let mut wire = Wire::open(gateway.address);
@@ -90,7 +90,7 @@ fn a_block_without_end_ends_the_connection() {
 
 /// Frames that ask for an answer, from a client that reads none: what waits for it is bounded, for the gateway stops reading.
 #[test]
-fn answers_that_nobody_reads_are_bounded() {
+pub(super) fn answers_that_nobody_reads_are_bounded() {
     let ask = [("PING", frame(PING, 0, 0, &[7; 8])), ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]))];
     for (name, bytes) in ask {
         let backend = Backend::answering(OK);
@@ -152,7 +152,7 @@ fn empty_data_costs_no_more_than_its_stream() {
 }
 
 #[test]
-fn streams_without_a_window_are_ended_and_their_backends_let_go() {
+pub(super) fn streams_without_a_window_are_ended_and_their_backends_let_go() {
     let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(1_000_000));
     let backend = Backend::answering(&large);
     let options = ListenerOptions { stream_idle_timeout: Duration::from_millis(500), ..ListenerOptions::default() };

@@ -306,6 +306,6 @@ fn blocks_are_read_as_hpack_says() {
 }
 
 #[test]
-fn frames_stand_where_they_may() {
+pub(super) fn frames_stand_where_they_may() {
     judge(&frames());
 }

@@ -62,7 +62,7 @@ fn a_copy_is_what_the_rules_filters_made_and_its_answer_is_dropped() {
 }
 
 #[test]
-fn a_chunked_body_is_copied_with_its_trailers() {
+pub(super) fn a_chunked_body_is_copied_with_its_trailers() {
     let (backend, copies) = (Backend::answering(OK), Backend::answering(OK));
     let gateway = gateway(&backend, &copies, json!({"filters": [mirror_to("copies")]}));
     let mut client = gateway.connect();
@@ -101,7 +101,7 @@ fn copies_under_way_are_bounded() {
 }
 
 #[test]
-fn a_mirror_that_lags_is_dropped_and_the_request_goes_on() {
+pub(super) fn a_mirror_that_lags_is_dropped_and_the_request_goes_on() {
     let length: usize = 16 * 1024 * 1024;
     let backend = Backend::raw(move |mut stream| {
         let (mut chunk, mut left) = (vec![0; 64 * 1024], length);
@@ -160,7 +160,7 @@ fn a_copy_is_made_once_a_request_and_not_a_try() {
 }
 
 #[test]
-fn a_copy_of_a_request_that_breaks_off_breaks_off() {
+pub(super) fn a_copy_of_a_request_that_breaks_off_breaks_off() {
     let (backend, copies) = (Backend::answering(OK), Backend::answering(OK));
     let gateway = gateway(&backend, &copies, json!({"filters": [mirror_to("copies")]}));
     let mut client = gateway.connect();

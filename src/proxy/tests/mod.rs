@@ -1,4 +1,5 @@
-//! The proxy over loopback: raw clients, raw backends that record every byte.
+//! The proxy over loopback: raw clients, raw backends that record every byte. `over_tls` runs many of these tests once more with TLS between
+//! client and gateway, `to_tls` with TLS between gateway and backends.
 
 mod bodies;
 mod connections;
@@ -14,11 +15,20 @@ mod http2_inputs;
 mod inputs;
 mod listeners;
 mod mirrors;
+mod over_tls;
 mod publishing;
 mod rates;
 mod refusals;
 mod retries;
 mod routing;
 mod script;
+mod secure;
 mod sharing;
+mod tls;
+mod tls_backends;
+mod tls_client_certificates;
+mod tls_clients;
+mod tls_front;
+mod tls_resumption;
+mod to_tls;
 mod tunnels;

@@ -8,10 +8,11 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use super::gateway::{Backend, Gateway, field, put, route_to, service, status, wait_for};
-use crate::model::Kind::{Route, Service};
-use crate::model::{Revision, State};
+use crate::model::Kind::{Certificate, Route, Service};
+use crate::model::{Name, Revision, State};
 use crate::observe::Metrics;
 use crate::proxy::{ListenerOptions, Publisher};
+use crate::secrets::{Keyring, Place};
 use crate::table::{Live, Snapshot};
 
 #[test]
@@ -61,6 +62,38 @@ fn a_table_that_is_not_what_it_was_made_of_raises_the_alarm_and_is_built_anew() 
     wait_for("the alarm", || live.divergence().is_some_and(|what| what.contains("the route is missing")));
     wait_for("the table to be built anew", || live.load().counts().routes == 1);
     assert_eq!((metrics.table_diverged.get(), metrics.divergences.with_label_values(&["table"]).get()), (1, 1));
+}
+
+#[test]
+fn the_expiry_of_each_certificate_is_told_while_it_is_served() {
+    let keyring = Arc::new(Keyring::of_bytes(&[1]));
+    let certificate = |name: &str, year: i32| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["a.com".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let name = Name::new(name).unwrap();
+        let place = Place { kind: Certificate, name: &name, field: "privateKey" };
+        let sealed = keyring.seal(place, &key.serialize_pem(), None).unwrap().document();
+        json!({"certificate": parameters.self_signed(&key).unwrap().pem(), "privateKey": sealed})
+    };
+    let mut state = State::default();
+    put(&mut state, &[(Certificate, "a", certificate("a", 2001)), (Certificate, "b", certificate("b", 2002))]);
+    let (states, followed) = watch::channel(state.clone());
+    let (begin, gate) = oneshot::channel();
+    let (live, metrics) = (Arc::new(Live::with_keyring(Arc::clone(&keyring))), Metrics::new());
+    let _publisher = Publisher::start(followed, gate, Arc::clone(&live), metrics.clone()).unwrap();
+    begin.send(()).unwrap();
+    let expiries = || -> Vec<String> {
+        let text = metrics.render();
+        let lines = text.lines().filter(|line| line.starts_with("raftgate_certificate_expiry_seconds{"));
+        lines.map(|line| line.split_once('{').unwrap().1.to_owned()).collect()
+    };
+    wait_for("both", || expiries() == ["certificate=\"a\"} 978307200", "certificate=\"b\"} 1009843200"]);
+    // Renewed, and no longer to be opened.
+    put(&mut state, &[(Certificate, "a", certificate("a", 2003)), (Certificate, "b", certificate("c", 2004))]);
+    states.send_replace(state.clone());
+    wait_for("the one that is served", || expiries() == ["certificate=\"a\"} 1041379200"]);
+    assert_eq!(live.load().counts().not_compiled, 1);
 }
 
 /// Every revision n sends requests to a service that carries n, through a filter that carries n: an answer whose three parts

@@ -16,7 +16,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const BAD: &str = "GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n";
 
 #[test]
-fn a_refusal_waits_for_the_answers_before_it() {
+pub(super) fn a_refusal_waits_for_the_answers_before_it() {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let backend = Backend::with(move |_, seen, stream| {
@@ -53,7 +53,7 @@ fn a_refusal_waits_for_the_answers_before_it() {
 }
 
 #[test]
-fn an_answer_arrives_though_the_client_is_still_sending() {
+pub(super) fn an_answer_arrives_though_the_client_is_still_sending() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::with(ListenerOptions { body_bytes_max: Some(4), ..ListenerOptions::default() }, &backend);
     let too_large = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
@@ -74,7 +74,7 @@ fn an_answer_arrives_though_the_client_is_still_sending() {
 }
 
 #[test]
-fn nobody_is_waited_for_for_ever() {
+pub(super) fn nobody_is_waited_for_for_ever() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     // One sends nothing more and keeps its end open, one sends without an end.
@@ -89,7 +89,7 @@ fn nobody_is_waited_for_for_ever() {
 }
 
 #[test]
-fn a_flaw_within_a_body_breaks_it_off() {
+pub(super) fn a_flaw_within_a_body_breaks_it_off() {
     let (end, ended) = channel();
     let end = Mutex::new(end);
     let backend = Backend::raw(move |mut stream| {
@@ -111,7 +111,7 @@ fn a_flaw_within_a_body_breaks_it_off() {
 }
 
 #[test]
-fn a_refusal_is_counted_and_logged() {
+pub(super) fn a_refusal_is_counted_and_logged() {
     let backend = Backend::answering(OK);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("access.log");
@@ -141,7 +141,7 @@ fn a_refusal_is_counted_and_logged() {
 }
 
 #[test]
-fn what_follows_the_last_request_is_nobodys_concern() {
+pub(super) fn what_follows_the_last_request_is_nobodys_concern() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();

@@ -37,7 +37,7 @@ fn body_of(seen: &Seen) -> &str {
 }
 
 #[test]
-fn a_code_is_retried_whatever_the_method_and_others_are_not() {
+pub(super) fn a_code_is_retried_whatever_the_method_and_others_are_not() {
     let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     let chunked = "PATCH / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 7\r\n\r\n";
     for (request, expected) in [(GET, ""), (post, "hello"), (chunked, "abcdex-sum: 7")] {
@@ -66,7 +66,7 @@ fn the_last_answer_stands_once_attempts_are_used_up() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_retried_for_idempotent_methods_alone() {
+pub(super) fn a_connection_that_breaks_is_retried_for_idempotent_methods_alone() {
     let cases = [
         (GET, 200, 2),
         ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 200, 2),
@@ -148,7 +148,7 @@ fn a_body_is_replayed_up_to_64_kib() {
 }
 
 #[test]
-fn a_body_that_has_only_begun_goes_on_with_the_next_try() {
+pub(super) fn a_body_that_has_only_begun_goes_on_with_the_next_try() {
     let (tell, told) = channel();
     let count = Mutex::new((0, tell));
     // The first connection is answered before the body is through, and closes.

@@ -89,7 +89,7 @@ fn gateway_to(address: SocketAddr, options: ListenerOptions) -> Gateway {
 }
 
 #[test]
-fn a_websocket_passes_and_outlives_the_table() {
+pub(super) fn a_websocket_passes_and_outlives_the_table() {
     let mut gateway = gateway_to(echo_server(), ListenerOptions::default());
     block_on(async {
         let stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -107,7 +107,7 @@ fn a_websocket_passes_and_outlives_the_table() {
 }
 
 #[test]
-fn a_websocket_passes_over_a_stream_of_http2() {
+pub(super) fn a_websocket_passes_over_a_stream_of_http2() {
     let gateway = gateway_to(echo_server(), ListenerOptions::default());
     block_on(async {
         let stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -132,7 +132,7 @@ fn a_websocket_passes_over_a_stream_of_http2() {
 }
 
 #[test]
-fn a_tunnel_opens_only_after_the_right_101() {
+pub(super) fn a_tunnel_opens_only_after_the_right_101() {
     let right = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
     );
@@ -164,7 +164,7 @@ fn a_tunnel_opens_only_after_the_right_101() {
 }
 
 #[test]
-fn bytes_that_came_before_the_101_reach_nobody() {
+pub(super) fn bytes_that_came_before_the_101_reach_nobody() {
     let (told, gets) = std::sync::mpsc::channel();
     let backend = Backend::raw(move |mut stream| {
         let mut bytes = Vec::new();
@@ -187,7 +187,7 @@ fn bytes_that_came_before_the_101_reach_nobody() {
 }
 
 #[test]
-fn other_protocols_pass_and_end_with_either_side() {
+pub(super) fn other_protocols_pass_and_end_with_either_side() {
     let backend = Backend::raw(|mut stream| {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -213,7 +213,7 @@ fn other_protocols_pass_and_end_with_either_side() {
 }
 
 #[test]
-fn a_silent_tunnel_ends() {
+pub(super) fn a_silent_tunnel_ends() {
     let options = ListenerOptions { stream_idle_timeout: Duration::from_millis(300), ..ListenerOptions::default() };
     let gateway = gateway_to(echo_server(), options);
     let mut client = gateway.connect();

@@ -131,7 +131,7 @@ fn a_route_that_does_not_compile_is_reported_and_answered_as_far_as_it_is_known(
     let reason = found.rule.unservable.clone().unwrap();
     assert!(reason.contains("ofALaterVersion"), "{reason}");
     assert!(found.rule.rule.backend_refs.is_empty());
-    assert_eq!(snapshot.reason_not_compiled(&ResourceKey::new(Kind::Route, name("later"))), Some(reason.as_str()));
+    assert_eq!(snapshot.reason_not_compiled(&ResourceKey::new(Kind::Route, name("later"))), Some(&*reason));
     assert_eq!(snapshot.counts().not_compiled, 1);
 }
 
@@ -310,6 +310,63 @@ pub(super) fn random_operation(rng: &mut Rng, state: &State) -> Operation {
         _ => {}
     }
     put(kind, resource, &spec)
+}
+
+/// A route that stays where it was is put in its own place in the index, whatever stands there beside it.
+#[test]
+fn a_route_that_only_changes_its_backend_is_replaced_in_place() {
+    let variant = |backend: &str, path_type: &str, index: usize| {
+        let mut route = to(backend, path_type, "/same/{id}");
+        route["rules"][0]["matches"][0]["headers"] = json!([{"name": "x", "value": index.to_string()}]);
+        route
+    };
+    let documents = |backend: &str| -> Vec<(String, Value)> {
+        let single = [("Exact", "/a"), ("PathPrefix", "/a"), ("PathTemplate", "/one/{id}"), ("RegularExpression", "/a/.*")];
+        let several = ["/many/{id}", "/many/{id}/x", "/many/x/{*rest}", "/many/{a}/{b}"].map(|path| ("PathTemplate", path));
+        let alone = single.into_iter().chain(several).map(|(path_type, path)| to(backend, path_type, path));
+        // Two and forty under one pattern: a list, and a set.
+        let few = (0..2).map(|index| variant(backend, "PathTemplate", index));
+        let many = (0..40).map(|index| variant(backend, "Exact", index));
+        alone.chain(few).chain(many).enumerate().map(|(index, document)| (format!("r{index}"), document)).collect()
+    };
+    let put_all = |state: &mut State, backend: &str| {
+        let documents = documents(backend);
+        apply(state, documents.iter().map(|(name, document)| put(Kind::Route, name, document)).collect());
+    };
+    let mut state = State::default();
+    put_all(&mut state, "old");
+    let before = (state.clone(), Snapshot::build(&state));
+    put_all(&mut state, "new");
+    let after = before.1.updated(&before.0, &state);
+    assert_eq!(after.counts().routes, documents("new").len());
+    for (state, snapshot) in [(before.0, before.1), (state, after)] {
+        // The check compares the rules in the index with the documents.
+        assert_eq!(snapshot.check(&state, None, usize::MAX), Ok(None));
+    }
+}
+
+/// So many that all cores compile, and that a change of half of them makes the table from scratch.
+#[test]
+fn a_table_whose_most_routes_changed_is_made_anew() {
+    let document = |backend: &str, index: usize| to(backend, "PathPrefix", &format!("/r{index}"));
+    let puts = |backend: &str, indices: std::ops::Range<usize>| -> Vec<Operation> {
+        indices.map(|index| put(Kind::Route, &format!("r{index}"), &document(backend, index))).collect()
+    };
+    let mut state = State::default();
+    let mut snapshot = Snapshot::empty();
+    let mut change = |operations: Vec<Operation>| {
+        let before = state.clone();
+        apply(&mut state, operations);
+        snapshot = snapshot.updated(&before, &state);
+        assert_eq!(snapshot.check(&state, None, usize::MAX), Ok(None));
+        assert_eq!((snapshot.revision, snapshot.counts().routes), (state.revision(), state.len()));
+    };
+    change(puts("one", 0..2_500));
+    change(puts("two", 100..1_900));
+    change(puts("three", 1_000..1_002));
+    change(
+        (0..2_400).map(|index| Operation::Delete { key: ResourceKey::new(Kind::Route, name(&format!("r{index}"))) }).collect(),
+    );
 }
 
 #[test]

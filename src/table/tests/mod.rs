@@ -1,5 +1,6 @@
 //! Tests of matching: cases as scripts, and random tables against a reference.
 
+mod certificates;
 pub(super) mod documents;
 mod forecast;
 mod precedence;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::compile::compile_route;
 use super::request::RequestView;
+use super::rule::CompiledRoute;
 use super::snapshot::Snapshot;
 use crate::model::spec::{HeaderMatch, PathMatch, PathMatchType, Pattern, QueryMatch, RouteMatch, RouteSpec, Rule, ValueMatch};
 use crate::model::{Kind, Name, Resource, ResourceKey, Revision, Timestamp};
@@ -66,16 +68,21 @@ impl TestRequest {
     }
 }
 
-fn add(snapshot: &mut Snapshot, route: &TestRoute) {
+fn compiled(route: &TestRoute) -> Arc<CompiledRoute> {
     let revision = Revision(route.created);
     let spec = Bytes::from_static(b"{}");
     let resource = Resource { key: route.key(), created_revision: revision, revision, updated_at: Timestamp(0), spec };
-    snapshot.add_route(resource.key.clone(), compile_route(&resource, route.spec.clone()));
+    Arc::new(compile_route(&resource, route.spec.clone()))
 }
 
+fn add(snapshot: &mut Snapshot, route: &TestRoute) {
+    snapshot.add_route(compiled(route));
+}
+
+/// All at once.
 fn snapshot_of(routes: &[TestRoute]) -> Arc<Snapshot> {
     let mut snapshot = Snapshot::empty();
-    routes.iter().for_each(|route| add(&mut snapshot, route));
+    snapshot.fill(routes.iter().map(compiled).collect());
     Arc::new(snapshot)
 }
 
@@ -97,8 +104,8 @@ fn answer(snapshot: &Arc<Snapshot>, request: &TestRequest) -> String {
 
 fn path_match(match_type: PathMatchType, value: &str) -> RouteMatch {
     let pattern = (match_type == PathMatchType::RegularExpression).then(|| Arc::new(Pattern::new(value).unwrap()));
-    let path = PathMatch { match_type, value: value.to_owned(), pattern };
-    RouteMatch { path, method: None, headers: Vec::new(), query_params: Vec::new() }
+    let path = PathMatch { match_type, value: value.into(), pattern };
+    RouteMatch { path, method: None, headers: Box::default(), query_params: Box::default() }
 }
 
 fn header_match(name: &str, value: &str) -> HeaderMatch {
@@ -109,6 +116,11 @@ fn query_match(name: &str, value: &str) -> QueryMatch {
     QueryMatch { name: name.to_owned(), value: value_match(value) }
 }
 
+/// Adds a condition to a list.
+fn push<T>(list: &mut Box<[T]>, item: T) {
+    *list = std::mem::take(list).into_iter().chain([item]).collect();
+}
+
 fn rule_of(matches: Vec<RouteMatch>) -> Rule {
-    Rule { matches, ..Rule::default() }
+    Rule { matches: matches.into(), ..Rule::default() }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method};
 
 use super::reference;
 use super::{PathMatchType, RouteMatch, RouteSpec, Snapshot, TestRequest, TestRoute};
-use super::{add, answer, header_match, path_match, query_match, rule_of, snapshot_of};
+use super::{add, answer, header_match, path_match, push, query_match, rule_of, snapshot_of};
 use crate::model::spec::{PathMatch, Pattern};
 use crate::model::template::{Segment, Template};
 use crate::table::shard::{captures, literal_prefix};
@@ -86,10 +86,10 @@ fn random_match(rng: &mut Rng) -> RouteMatch {
     }
     for name in ["x", "y"] {
         if rng.u8(..4) == 0 {
-            conditions.headers.push(header_match(name, pick(rng, &["1", "2", "1,2", "~1.*", "~[12]"])));
+            push(&mut conditions.headers, header_match(name, pick(rng, &["1", "2", "1,2", "~1.*", "~[12]"])));
         }
         if rng.u8(..4) == 0 {
-            conditions.query_params.push(query_match(name, pick(rng, &["1", "2", "~[12]?"])));
+            push(&mut conditions.query_params, query_match(name, pick(rng, &["1", "2", "~[12]?"])));
         }
     }
     conditions
@@ -102,7 +102,7 @@ fn call_match(service: &str, method: &str) -> RouteMatch {
     let pattern = Pattern::of_call(service.as_ref(), method.as_ref());
     let path = PathMatch {
         match_type: PathMatchType::RegularExpression,
-        value: pattern.text().to_owned(),
+        value: pattern.text().into(),
         pattern: Some(Arc::new(pattern)),
     };
     RouteMatch { path, ..path_match(PathMatchType::PathPrefix, "/") }
@@ -119,7 +119,7 @@ fn random_grpc_match(rng: &mut Rng) -> RouteMatch {
         _ => path_match(PathMatchType::PathPrefix, "/"),
     };
     if rng.u8(..3) == 0 {
-        conditions.headers.push(header_match("x", pick(rng, &["1", "2"])));
+        push(&mut conditions.headers, header_match("x", pick(rng, &["1", "2"])));
     }
     conditions
 }
@@ -264,7 +264,7 @@ fn a_table_of_changes_answers_as_one_from_scratch_and_leaves_no_residue() {
 fn many_candidates_of_one_pattern_keep_their_order() {
     let route = |index: u64| {
         let mut conditions = path_match(PathMatchType::PathPrefix, "/");
-        conditions.headers.push(header_match("x", &index.to_string()));
+        push(&mut conditions.headers, header_match("x", &index.to_string()));
         TestRoute {
             name: format!("r{index}"),
             created: 1000 - index,

@@ -19,7 +19,7 @@ use http::{HeaderMap, Method};
 use serde_json::json;
 
 use super::{PathMatchType, RouteMatch, RouteSpec, TestRequest, TestRoute};
-use super::{header_match, path_match, query_match, rule_of, snapshot_of};
+use super::{header_match, path_match, push, query_match, rule_of, snapshot_of};
 use crate::model::spec::parse_grpc_route;
 
 /// Runs a script. Panics with every line that came out otherwise; gives the number of requests.
@@ -155,9 +155,9 @@ fn parse_match(text: &str) -> RouteMatch {
     let mut conditions = path_match(match_type, words.next().unwrap());
     for word in words {
         if let Some((name, value)) = word.strip_prefix('?').and_then(|query| query.split_once('=')) {
-            conditions.query_params.push(query_match(name, value));
+            push(&mut conditions.query_params, query_match(name, value));
         } else if let Some((name, value)) = word.split_once(':') {
-            conditions.headers.push(header_match(name, value));
+            push(&mut conditions.headers, header_match(name, value));
         } else {
             conditions.method = Some(word.parse().unwrap());
         }

@@ -88,6 +88,11 @@ impl<'a> Cursor<'a> {
         result.map_err(|error| self.fail(report, error.to_string())).ok()
     }
 
+    /// Whether it is a string, where other types are good too.
+    pub(super) fn is_string(&self) -> bool {
+        self.value.is_string()
+    }
+
     /// An object with no fields but `served` ones. Fields of `not_yet` are known, but refused.
     pub(super) fn object(&self, served: &[&str], not_yet: &[&str], report: &mut Report) -> Option<Object<'a>> {
         let Value::Object(map) = self.value else { return self.wrong_type("an object", report) };

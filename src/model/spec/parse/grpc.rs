@@ -36,8 +36,8 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     let backend_refs = backend_refs(cursor, &backends, "UNAVAILABLE", filters_of_backend, report);
     Some(Rule {
         name,
-        matches: matches?,
-        filters,
+        matches: matches?.into(),
+        filters: filters.into(),
         backend_refs,
         timeouts: Timeouts::default(),
         retry: None,
@@ -62,7 +62,7 @@ fn grpc_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteMatch> {
     let object = cursor.object(&["method", "headers"], &[], report)?;
     let path = object.get("method").map_or_else(|| Some(matches::every_path()), |field| method_match(&field, report));
     let headers = matches::headers(&object, report);
-    Some(RouteMatch { path: path?, method: None, headers: headers?, query_params: Vec::new() })
+    Some(RouteMatch { path: path?, method: None, headers: headers?, query_params: Box::default() })
 }
 
 fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
@@ -84,7 +84,7 @@ fn method_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
             return None;
         }
     };
-    Some(PathMatch { match_type, value, pattern: None })
+    Some(PathMatch { match_type, value: value.into(), pattern: None })
 }
 
 /// Expressions of the service and of the method become one condition on the path; what is not given matches every name.
@@ -98,7 +98,7 @@ fn method_pattern(cursor: &Cursor<'_>, object: &Object<'_>, report: &mut Report)
     let (service, method) =
         (service.map_or(Some(None), |read| read.map(Some))?, method.map_or(Some(None), |read| read.map(Some))?);
     let pattern = Arc::new(Pattern::of_call(service.as_deref(), method.as_deref()));
-    let value = pattern.text().to_owned();
+    let value = pattern.text().into();
     Some(PathMatch { match_type: PathMatchType::RegularExpression, value, pattern: Some(pattern) })
 }
 

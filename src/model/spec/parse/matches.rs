@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
+use smol_str::SmolStr;
 
 use super::cursor::{Cursor, Object};
 use super::report::{PATTERNS_MAX, Report};
@@ -43,7 +44,7 @@ pub(super) const METHODS: [(&str, &Method); 9] = [
 
 /// What a rule without matches has, and a match without a path.
 pub(super) fn every_path() -> PathMatch {
-    PathMatch { match_type: PathMatchType::PathPrefix, value: "/".to_owned(), pattern: None }
+    PathMatch { match_type: PathMatchType::PathPrefix, value: SmolStr::new_static("/"), pattern: None }
 }
 
 /// One match.
@@ -62,7 +63,7 @@ pub(super) fn route_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<Ro
 }
 
 /// The header conditions of a match.
-pub(super) fn headers(route_match: &Object<'_>, report: &mut Report) -> Option<Vec<HeaderMatch>> {
+pub(super) fn headers(route_match: &Object<'_>, report: &mut Report) -> Option<Box<[HeaderMatch]>> {
     conditions(route_match.list("headers", CONDITIONS_MAX, report), header_match, |header| &header.name, report)
 }
 
@@ -71,8 +72,8 @@ pub(super) fn identity(route_match: &RouteMatch) -> String {
     let path = match route_match.path.match_type {
         PathMatchType::PathTemplate => Template::parse(&route_match.path.value)
             .map(|template| template.segments().iter().map(pattern_of).collect())
-            .unwrap_or_else(|_| route_match.path.value.clone()),
-        PathMatchType::Exact | PathMatchType::PathPrefix | PathMatchType::RegularExpression => route_match.path.value.clone(),
+            .unwrap_or_else(|_| route_match.path.value.to_string()),
+        PathMatchType::Exact | PathMatchType::PathPrefix | PathMatchType::RegularExpression => route_match.path.value.to_string(),
     };
     let mut headers: Vec<_> =
         route_match.headers.iter().map(|header| (header.name.as_str(), value_identity(&header.value))).collect();
@@ -103,11 +104,11 @@ fn path_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<PathMatch> {
         object.get("type").map_or(Some(PathMatchType::PathPrefix), |field| field.choice(&PATH_TYPES, &[], report))?;
     if match_type == PathMatchType::RegularExpression {
         let pattern = path_pattern(&object.require("value", report)?, report)?;
-        return Some(PathMatch { match_type, value: pattern.text().to_owned(), pattern: Some(pattern) });
+        return Some(PathMatch { match_type, value: pattern.text().into(), pattern: Some(pattern) });
     }
     let Some(field) = object.get("value") else { return Some(PathMatch { match_type, ..every_path() }) };
     let value = field.read(1..=PATH_BYTES_MAX, |text| path_value(match_type, text), report)?;
-    Some(PathMatch { match_type, value, pattern: None })
+    Some(PathMatch { match_type, value: value.into(), pattern: None })
 }
 
 fn path_pattern(field: &Cursor<'_>, report: &mut Report) -> Option<Arc<Pattern>> {
@@ -154,7 +155,7 @@ fn conditions<T, N: PartialEq>(
     read: impl Fn(&Cursor<'_>, &mut Report) -> Option<T>,
     name: impl Fn(&T) -> &N,
     report: &mut Report,
-) -> Option<Vec<T>> {
+) -> Option<Box<[T]>> {
     let mut known: Vec<T> = Vec::with_capacity(fields.len());
     let mut all_read = true;
     for field in fields {
@@ -166,7 +167,7 @@ fn conditions<T, N: PartialEq>(
             Some(condition) => known.push(condition),
         }
     }
-    all_read.then_some(known)
+    all_read.then(|| known.into())
 }
 
 fn header_match(cursor: &Cursor<'_>, report: &mut Report) -> Option<HeaderMatch> {

@@ -4,6 +4,7 @@
 //! first fault: somebody who writes a table by hand wants all faults at once. Each reader answers `None` for what it could not read
 //! after it told the [`report`], and its caller goes on with the rest. Rules between fields are checked where all sides were read.
 
+mod certificate;
 mod cors;
 mod cursor;
 mod filters;
@@ -18,6 +19,7 @@ mod route;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -25,6 +27,7 @@ use serde_json::Value;
 use self::cursor::Cursor;
 pub use self::host::hostname_or_wildcard;
 use self::report::Report;
+use super::certificate::CertificateSpec;
 use super::route::RouteSpec;
 use super::service::ServiceSpec;
 
@@ -65,6 +68,13 @@ pub fn parse_grpc_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<Field
 pub fn parse_service(document: &Value) -> Result<Parsed<ServiceSpec>, Vec<FieldError>> {
     let mut report = Report::default();
     let spec = service::service(&Cursor::root(document), &mut report);
+    report.finish(spec)
+}
+
+/// Reads a `Certificate` spec: its shape, not what its PEM holds. Errors: every fault that was found, 64 at most.
+pub fn parse_certificate(document: &Value) -> Result<Parsed<CertificateSpec>, Vec<FieldError>> {
+    let mut report = Report::default();
+    let spec = certificate::certificate(&Cursor::root(document), &mut report);
     report.finish(spec)
 }
 

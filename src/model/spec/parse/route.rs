@@ -93,7 +93,15 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         None => None,
     };
     let limits = object.get("limits").map_or_else(|| Some(RuleLimits::default()), |field| limits(&field, report));
-    let rule = Rule { name, matches: matches?, filters, backend_refs, timeouts: timeouts?, retry, limits: limits? };
+    let rule = Rule {
+        name,
+        matches: matches?.into(),
+        filters: filters.into(),
+        backend_refs,
+        timeouts: timeouts?,
+        retry,
+        limits: limits?,
+    };
     cors::check_rule(&rule, cursor.path(), report);
     Some(rule)
 }
@@ -114,22 +122,22 @@ pub(super) fn backend_refs(
     answer: &str,
     filters: impl Fn(&Object<'_>, &mut Report) -> Vec<Filter>,
     report: &mut Report,
-) -> Vec<BackendRef> {
-    let backends: Vec<BackendRef> = fields.iter().filter_map(|field| backend_ref(field, &filters, report)).collect();
+) -> Box<[BackendRef]> {
+    let backends: Box<[BackendRef]> = fields.iter().filter_map(|field| backend_ref(field, &filters, report)).collect();
     if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
         report.warn(cursor.path(), &format!("every backendRef has weight 0: the rule answers {answer}"));
     }
     backends
 }
 
-pub(super) fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<String> {
+pub(super) fn rule_name(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Box<str>> {
     let name = cursor.read(0..=usize::MAX, Name::new, report)?;
     if let Some(other) = seen.names.get(&name) {
         cursor.fail(report, format!("rule names are unique within a route; {other} has this name"));
         return None;
     }
     seen.names.insert(name.clone(), cursor.path());
-    Some(name.as_str().to_owned())
+    Some(Box::from(name.as_str()))
 }
 
 /// The matches of a rule, or nothing where one could not be read.
@@ -152,7 +160,8 @@ pub(super) fn rule_matches(
         }
     }
     if fields.is_empty() {
-        let found = RouteMatch { path: matches::every_path(), method: None, headers: Vec::new(), query_params: Vec::new() };
+        let found =
+            RouteMatch { path: matches::every_path(), method: None, headers: Box::default(), query_params: Box::default() };
         refuse_duplicate(&found, rule.path(), seen, report);
         return Some(vec![found]);
     }
@@ -180,7 +189,7 @@ fn backend_ref(
     let weight = object.get("weight").map_or(Some(1), |field| field.integer(0..=WEIGHT_MAX, report));
     let field = object.require("name", report)?;
     let name = field.read(0..=usize::MAX, Name::new, report)?;
-    Some(BackendRef { name, weight: weight?, filters })
+    Some(BackendRef { name, weight: weight?, filters: filters.into() })
 }
 
 fn timeouts(cursor: &Cursor<'_>, report: &mut Report) -> Option<Timeouts> {

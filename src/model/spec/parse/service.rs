@@ -1,14 +1,17 @@
 //! Services and their endpoints.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::{Cursor, Object, Pointer};
 use super::host;
 use super::report::Report;
 use super::route::{WEIGHT_MAX, duration};
+use super::tls;
 use crate::model::spec::duration::format_duration;
 use crate::model::spec::service::{Endpoint, Protocol, ServiceSpec};
+use crate::model::spec::tls::ServiceTls;
 
 const ENDPOINTS_MAX: usize = 10_000;
 
@@ -18,16 +21,19 @@ const ADDRESS_BYTES_MAX: usize = 259;
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
+const PROTOCOLS: [Protocol; 4] = [Protocol::Http1, Protocol::H2c, Protocol::Https, Protocol::H2];
+
 const BALANCERS_NOT_YET: [&str; 4] = ["LeastRequest", "Random", "ConsistentHash", "PeakEwma"];
 
 /// The whole spec.
 pub(super) fn service(cursor: &Cursor<'_>, report: &mut Report) -> Option<ServiceSpec> {
-    let served = ["endpoints", "protocol", "loadBalancing", "connectTimeout"];
+    let served = ["endpoints", "protocol", "tls", "loadBalancing", "connectTimeout"];
     let object = cursor.object(&served, &["discovery", "healthCheck", "limits"], report)?;
     let endpoints = endpoints(&object, report);
-    let protocols = [("http1", Protocol::Http1), ("h2c", Protocol::H2c)];
-    let protocol =
-        object.get("protocol").map_or(Some(Protocol::default()), |field| field.choice(&protocols, &["https", "h2"], report));
+    let protocol = object.get("protocol").map_or(Some(Protocol::default()), |field| {
+        field.choice(&PROTOCOLS.map(|protocol| (protocol.as_str(), protocol)), &[], report)
+    });
+    let tls = protocol.and_then(|protocol| tls_of(&object, protocol, &endpoints, report));
     if let Some(balancing) = object.get("loadBalancing").and_then(|field| field.object(&["policy"], &["hashOn"], report))
         && let Some(policy) = balancing.get("policy")
     {
@@ -35,7 +41,28 @@ pub(super) fn service(cursor: &Cursor<'_>, report: &mut Report) -> Option<Servic
     }
     let connect_timeout =
         object.get("connectTimeout").map_or(Some(CONNECT_TIMEOUT_DEFAULT), |field| connect_timeout(&field, report));
-    Some(ServiceSpec { endpoints, protocol: protocol?, connect_timeout: connect_timeout? })
+    Some(ServiceSpec { endpoints, protocol: protocol?, tls: tls?, connect_timeout: connect_timeout? })
+}
+
+/// `Some(None)`: the protocol has none. `None`: it cannot be read.
+fn tls_of(
+    service: &Object<'_>,
+    protocol: Protocol,
+    endpoints: &[Endpoint],
+    report: &mut Report,
+) -> Option<Option<Arc<ServiceTls>>> {
+    let Some(field) = service.get("tls") else {
+        return Some(protocol.is_over_tls().then(Arc::default));
+    };
+    let tls = tls::tls(&field, report);
+    if !protocol.is_over_tls() {
+        let spoken = protocol.as_str();
+        field.fail(report, format!("is for `protocol` https or h2; this service speaks {spoken}, which is clear text"));
+        return None;
+    }
+    let tls = tls?;
+    tls::check_names(&field, &tls, endpoints, report);
+    Some(Some(Arc::new(tls)))
 }
 
 fn endpoints(service: &Object<'_>, report: &mut Report) -> Vec<Endpoint> {

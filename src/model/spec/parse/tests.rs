@@ -5,6 +5,7 @@ mod cors;
 mod limits;
 mod mirror;
 mod retry;
+mod tls;
 
 use std::time::Duration;
 
@@ -409,8 +410,6 @@ fn faults_of_services_are_named() {
         (json!({"discovery": {}}), "/discovery", "not supported yet"),
         (json!({"healthCheck": {}}), "/healthCheck", "not supported yet"),
         (json!({"limits": {}}), "/limits", "not supported yet"),
-        (json!({"protocol": "h2"}), "/protocol", "not supported yet"),
-        (json!({"protocol": "https"}), "/protocol", "not supported yet"),
         (json!({"protocol": "HTTP1"}), "/protocol", "known are http1, h2c, https, h2"),
         (json!({"loadBalancing": {"policy": "Random"}}), "/loadBalancing/policy", "not supported yet"),
         (json!({"loadBalancing": {"policy": "Best"}}), "/loadBalancing/policy", "known are RoundRobin"),
@@ -449,7 +448,8 @@ fn faults_of_services_are_named() {
 #[test]
 fn good_services_are_resolved() {
     let empty = parse_service(&json!({})).expect("a service may be empty").spec;
-    assert_eq!(empty, ServiceSpec { endpoints: vec![], protocol: Protocol::Http1, connect_timeout: Duration::from_secs(1) });
+    let (protocol, connect_timeout) = (Protocol::Http1, Duration::from_secs(1));
+    assert_eq!(empty, ServiceSpec { endpoints: vec![], protocol, tls: None, connect_timeout });
     let document = json!({
         "endpoints": [
             {"address": "127.0.0.1:9001"}, {"address": "Backend.Local:080", "weight": 0}, {"address": "[0:0::1]:80", "weight": 5}
@@ -494,10 +494,10 @@ fn a_good_route_is_resolved() {
     let found = &rule.matches[0];
     assert_eq!(found.method, Some(Method::GET));
     assert_eq!(
-        found.headers,
+        *found.headers,
         [HeaderMatch { name: http::HeaderName::from_static("x-env"), value: ValueMatch::Exact("canary".into()) }]
     );
-    assert_eq!(found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
+    assert_eq!(*found.query_params, [QueryMatch { name: "debug".into(), value: ValueMatch::Exact("1".into()) }]);
     let Filter::UrlRewrite(rewrite) = &rule.filters[2] else { panic!("{:?}", rule.filters) };
     assert_eq!(rewrite.hostname.as_deref(), Some("in.ternal"));
     assert_eq!(rewrite.path, Some(PathModifier::ReplaceFullPath("/v2/{id}.x/{rest}".into())));
@@ -518,7 +518,7 @@ fn redirects_are_resolved_and_vain_rules_warned_of() {
         port: Some(8443),
         status_code: StatusCode::PERMANENT_REDIRECT,
     };
-    assert_eq!(redirect.spec.rules[0].filters, [Filter::RequestRedirect(expected)]);
+    assert_eq!(*redirect.spec.rules[0].filters, [Filter::RequestRedirect(expected)]);
     let table = [
         (json!({"rules": [{}]}), "neither backendRefs nor a redirect"),
         (json!({"rules": [{"backendRefs": [{"name": "a", "weight": 0}]}]}), "weight 0"),
@@ -537,7 +537,7 @@ fn expressions_are_counted_and_compiled() {
     let header = |index: usize| json!({"headers": [{"type": "RegularExpression", "name": "x", "value": format!("v{index}.*")}]});
     let matches: Vec<Value> = (0..64).map(header).collect();
     let mut document = with_rule(json!({"matches": matches}));
-    let found = good_route(&document).spec.rules.remove(0).matches.remove(7);
+    let found = good_route(&document).spec.rules.remove(0).matches[7].clone();
     assert!(found.headers[0].value.matches(b"v7-beta") && !found.headers[0].value.matches(b"v6"));
     document["rules"][0]["matches"][63]["path"] = json!({"type": "RegularExpression", "value": "/a"});
     assert_bad_route(&document, &[("/rules/0/matches/63/headers/0/value", "at most 64 regular expressions")]);

@@ -24,7 +24,7 @@ fn a_backend_has_filters_of_its_own() {
     let rule = good_route(&document).spec.rules.remove(0);
     assert_eq!(rule.filters.len(), 1, "the rule's stay apart");
     let [Filter::ResponseHeaderModifier(add), Filter::UrlRewrite(rewrite), Filter::RequestHeaderModifier(set)] =
-        rule.backend_refs[0].filters.as_slice()
+        &*rule.backend_refs[0].filters
     else {
         panic!("{:?}", rule.backend_refs)
     };

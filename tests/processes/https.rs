@@ -1,0 +1,96 @@
+//! HTTPS by certificates of the table: from the configuration and one write to the handshake at another node.
+
+use std::fs;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+
+use crate::harness::{Backend, Cluster, Node, eventually, route};
+
+/// A client that knows the authority, and a certificate's document for this host.
+fn made(host: &str) -> (Arc<ClientConfig>, Value) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let client = builder.with_root_certificates(roots).with_no_client_auth();
+    (Arc::new(client), json!({"certificate": certificate.pem(), "privateKey": key.serialize_pem()}))
+}
+
+/// The answer of the node to a GET at `host`; `None` where there is none.
+async fn get(node: &Node, client: &Arc<ClientConfig>, host: &'static str) -> Option<String> {
+    let stream = tokio::net::TcpStream::connect((node.host.as_str(), 8081)).await.ok()?;
+    let connector = TlsConnector::from(Arc::clone(client));
+    let mut stream = connector.connect(ServerName::try_from(host).unwrap(), stream).await.ok()?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_written_at_one_node_answers_at_all() {
+    let mut cluster = Cluster::prepare();
+    let key = cluster.path().join("key");
+    let (code, text) = cluster.command(0, &format!("secrets new-key {}", key.display())).await;
+    assert_eq!(code, Some(0), "{text}");
+    for node in &mut cluster.nodes {
+        node.environment = vec![("RAFTGATE_SECRETS__KEY_FILE", key.clone()), ("RAFTGATE_LISTENER__0__TLS", "true".into())];
+        node.start();
+    }
+    for index in 0..3 {
+        cluster.wait_ready(index).await;
+    }
+    eventually("the second feature level", || async {
+        (cluster.get(2, "/v1/cluster").await?["featureLevel"] == json!(2)).then_some(())
+    })
+    .await;
+    let ready = cluster.get(2, "/readyz").await.unwrap();
+    let warning = ready["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("listener \"public\" speaks TLS"), "{ready}");
+
+    let backend = Backend::start("secure").await;
+    let (client, certificate) = made("shop.example");
+    assert_eq!(get(&cluster.nodes[2], &client, "shop.example").await, None);
+    cluster.put(0, "/v1/services/s", &backend.service()).await;
+    cluster.put(0, "/v1/routes/r", &route("/", "s")).await;
+    let revision = cluster.put(1, "/v1/certificates/shop", &certificate).await;
+    cluster.wait_agreement(&[0, 1, 2], revision).await;
+    for node in &cluster.nodes {
+        let answer = get(node, &client, "shop.example").await.expect("an answer over TLS");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("secure"), "{answer}");
+        assert_eq!(get(node, &client, "other.example").await, None);
+    }
+    let ready = cluster.get(2, "/readyz").await.unwrap();
+    assert_eq!(ready["warnings"], json!([]), "{ready}");
+}
+
+#[test]
+fn settings_of_tls_that_cannot_be_loaded_are_named() {
+    let cluster = Cluster::prepare();
+    let config = fs::read_to_string(cluster.nodes[0].config_file()).unwrap();
+    for (settings, words) in [
+        (
+            "client_ca = \"/nowhere/ca.pem\"",
+            ["`listener[0].tls.client_ca`: cannot read PEM from /nowhere/ca.pem", "No such file"],
+        ),
+        ("cipher_suites = [\"RC4\"]", ["`listener[0].tls.cipher_suites`: `RC4`", "TLS_AES_128_GCM_SHA256"]),
+    ] {
+        let path = cluster.path().join("wrong.toml");
+        fs::write(&path, format!("{config}[listener.tls]\n{settings}\n")).unwrap();
+        let (code, text) = Node::start_and_fail(&path);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+}
