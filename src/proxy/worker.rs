@@ -54,7 +54,7 @@ pub(super) enum Order {
     /// Accept here too.
     Listen(Box<(Listener, std::net::TcpListener)>),
     /// Serve new connections of the address by these options: the first's hold for connections.
-    Set(SocketAddr, ListenerOptions, Vec<ListenerOptions>),
+    Set(SocketAddr, Box<(ListenerOptions, Vec<ListenerOptions>)>),
     /// Accept no more at the address, and drain its connections. The sender is dropped once the socket is closed.
     Close(SocketAddr, oneshot::Sender<()>),
     /// Serve what another worker accepted.
@@ -267,9 +267,9 @@ impl Places {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Listen(new) => self.listen(new.0, new.1),
-            Order::Set(address, options, sharing) => {
+            Order::Set(address, new) => {
                 if let Some(place) = self.all.get(&address) {
-                    place.set(options, sharing);
+                    place.set(new.0, new.1);
                 }
             }
             Order::Close(address, closed) => {

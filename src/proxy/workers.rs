@@ -99,7 +99,7 @@ impl ProxyHandle {
         for worker in self.workers.iter() {
             let with_certificates = |options: &ListenerOptions| options.with_certificates_of(&self.live);
             let sharing = sharing.iter().map(with_certificates).collect();
-            let _ = worker.send(Order::Set(address, with_certificates(options), sharing));
+            let _ = worker.send(Order::Set(address, Box::new((with_certificates(options), sharing))));
         }
     }
 
