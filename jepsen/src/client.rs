@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use crate::cluster::Cluster;
 use crate::history::{Answered, Key, Kind, Op, Polled, Process, Read, ReadAll, Value, Written};
+use crate::http;
 use crate::record::Recorder;
 use crate::routes;
 
@@ -52,7 +53,7 @@ impl Wish {
 impl Client {
     /// A client with connections of its own.
     pub(crate) fn new(cluster: &Arc<Cluster>, recorder: &Arc<Recorder>) -> anyhow::Result<Client> {
-        let builder = reqwest::Client::builder().no_proxy().timeout(CLIENT_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
+        let builder = http::builder(CONNECT_TIMEOUT, CLIENT_TIMEOUT);
         let http = builder.redirect(reqwest::redirect::Policy::none()).build()?;
         let process = recorder.new_process();
         Ok(Client { cluster: Arc::clone(cluster), recorder: Arc::clone(recorder), http, process })

@@ -1,7 +1,7 @@
 //! The command line: what to run, where, and with which exit status.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio, Termination as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -60,9 +60,9 @@ enum What {
         /// A test's directory in the store.
         directory: PathBuf,
     },
-    /// Judges a history again, and writes its reports anew.
+    /// Judges a history again, and writes its reports anew. One that was cut short does not pass.
     Check {
-        /// A `history.edn`.
+        /// A `history.edn`, with the `test.edn` that the run wrote beside it.
         history: PathBuf,
     },
 }
@@ -94,11 +94,7 @@ fn as_before(mut arguments: Arguments) -> anyhow::Result<Arguments> {
 
 fn check_again(history: &Path) -> anyhow::Result<ExitCode> {
     let (test, events) = report::read(history)?;
-    let mut results = check::judge(&test, &events);
-    let own = report::read_own_verdicts(history)?;
-    let names: Vec<&str> = own.iter().map(|verdict| verdict.name.as_str()).collect();
-    say!("not judged again, for only the run itself sees it: {}", names.join(", "));
-    results.verdicts.extend(own);
+    let results = check::judge_again(&test, &events);
     let directory = history.parent().context("a file in a directory")?;
     report::write(directory, &test, &events, &results)?;
     Ok(verdict::tell(&results))
@@ -209,11 +205,15 @@ async fn run_on(arguments: &Arguments, ground: &Ground) -> anyhow::Result<ExitCo
         What::Bugs(bugs) => return bugs.run(ground).await,
         What::Check { history } => return check_again(history),
     };
-    let Finished { results, directory, not_injectable, .. } = runner::run(&request, ground).await?;
-    let code = verdict::tell(&results);
+    let Finished { results, directory, history, not_injectable } = runner::run(&request, ground).await?;
     for (fault, reason) in &not_injectable {
         say!("not injectable: {}: {reason}", fault.name());
     }
+    if history.is_empty() {
+        say!("not injectable: the test was not run, which is no pass");
+        return Ok(Outcome::NotTested.report());
+    }
+    let code = verdict::tell(&results);
     say!("results in {}", directory.display());
     if check::overall(&results) != Outcome::Pass {
         say!("run it again: raftgate-jepsen replay {}", directory.display());

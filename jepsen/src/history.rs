@@ -1,7 +1,11 @@
 //! What the clients did and saw: the one thing that checkers judge.
 //!
+//! The last event of a history that is complete is its end, which says how many there are and what only the run itself saw.
+//!
 //! Each operation is invoked once and ends at most once: `ok` (it happened), `fail` (it certainly did not), `info` (nobody knows; the
 //! process that asked is never used again). An operation that never ended counts as `info`.
+
+use crate::test::Verdict;
 
 /// Who did it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +62,17 @@ pub(crate) enum Op {
     Membership { change: String, leaves: Option<u32> },
     /// A fault that begins (`invoke`), has taken effect (`ok`) or did not (`fail`). `heals`: it ends the fault of that name.
     Fault { name: String, nodes: Vec<u32>, heals: bool, detail: String },
+    /// The test is over, and this is its last event: the verdicts of the run itself, which no other event shows, and when the machine kept
+    /// the suite waiting.
+    End { verdicts: Vec<Verdict>, stalls: Vec<Stall> },
+}
+
+/// A time in which the suite itself was not scheduled, in nanoseconds: what it measured then is also the machine's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stall {
+    /// Since the test began.
+    pub(crate) begin: u64,
+    pub(crate) length: u64,
 }
 
 /// A route of the workload.

@@ -2,17 +2,21 @@
 //! judges the history of what the clients saw. It shares no code with the gateway.
 //!
 //! [`runner`] runs one test: a [`cluster`] of processes, the clients of a [`workload`], and the faults of a [`nemesis`], all recorded by
-//! one [`record::Recorder`]. [`check`] judges the history, [`report`] writes it down. [`command`] is the command line, [`matrix`] all
-//! tests in a row, [`bugs`] the test of the suite itself.
+//! one [`record::Recorder`] and kept on disk by a [`journal::Journal`]. [`check`] judges the history, [`report`] writes it down.
+//! [`command`] is the command line, [`matrix`] all tests in a row, [`bugs`] the test of the suite itself.
 
 mod backend;
 mod bugs;
+mod canary;
 mod check;
 mod client;
 mod cluster;
 mod command;
 mod edn;
 mod history;
+mod http;
+mod injectable;
+mod journal;
 mod matrix;
 mod nemesis;
 mod phases;

@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::check;
-use crate::history::{Event, Kind, Op};
+use crate::history::{Event, Kind, Op, Process};
 use crate::nemesis::Fault;
-use crate::request::{Request, TIME_MAX};
+use crate::request::{self, Request, TIME_MAX};
 use crate::runner::{self, Ground};
 use crate::terminal::say;
 use crate::test::Outcome;
@@ -20,7 +20,7 @@ use crate::verdict;
 #[derive(Debug, Args)]
 pub(crate) struct Matrix {
     /// Members of the clusters.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(long, default_value = "3", value_parser = request::nodes, value_name = "3|5")]
     nodes: u32,
     /// Seconds of each test.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=TIME_MAX))]
@@ -215,7 +215,7 @@ fn workload_for(fault: Fault) -> &'static str {
 
 fn row(request: &Request, outcome: Outcome, finished: &runner::Finished) -> String {
     let count = |kind| {
-        let of_clients = finished.history.iter().filter(|event| !matches!(event.op, Op::Fault { .. }));
+        let of_clients = finished.history.iter().filter(|event| matches!(event.process, Process::Client(_)));
         of_clients.filter(|event| event.kind == kind).count()
     };
     let number = |wanted: &str| finished.results.numbers.iter().find(|(name, _)| name == wanted).map(|(_, number)| *number);

@@ -4,7 +4,7 @@
 //! ended before another began stands before it in the history. The recorder also hands out the numbers of processes, so that none is
 //! used again after an unknown outcome.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::history::{Event, Kind, Op, Process};
@@ -12,7 +12,7 @@ use crate::history::{Event, Kind, Op, Process};
 /// Collects the history of one test. Shared by all that act.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    began: Instant,
+    began: OnceLock<Instant>,
     state: Mutex<State>,
 }
 
@@ -33,9 +33,14 @@ pub(crate) struct Counts {
 }
 
 impl Recorder {
-    /// The test begins now.
+    /// For a test that has not begun.
     pub(crate) fn new() -> Recorder {
-        Recorder { began: Instant::now(), state: Mutex::default() }
+        Recorder { began: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// The test begins now, if it has not yet; so does the time of all events.
+    pub(crate) fn begin(&self) {
+        self.began.get_or_init(Instant::now);
     }
 
     /// A process that was never used before.
@@ -65,14 +70,19 @@ impl Recorder {
         self.lock().counts
     }
 
-    /// Since the test began.
+    /// Since the test began: with its first event at the latest.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.began.get_or_init(Instant::now).elapsed()
     }
 
     /// The history so far.
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.lock().events.clone()
+        self.events_from(0)
+    }
+
+    /// The history so far without its first events.
+    pub(crate) fn events_from(&self, first: usize) -> Vec<Event> {
+        self.lock().events.get(first..).unwrap_or_default().to_vec()
     }
 
     fn add(&self, process: Process, kind: Kind, node: Option<u32>, op: Op, error: Option<String>) {
@@ -91,7 +101,7 @@ impl Recorder {
                 Kind::Info => state.counts.info += 1,
             }
         }
-        let time = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let time = u64::try_from(self.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let index = state.events.len() as u64;
         state.events.push(Event { index, time, process, kind, node, op, error });
     }

@@ -27,7 +27,7 @@ pub(crate) struct Request {
     #[arg(long, value_delimiter = ',', default_value = "none", value_parser = nemeses())]
     pub(crate) nemesis: Vec<String>,
     /// Members of the cluster.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(long, default_value = "3", value_parser = nodes, value_name = "3|5")]
     pub(crate) nodes: u32,
     /// Seconds of operations and faults, before everything is healed.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=TIME_MAX))]
@@ -121,6 +121,15 @@ fn nemeses() -> PossibleValuesParser {
     PossibleValuesParser::new([NONE, MIX].into_iter().chain(Fault::ALL.iter().map(|fault| fault.name())))
 }
 
+/// How many members a cluster may have: an even number survives no more than the odd one below it, and no fault here asks for others.
+pub(crate) fn nodes(text: &str) -> Result<u32, String> {
+    match text {
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("a cluster has 3 or 5 nodes".to_owned()),
+    }
+}
+
 /// A workload by its name.
 pub(crate) fn workload(name: &str) -> Result<Workload, String> {
     let known = [
@@ -165,6 +174,9 @@ impl Request {
         let path = directory.join(FILE);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let saved: Saved = serde_json::from_str(&text).with_context(|| format!("{} is not a test", path.display()))?;
+        // Anybody may have edited it.
+        let checked = nodes(&saved.request.nodes.to_string()).and_then(|_| workload(&saved.request.workload));
+        checked.map_err(|wrong| anyhow::anyhow!("{}: {wrong}", path.display()))?;
         Ok((saved.request, saved.circumstances))
     }
 }
@@ -204,6 +216,14 @@ mod tests {
             let nemesis = nemesis.split(',').map(str::to_owned).collect();
             assert_eq!(Request { nemesis, ..request.clone() }.is_of_connections(), is);
         }
+        for refused in [0, 4, 7] {
+            let even = Request { nodes: refused, ..request.clone() };
+            std::fs::write(directory.path().join(FILE), serde_json::to_string(&even).unwrap()).unwrap();
+            let error = format!("{:#}", Request::load(directory.path()).unwrap_err());
+            assert!(error.contains("a cluster has 3 or 5 nodes"), "{error}");
+            assert!(nodes(&refused.to_string()).is_err());
+        }
+        assert_eq!((nodes("3"), nodes("5")), (Ok(3), Ok(5)));
         assert!(workload("regster").unwrap_err().contains("register, txn"));
     }
 }

@@ -12,10 +12,13 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use crate::backend::Backend;
+use crate::canary::Canary;
 use crate::client::put_service;
 use crate::cluster::isolation::Isolation;
 use crate::cluster::{Cluster, Settings, wait_for};
-use crate::history::{Event, Kind, Op};
+use crate::history::{Event, Kind, Op, Process};
+use crate::injectable;
+use crate::journal::Journal;
 use crate::nemesis::{self, Fault, Plan, Stage};
 use crate::phases::Phases;
 use crate::record::Recorder;
@@ -78,8 +81,24 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     let Settings { binary, other_binary, isolation, environment, .. } = ground.settings.clone();
     let (binary, isolation) = (Some(binary), Some(isolation.into()));
     request.save(&directory, Circumstances { binary, other_binary, isolation, environment })?;
+    let test = Test {
+        workload: request::workload(&request.workload).map_err(anyhow::Error::msg)?,
+        nemeses: request.nemesis.iter().filter(|name| *name != "none").cloned().collect(),
+        nodes: request.nodes,
+        seconds: request.time,
+        seed: request.seed,
+        isolation: ground.settings.isolation.name().to_owned(),
+        command: format!("cargo run --release -p raftgate-jepsen -- replay {}", directory.display()),
+    };
+    report::write_test(&directory, &test)?;
     say!("{}", request.arguments());
     say!("results in {}", directory.display());
+    let not_injectable = injectable::refused(request, &ground.settings, test.workload);
+    if !not_injectable.is_empty() {
+        let results = Results { verdicts: vec![injectable::not_run(&not_injectable)], numbers: Vec::new() };
+        report::write_results(&directory, &test, &results)?;
+        return Ok(Finished { results, directory, history: Vec::new(), not_injectable });
+    }
     let mut settings = ground.settings.clone();
     settings.nodes = request.nodes;
     settings.spares = if request.workload == "membership" { workload::membership::SPARES } else { 0 };
@@ -90,7 +109,13 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     }
     let cluster = Arc::new(Cluster::create(settings).await.context("prepare the cluster")?);
     let mut phases = Phases::default();
-    let played = play(request, &cluster, &mut phases).await;
+    let recorder = Arc::new(Recorder::new());
+    let mut journal = Journal::create(&directory, &recorder)?;
+    let canary = Canary::start(&recorder)?;
+    let played = tokio::select! {
+        played = play(request, &cluster, &recorder, &mut phases) => played,
+        error = journal.keep() => Err(error),
+    };
     // Whoever looks into a failure wants the data as it was.
     let kept = (!played.as_ref().is_ok_and(Played::passed)).then_some(directory.as_path());
     let stopped = phases.run("stop", STOP_PATIENCE, stop(&cluster, kept)).await;
@@ -100,29 +125,22 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     if stopped.transpose()?.is_some() {
         std::fs::remove_dir_all(&scratch).context("remove the cluster's files")?;
     }
-    let test = Test {
-        workload: request::workload(&request.workload).map_err(anyhow::Error::msg)?,
-        nemeses: request.nemesis.iter().filter(|name| *name != "none").cloned().collect(),
-        nodes: request.nodes,
-        seconds: request.time,
-        seed: request.seed,
-        isolation: ground.settings.isolation.name().to_owned(),
-        command: format!("cargo run --release -p raftgate-jepsen -- replay {}", directory.display()),
-    };
-    let mut results = check::judge(&test, &played.history);
-    results.verdicts.extend([played.verdict(), played.nodes(), phases.verdict()]);
-    results.verdicts.extend(played.membership(test.workload));
+    let mut verdicts = vec![played.verdict(), played.nodes(), phases.verdict()];
+    verdicts.extend(played.membership(test.workload, &recorder.events()));
+    recorder.end(Process::Nemesis, Kind::Ok, None, Op::End { verdicts, stalls: canary.stalls() }, None);
+    journal.catch_up()?;
+    let history = recorder.events();
+    let mut results = check::judge(&test, &history);
     if let Some(recovery) = played.recovery {
         results.numbers.push(("final-recovery-seconds".to_owned(), recovery.as_secs_f64()));
     }
-    report::write(&directory, &test, &played.history, &results)?;
-    Ok(Finished { results, directory, history: played.history, not_injectable: played.not_injectable })
+    report::write(&directory, &test, &history, &results)?;
+    Ok(Finished { results, directory, history, not_injectable: played.not_injectable })
 }
 
 /// What happened in a test.
 #[derive(Debug, Default)]
 struct Played {
-    history: Vec<Event>,
     /// From the end of the healing to one leader and one table.
     recovery: Option<Duration>,
     /// What the gateway did wrong, as the runner and the faults saw it.
@@ -162,8 +180,8 @@ impl Played {
     }
 
     /// Whether the membership was changed as the workload of that name must: at least once.
-    fn membership(&self, workload: Workload) -> Option<Verdict> {
-        let changes = self.history.iter().filter(|event| matches!(event.op, Op::Membership { .. }));
+    fn membership(&self, workload: Workload, history: &[Event]) -> Option<Verdict> {
+        let changes = history.iter().filter(|event| matches!(event.op, Op::Membership { .. }));
         let (ok, unknown): (Vec<&Event>, Vec<&Event>) =
             changes.filter(|event| event.kind != Kind::Invoke).partition(|event| event.kind == Kind::Ok);
         let errors = unknown.iter().filter_map(|event| event.error.as_deref()).collect::<Vec<_>>().join("; ");
@@ -176,11 +194,17 @@ impl Played {
     }
 }
 
-async fn play(request: &Request, cluster: &Arc<Cluster>, phases: &mut Phases) -> anyhow::Result<Played> {
+async fn play(
+    request: &Request,
+    cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
+    phases: &mut Phases,
+) -> anyhow::Result<Played> {
     let (stop_clients, clients_stop) = watch::channel(false);
     let (stop_faults, faults_stop) = watch::channel(false);
     let mut played = Played::default();
-    let (scene, changes) = match phases.run("setup", SETUP_PATIENCE, set_up(request, cluster, clients_stop)).await.transpose()? {
+    let setup = set_up(request, cluster, recorder, clients_stop);
+    let (scene, changes) = match phases.run("setup", SETUP_PATIENCE, setup).await.transpose()? {
         Some(Ok(prepared)) => prepared,
         unprepared => {
             played.wrong.extend(unprepared.and_then(Result::err));
@@ -189,15 +213,14 @@ async fn play(request: &Request, cluster: &Arc<Cluster>, phases: &mut Phases) ->
         }
     };
     played.no_changes = changes;
-    let recorder = Arc::clone(&scene.recorder);
     let stage = Stage::new(Scene { stop: faults_stop, ..scene.clone() });
-    let (plan, not_injectable) = plan(request, &scene)?;
-    played.not_injectable = not_injectable;
+    let usable = |fault| nemesis::refusal(fault, &cluster.settings, scene.workload).is_none();
+    let plan = Plan::new(&request.nemesis, request.seed, Duration::from_secs(request.time), usable)?;
     let mut clients = workload::start(&scene)?;
     let length = Duration::from_secs(request.time);
     let faults = phases.run("faults", length + FAULTS_PATIENCE, nemesis::play(&stage, plan));
     let end = async {
-        watch_progress(&recorder, length).await;
+        watch_progress(recorder, length).await;
         stop_faults.send_replace(true);
     };
     let (faults, ()) = tokio::join!(faults, end);
@@ -217,11 +240,10 @@ async fn play(request: &Request, cluster: &Arc<Cluster>, phases: &mut Phases) ->
     for line in notes.seen {
         say!("  {line}");
     }
-    played.not_injectable.extend(notes.not_injectable);
+    played.not_injectable = notes.not_injectable;
     played.wrong = notes.wrong;
     played.ended = notes.ended;
     conclude(&scene, phases, &mut played).await?;
-    played.history = recorder.events();
     Ok(played)
 }
 
@@ -230,6 +252,7 @@ async fn play(request: &Request, cluster: &Arc<Cluster>, phases: &mut Phases) ->
 async fn set_up(
     request: &Request,
     cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Result<(Scene, Option<String>), String>> {
     let workload = request::workload(&request.workload).map_err(anyhow::Error::msg)?;
@@ -249,9 +272,10 @@ async fn set_up(
         Workload::Membership => workload::membership::refusal(cluster).await,
         _ => None,
     };
+    recorder.begin();
     let scene = Scene {
         cluster: Arc::clone(cluster),
-        recorder: Arc::new(Recorder::new()),
+        recorder: Arc::clone(recorder),
         workload,
         seed: request.seed,
         nodes: request.nodes,
@@ -264,18 +288,6 @@ async fn set_up(
         None => Ok((scene, changes)),
         Some(refused) => Err(refused),
     })
-}
-
-/// The plan without what cannot be injected here, and that, with the reasons.
-fn plan(request: &Request, scene: &Scene) -> anyhow::Result<(Plan, Vec<(Fault, String)>)> {
-    let named: Vec<Fault> = request.nemesis.iter().filter_map(|name| Fault::by_name(name)).collect();
-    let refused = named.iter().filter_map(|&fault| nemesis::refusal(fault, scene).map(|reason| (fault, reason)));
-    let refused: Vec<(Fault, String)> = refused.collect();
-    for (fault, reason) in &refused {
-        say!("  not injectable: {}: {reason}", fault.name());
-    }
-    let usable = |fault| nemesis::refusal(fault, scene).is_none();
-    Ok((Plan::new(&request.nemesis, request.seed, Duration::from_secs(request.time), usable)?, refused))
 }
 
 /// Heals everything, times the recovery, and uses every key at every node that runs.
@@ -376,8 +388,8 @@ async fn watch_progress(recorder: &Recorder, length: Duration) {
     loop {
         let left = length.saturating_sub(recorder.elapsed());
         tokio::time::sleep(left.min(PROGRESS)).await;
-        let events = recorder.events();
-        for event in &events[told..] {
+        let events = recorder.events_from(told);
+        for event in &events {
             if let Op::Fault { name, nodes, heals, detail } = &event.op
                 && event.kind != Kind::Invoke
             {
@@ -386,7 +398,7 @@ async fn watch_progress(recorder: &Recorder, length: Duration) {
                 say!("  {:6.1} s {what} {name} {nodes:?} {detail}{error}", event.time as f64 / 1e9);
             }
         }
-        told = events.len();
+        told += events.len();
         let counts = recorder.counts();
         say!("  {:6.1} s {} ok, {} failed, {} unknown", recorder.elapsed().as_secs_f64(), counts.ok, counts.fail, counts.info);
         if left.is_zero() {

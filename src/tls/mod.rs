@@ -30,7 +30,7 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{self, CryptoProvider};
 
 pub use admin::{AdminFiles, AdminTls};
 pub use authority::{Authority, AuthorityError, Issued, Subject};
@@ -42,5 +42,5 @@ pub use peer::{PeerFiles, PeerTls};
 
 /// What signs, verifies and encrypts.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(crypto::ring::default_provider())
 }

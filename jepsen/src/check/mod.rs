@@ -9,6 +9,7 @@
 //! after it received.
 
 mod availability;
+mod complete;
 mod coverage;
 mod effect;
 pub(crate) mod fault;
@@ -44,6 +45,9 @@ const SHOWN_MAX: usize = 5;
 /// How long the search for a linear order may take, for all routes together.
 const LINEAR_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Verdicts that fail where nothing comes after the faults, or too little came at all.
+const NEED_THE_END: [&str; 3] = ["I8", "coverage", "operations"];
+
 /// What one checker says about one invariant.
 #[derive(Debug, Clone, PartialEq)]
 struct Finding {
@@ -72,7 +76,7 @@ impl Finding {
     }
 }
 
-/// Judges a history.
+/// Judges a history, and adds what the run itself has judged.
 pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     let (operations, mut wrong) = operation::pair(history);
     let effects = Effects::gather(&operations);
@@ -84,10 +88,11 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     let (lost_of_routes, replayed) = replay::check(&operations, &effects, &timeline);
     let set = set::check(test, &operations, &effects, &nodes);
     let availability = availability::check(&operations, &effects, &faults);
-    let recovery = recovery::check(&operations, &faults, &nodes);
+    let recovery = recovery::check(&operations, &faults, &nodes, complete::stalls(history));
     let numbers = numbers::of(&operations, &effects, &faults, &availability, &recovery, lost_of_routes + set.lost);
     let mut findings = vec![
         Finding::of("history", history.len() as u64, "events", &wrong),
+        complete::check(history),
         linear::check(&operations, &effects, LINEAR_TIMEOUT),
         set.finding,
         node::served(&operations, &faults),
@@ -104,7 +109,19 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     findings.extend(order::check(&operations, &effects, &faults));
     findings.extend(replayed);
     findings.extend(availability.findings);
-    Results { verdicts: verdicts(findings), numbers }
+    let mut verdicts = verdicts(findings);
+    verdicts.extend_from_slice(complete::own_verdicts(history));
+    Results { verdicts, numbers }
+}
+
+/// Judges a history that may have been cut short: what fails there for want of events is unknown, and what happened is judged as ever.
+pub(crate) fn judge_again(test: &Test, history: &[Event]) -> Results {
+    let mut results = judge(test, history);
+    if complete::check(history).outcome != Outcome::Pass {
+        let wanting = |verdict: &&mut Verdict| verdict.outcome == Outcome::Fail && NEED_THE_END.contains(&verdict.name.as_str());
+        results.verdicts.iter_mut().filter(wanting).for_each(|verdict| verdict.outcome = Outcome::Unknown);
+    }
+    results
 }
 
 /// One verdict an invariant: the worst that was found, with all that was said.

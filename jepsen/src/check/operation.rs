@@ -81,6 +81,9 @@ pub(crate) fn pair(history: &[Event]) -> (Vec<Operation<'_>>, Vec<String>) {
             wrong.push(format!("event {} does not come after event {index} in index and time", event.index));
         }
         last = Some((event.index, event.time));
+        if matches!(event.op, Op::End { .. }) {
+            continue;
+        }
         let fault = matches!(event.op, Op::Fault { .. });
         if event.kind == Kind::Invoke {
             if let Some(at) = retired.get(&event.process) {
@@ -147,7 +150,7 @@ fn is_answered(op: &Op) -> bool {
         Op::ReadAll { seen } => seen.is_some(),
         Op::Poll { seen } => seen.is_some(),
         Op::Request { answer, .. } => answer.is_some(),
-        Op::Membership { .. } | Op::Fault { .. } => true,
+        Op::Membership { .. } | Op::Fault { .. } | Op::End { .. } => true,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Finding;
 use super::fault::{Faults, Window};
 use super::operation::Operation;
-use crate::history::{Key, Op};
+use crate::history::{Key, Op, Stall};
 
 /// The bound, in nanoseconds.
 const RECOVERY_NANOS_MAX: u64 = 30_000_000_000;
@@ -29,7 +29,7 @@ pub(crate) struct Recovery {
 }
 
 /// Measures every recovery, and judges each that was measured, and that the last one was complete.
-pub(crate) fn check(operations: &[Operation<'_>], faults: &Faults<'_>, nodes: &[u32]) -> Recovery {
+pub(crate) fn check(operations: &[Operation<'_>], faults: &Faults<'_>, nodes: &[u32], stalls: &[Stall]) -> Recovery {
     let spans = spans(faults);
     let is_answer = |op: &Op| matches!(op, Op::Read { .. } | Op::ReadAll { .. } | Op::Write { .. });
     let answered = operations.iter().filter(|operation| operation.is_ok() && is_answer(operation.op()));
@@ -58,12 +58,13 @@ pub(crate) fn check(operations: &[Operation<'_>], faults: &Faults<'_>, nodes: &[
     let finding = Finding::of("I8", times.len() as u64, "recoveries in time", &violations);
     times.sort_by(f64::total_cmp);
     let write_gaps = write_gaps(operations, &spans);
-    let (rolling_gap, rolling) = rolling_restarts(operations, faults);
+    let (rolling_gap, rolling) = rolling_restarts(operations, faults, stalls);
     Recovery { finding, times, write_gaps, rolling_gap, rolling }
 }
 
 /// Each node hands its leadership over before it stops: no time without a write is longer than the bound, where nothing else is broken.
-fn rolling_restarts(operations: &[Operation<'_>], faults: &Faults<'_>) -> (Option<f64>, Finding) {
+/// When the machine did not let the suite run meanwhile is said beside it, and excuses nothing.
+fn rolling_restarts(operations: &[Operation<'_>], faults: &Faults<'_>, stalls: &[Stall]) -> (Option<f64>, Finding) {
     let rolling = |window: &&Window<'_>| window.effect.is_some() && window.name.starts_with("rolling");
     let alone = |window: &&Window<'_>| {
         !faults.windows.iter().any(|other| other.begin != window.begin && other.overlaps(window.begin, window.end))
@@ -76,6 +77,15 @@ fn rolling_restarts(operations: &[Operation<'_>], faults: &Faults<'_>) -> (Optio
     let mut finding = Finding::of("rolling", gaps.len() as u64, "rolling restarts with writes going on", &too_long);
     if let Some(greatest) = gaps.last() {
         finding.detail.push_str(&format!(", longest time without a write {:.0} ms", greatest * 1e3));
+    }
+    let meets = |stall: &&Stall| {
+        spans.iter().any(|(begin, end)| stall.begin <= *end && *begin <= stall.begin.saturating_add(stall.length))
+    };
+    if let Some(worst) = stalls.iter().filter(meets).max_by_key(|stall| stall.length) {
+        let (length, begin) = (seconds(worst.length) * 1e3, seconds(worst.begin));
+        finding
+            .detail
+            .push_str(&format!("; the machine kept the suite itself waiting for up to {length:.0} ms (at {begin:.1} s)"));
     }
     (gaps.last().copied(), finding)
 }
@@ -165,7 +175,7 @@ fn seconds(nanos: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use crate::check::story::{Story, read, register, write};
-    use crate::history::Kind;
+    use crate::history::{Kind, Stall};
     use crate::test::Outcome;
 
     /// A write, a fault of 2 s, and what the caller tells after its end.
@@ -242,6 +252,11 @@ mod tests {
         restart("rolling-upgrade", 250).is("rolling", Outcome::Fail, "no write for 254 ms");
         restart("kill", 250).is("rolling", Outcome::NotTested, "");
         assert_eq!(number(&restart("rolling-restart", 150), "write gap rolling max s"), Some(0.154));
+        // A machine that did not let the suite run excuses nothing, and is named.
+        let mut starved = restart("rolling-upgrade", 250);
+        let stall = |begin: u64, length: u64| Stall { begin: begin * 1_000_000, length: length * 1_000_000 };
+        starved.over_with(Vec::new(), vec![stall(10, 240), stall(900, 400)]);
+        starved.is("rolling", Outcome::Fail, "kept the suite itself waiting for up to 240 ms (at 0.0 s)");
         // A leader that is killed meanwhile cannot hand anything over.
         let mut mixed = restart("rolling-restart", 250);
         mixed.events.truncate(4);

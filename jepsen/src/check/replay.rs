@@ -137,20 +137,20 @@ impl<'a> Replay<'a> {
                 }
             }
         }
-        let mut looked_at = 0;
+        let mut looked_at = HashSet::new();
         let mut lost = Vec::new();
-        for effect in self.effects.all.iter().filter(|effect| effect.acknowledged) {
+        for (at, effect) in self.effects.all.iter().enumerate().filter(|(_, effect)| effect.acknowledged) {
             for (key, _) in effect.writes {
                 let Some((read, own)) = last.get(key) else { continue };
                 if effect.end < read.begin() {
-                    looked_at += 1;
+                    looked_at.insert(at);
                     if *own < effect.revision.unwrap_or(0) {
                         lost.push(format!("{} is lost: {} saw route {key} at revision {own}", effect.name(), read.place()));
                     }
                 }
             }
         }
-        (lost.len() as u64, Finding::of("I1", looked_at, "acknowledged changes that the last reads know", &lost))
+        (lost.len() as u64, Finding::of("I1", looked_at.len() as u64, "acknowledged changes that the last reads know", &lost))
     }
 
     fn effect(&self, at: usize) -> &'a Effect<'a> {

@@ -1,8 +1,8 @@
 //! Histories for the tests of checkers, told line by line.
 
 use super::{judge, overall};
-use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Value, Written, backend_of};
-use crate::test::{Outcome, Results, Test, Workload};
+use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Stall, Value, Written, backend_of};
+use crate::test::{Outcome, Results, Test, Verdict, Workload};
 
 /// A history that grows. Each event is a millisecond after the one before it.
 #[derive(Debug, Default)]
@@ -57,6 +57,16 @@ impl Story {
     pub(crate) fn nemesis(&mut self, name: &str, nodes: &[u32], heals: bool, kind: Kind) -> &mut Story {
         let fault = Op::Fault { name: name.to_owned(), nodes: nodes.to_vec(), heals, detail: String::new() };
         self.add(Process::Nemesis, Kind::Invoke, None, fault.clone()).add(Process::Nemesis, kind, None, fault)
+    }
+
+    /// The test is over, and the run itself saw nothing wrong.
+    pub(crate) fn over(&mut self) -> &mut Story {
+        self.over_with(Vec::new(), Vec::new())
+    }
+
+    /// The same with what the run itself saw.
+    pub(crate) fn over_with(&mut self, verdicts: Vec<Verdict>, stalls: Vec<Stall>) -> &mut Story {
+        self.add(Process::Nemesis, Kind::Ok, None, Op::End { verdicts, stalls })
     }
 
     fn add(&mut self, process: Process, kind: Kind, node: Option<u32>, op: Op) -> &mut Story {
@@ -117,7 +127,7 @@ pub(crate) fn asked(op: &Op) -> Op {
         Op::ReadAll { seen } => *seen = None,
         Op::Poll { seen } => *seen = None,
         Op::Request { answer, .. } => *answer = None,
-        Op::Membership { .. } | Op::Fault { .. } => {}
+        Op::Membership { .. } | Op::Fault { .. } | Op::End { .. } => {}
     }
     op
 }

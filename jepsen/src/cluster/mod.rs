@@ -33,6 +33,8 @@ pub(crate) use node::Node;
 pub(crate) use power::Switch;
 pub(crate) use throttle::Throttle;
 
+use crate::http;
+
 /// How long a question to a node's admin API about itself may take.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The deadline of another call of a node's admin API, and what its answer may take beyond.
@@ -122,7 +124,7 @@ impl Cluster {
         }
         let suite_host = if namespaces { namespaces::SUITE_HOST.to_owned() } else { "127.0.0.1".to_owned() };
         let members = Mutex::new((1..=settings.nodes).collect());
-        let http = reqwest::Client::builder().no_proxy().timeout(STATUS_TIMEOUT).connect_timeout(STATUS_TIMEOUT).build()?;
+        let http = http::builder(STATUS_TIMEOUT, STATUS_TIMEOUT).build()?;
         Ok(Cluster {
             nodes,
             network: Network::new(means),

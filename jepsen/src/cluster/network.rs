@@ -136,11 +136,6 @@ impl Network {
         }
     }
 
-    /// Whether whole packets are handled, so that loss is loss and directions are directions.
-    pub(crate) fn is_of_packets(&self) -> bool {
-        matches!(self.means, Means::Namespaces(_))
-    }
-
     /// Adds rules.
     pub(crate) async fn disturb(&self, rules: Rules) -> anyhow::Result<Token> {
         let mut held = self.held.lock().await;

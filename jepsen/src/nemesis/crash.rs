@@ -3,6 +3,7 @@
 //! The program must be built with the feature `crash-points`. A node is restarted with one point armed, is brought to where it passes it,
 //! ends there, and is started again without. The points come in turn, so that a test of some minutes has them all.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -67,6 +68,20 @@ const POINTS: [(&str, Way); 23] = [
     ("forward-answered", Way::Work),
     ("members-joint", Way::Members),
 ];
+
+/// Why a program has no crash points: one that has them holds what it says when it starts.
+pub(super) fn refusal(program: &Path) -> Option<String> {
+    // One that cannot be read is another error, of its start.
+    let bytes = std::fs::read(program).ok()?;
+    let holds = bytes.windows(BUILT.len()).any(|window| window == BUILT.as_bytes());
+    (!holds).then(|| {
+        let program = program.display();
+        format!(
+            "{program} was built without crash points: cargo build --release --features crash-points --target-dir \
+             target/crash-points, and --binary target/crash-points/release/raftgate"
+        )
+    })
+}
 
 /// Restarts a node with the next point armed, waits until it ends there, and starts it again.
 pub(super) async fn crash(act: &mut Act<'_>) -> Result<(), Trouble> {

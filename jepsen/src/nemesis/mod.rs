@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::workload::Scene;
+use crate::cluster::Settings;
+use crate::cluster::isolation::Isolation;
+use crate::test::Workload;
 
 pub(crate) use act::{Stage, Trouble};
 pub(crate) use kind::{Fault, MIX, NONE};
@@ -33,10 +35,12 @@ pub(crate) use plan::Plan;
 use act::Act;
 use plan::Planned;
 
-/// Why a fault cannot be injected on this machine, known before anything is started.
-pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
-    let cluster = &scene.cluster;
-    let images = || (!cluster.nodes[0].disk.is_image()).then(|| "nodes have no disk images of their own here".to_owned());
+/// Why a fault cannot be injected into this program on this machine, and what it takes: known before anything is started.
+pub(crate) fn refusal(fault: Fault, settings: &Settings, workload: Workload) -> Option<String> {
+    let namespaces = settings.isolation == Isolation::Namespaces;
+    let images = || {
+        (!namespaces).then(|| "nodes have no disk images of their own here: run as root, with --isolation namespaces".to_owned())
+    };
     match fault {
         Fault::PowerCutOne
         | Fault::PowerCutMajority
@@ -45,19 +49,18 @@ pub(crate) fn refusal(fault: Fault, scene: &Scene) -> Option<String> {
         | Fault::StuckDisk
         | Fault::DiskError => images(),
         Fault::SlowDisk => images().or_else(crate::cluster::Throttle::refusal),
-        Fault::ClockJump => cluster.settings.faketime.is_none().then(|| "libfaketime is not installed".to_owned()),
-        fault if fault.is_of_connections() => cluster
-            .network
-            .is_of_packets()
+        Fault::ClockJump => {
+            settings.faketime.is_none().then(|| "libfaketime is not installed (Debian: apt-get install faketime)".to_owned())
+        }
+        Fault::CrashPoint => crash::refusal(&settings.binary),
+        fault if fault.is_of_connections() => namespaces
             .then(|| "this is done to TCP connections, not to packets: run it alone, or with --isolation loopback".to_owned()),
-        Fault::WrongPeer if !cluster.network.is_of_packets() => Some("addresses can be swapped only in namespaces".to_owned()),
-        Fault::WrongPeer | Fault::PartitionBridge | Fault::PartitionRing => {
-            (scene.nodes < 3).then(|| "needs at least three nodes".to_owned())
+        Fault::WrongPeer => (!namespaces)
+            .then(|| "addresses can be swapped only in namespaces: run as root, with --isolation namespaces".to_owned()),
+        Fault::RollingUpgrade => settings.other_binary.is_none().then(|| "needs another build: --other-binary PATH".to_owned()),
+        Fault::SwapStorm => {
+            (workload == Workload::Set).then(|| "the workload set makes each route once: give another --workload".to_owned())
         }
-        Fault::RollingUpgrade => {
-            cluster.settings.other_binary.is_none().then(|| "needs another build: --other-binary PATH".to_owned())
-        }
-        Fault::SwapStorm => scene.keys().is_empty().then(|| "this workload makes each route once".to_owned()),
         _ => None,
     }
 }

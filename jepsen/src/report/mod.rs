@@ -1,6 +1,7 @@
 //! What a test leaves behind, in Jepsen's shape: `history.edn`, `results.edn`, `timeline.html`, plots.
 //!
-//! `test.edn` beside the history says what was asked for, so that a history can be judged again with no more than its directory.
+//! `test.edn` says what was asked for, and stands there before the first event. With it and the history, which
+//! [`Journal`](crate::journal::Journal) writes as it grows, all else can be made again.
 
 mod chart;
 mod edn;
@@ -8,7 +9,7 @@ mod plot;
 mod timeline;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::Context;
@@ -17,7 +18,7 @@ use crate::check::fault::Faults;
 use crate::check::operation;
 use crate::edn::Edn;
 use crate::history::Event;
-use crate::test::{Outcome, Results, Test, Verdict};
+use crate::test::{Results, Test};
 
 /// The longest line of a history that is read: a read of 100,000 routes fits.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -27,13 +28,24 @@ pub(crate) const FINAL: &str = "final";
 pub(crate) const NODES: &str = "nodes";
 pub(crate) const PHASES: &str = "phases";
 pub(crate) const MEMBERSHIP: &str = "membership";
-const OWN_VERDICTS: [&str; 4] = [FINAL, NODES, PHASES, MEMBERSHIP];
+pub(crate) const INJECTABLE: &str = "injectable";
 
-/// Writes all files of a test into its directory.
+/// The history's file.
+pub(crate) const HISTORY: &str = "history.edn";
+
+/// Says what is asked for, before anything happens.
+pub(crate) fn write_test(directory: &Path, test: &Test) -> anyhow::Result<()> {
+    write_line(&directory.join("test.edn"), &edn::of_test(test))
+}
+
+/// Writes what came of a test into its directory.
+pub(crate) fn write_results(directory: &Path, test: &Test, results: &Results) -> anyhow::Result<()> {
+    write_line(&directory.join("results.edn"), &edn::of_results(test, results))
+}
+
+/// The same with the pictures of its history.
 pub(crate) fn write(directory: &Path, test: &Test, history: &[Event], results: &Results) -> anyhow::Result<()> {
-    write_lines(&directory.join("test.edn"), std::iter::once(edn::of_test(test)))?;
-    write_lines(&directory.join("history.edn"), history.iter().map(edn::of_event))?;
-    write_lines(&directory.join("results.edn"), std::iter::once(edn::of_results(test, results)))?;
+    write_results(directory, test, results)?;
     let (operations, _) = operation::pair(history);
     let faults = Faults::gather(&operations);
     let picture = |name: &str, text: String| {
@@ -45,15 +57,13 @@ pub(crate) fn write(directory: &Path, test: &Test, history: &[Event], results: &
     picture("rate.svg", plot::rate(test, &operations, &faults))
 }
 
-fn write_lines(path: &Path, lines: impl Iterator<Item = Edn>) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        for line in lines {
-            writeln!(file, "{line}")?;
-        }
-        file.flush()
-    };
-    write().with_context(|| format!("{}: write", path.display()))
+/// One line of the history.
+pub(crate) fn line(event: &Event) -> Edn {
+    edn::of_event(event)
+}
+
+fn write_line(path: &Path, line: &Edn) -> anyhow::Result<()> {
+    std::fs::write(path, format!("{line}\n")).with_context(|| format!("{}: write", path.display()))
 }
 
 /// Reads a test and its history back from a `history.edn`, with the `test.edn` that stands beside it.
@@ -65,22 +75,6 @@ pub(crate) fn read(history: &Path) -> anyhow::Result<(Test, Vec<Event>)> {
     let test = edn::test(&test).with_context(|| beside.display().to_string())?;
     let file = File::open(history).with_context(|| history.display().to_string())?;
     Ok((test, read_events(BufReader::new(file)).with_context(|| history.display().to_string())?))
-}
-
-/// What the run itself has judged, which its history does not show: from the `results.edn` beside the history. Where there is none, nobody
-/// can tell. An error where it cannot be read: it would be overwritten with a better verdict.
-pub(crate) fn read_own_verdicts(history: &Path) -> anyhow::Result<Vec<Verdict>> {
-    let path = history.with_file_name("results.edn");
-    if !path.exists() {
-        let detail = "no results.edn stands beside the history, and only the run itself could tell";
-        let untold = |name: &str| Verdict { name: name.to_owned(), outcome: Outcome::NotTested, detail: detail.to_owned() };
-        return Ok(OWN_VERDICTS.into_iter().filter(|name| *name != MEMBERSHIP).map(untold).collect());
-    }
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let results = crate::edn::parse(&text).with_context(|| path.display().to_string())?;
-    let own = OWN_VERDICTS.into_iter().map(|name| edn::verdict(&results, name));
-    let own: Result<Vec<Option<Verdict>>, _> = own.collect();
-    Ok(own.with_context(|| path.display().to_string())?.into_iter().flatten().collect())
 }
 
 fn read_events(mut file: impl BufRead) -> anyhow::Result<Vec<Event>> {
@@ -96,7 +90,12 @@ fn read_events(mut file: impl BufRead) -> anyhow::Result<Vec<Event>> {
         if line.trim().is_empty() {
             continue;
         }
-        let event = crate::edn::parse(line.trim_end()).with_context(|| format!("line {number}"))?;
+        let event = crate::edn::parse(line.trim_end());
+        // The suite was killed while it wrote: what was written whole is a history that was cut short.
+        if event.is_err() && !line.ends_with('\n') && (line.len() as u64) < LINE_BYTES_MAX {
+            break;
+        }
+        let event = event.with_context(|| format!("line {number}"))?;
         events.push(edn::event(&event).with_context(|| format!("line {number}"))?);
     }
     Ok(events)
@@ -107,6 +106,7 @@ mod tests {
     use super::*;
     use crate::check::story::{self, Story, poll, register, request};
     use crate::history::Kind;
+    use crate::test::{Outcome, Verdict};
 
     fn story() -> Story {
         let mut told = Story::new();
@@ -129,7 +129,15 @@ mod tests {
                 );
             }
         }
+        told.over();
         told
+    }
+
+    /// A test's directory as the run leaves it.
+    fn write_all(directory: &Path, story: &Story) {
+        write_test(directory, &register()).unwrap();
+        let text: String = story.events.iter().map(|event| format!("{}\n", line(event))).collect();
+        std::fs::write(directory.join(HISTORY), text).unwrap();
     }
 
     #[test]
@@ -137,6 +145,7 @@ mod tests {
         let (test, story) = (register(), story());
         let directory = tempfile::tempdir().unwrap();
         let results = crate::check::judge(&test, &story.events);
+        write_all(directory.path(), &story);
         write(directory.path(), &test, &story.events, &results).unwrap();
         let (test_read, history) = read_back(directory.path());
         assert_eq!((test_read, history), (test.clone(), story.events));
@@ -148,25 +157,44 @@ mod tests {
     }
 
     #[test]
-    fn what_the_run_itself_judged_is_kept() {
+    fn what_the_run_itself_judged_is_in_the_history() {
         let directory = tempfile::tempdir().unwrap();
-        let history = directory.path().join("history.edn");
-        let untold = read_own_verdicts(&history).unwrap();
-        assert_eq!(untold.len(), 3);
-        assert!(untold.iter().all(|verdict| verdict.outcome == Outcome::NotTested), "{untold:?}");
-        let outcomes =
-            [(FINAL, Outcome::Pass), (NODES, Outcome::Fail), (PHASES, Outcome::Unknown), (MEMBERSHIP, Outcome::NotTested)];
-        let own = outcomes.map(|(name, outcome)| Verdict { name: name.to_owned(), outcome, detail: format!("of {name}") });
-        let judged = Verdict { name: "I1".to_owned(), outcome: Outcome::Pass, detail: String::new() };
-        let verdicts = own.iter().cloned().chain([judged]).collect();
-        write(directory.path(), &register(), &story().events, &Results { verdicts, numbers: Vec::new() }).unwrap();
-        assert_eq!(read_own_verdicts(&history).unwrap(), own);
-        std::fs::write(directory.path().join("results.edn"), "{:valid? true").unwrap();
-        assert!(format!("{:#}", read_own_verdicts(&history).unwrap_err()).contains("results.edn"));
+        let own = [(FINAL, Outcome::Pass), (NODES, Outcome::Fail), (PHASES, Outcome::Unknown), (MEMBERSHIP, Outcome::NotTested)];
+        let own = own.map(|(name, outcome)| Verdict { name: name.to_owned(), outcome, detail: format!("of {name}") });
+        let mut story = story();
+        story.events.pop();
+        story.over_with(own.to_vec(), Vec::new());
+        write_all(directory.path(), &story);
+        let (test, history) = read_back(directory.path());
+        let verdicts = crate::check::judge(&test, &history).verdicts;
+        assert!(own.iter().all(|own| verdicts.contains(own)), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_history_that_was_cut_short_is_read_and_never_passes() {
+        let directory = tempfile::tempdir().unwrap();
+        write_all(directory.path(), &story());
+        let path = directory.path().join(HISTORY);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let judged = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let (test, history) = read_back(directory.path());
+            story::verdict(&crate::check::judge(&test, &history), "complete")
+        };
+        assert_eq!(judged(&whole).0, Outcome::Pass);
+        let lines: Vec<&str> = whole.lines().collect();
+        for kept in [0, 1, lines.len() / 2, lines.len() - 1] {
+            let (outcome, detail) = judged(&(lines[..kept].join("\n") + "\n"));
+            assert!(outcome == Outcome::Unknown && detail.contains("cut short"), "{kept}: {detail}");
+        }
+        // In the middle of a line, and some lines before the end.
+        assert_eq!(judged(&whole[..whole.len() / 2]).0, Outcome::Unknown);
+        let (outcome, detail) = judged(&([&lines[..9], &lines[12..]].concat().join("\n") + "\n"));
+        assert!(outcome == Outcome::Unknown && detail.contains("3 events are missing"), "{detail}");
     }
 
     fn read_back(directory: &Path) -> (Test, Vec<Event>) {
-        read(&directory.join("history.edn")).unwrap()
+        read(&directory.join(HISTORY)).unwrap()
     }
 
     #[test]
@@ -175,7 +203,7 @@ mod tests {
         let history = directory.path().join("history.edn");
         let error = |history: &Path| format!("{:#}", read(history).unwrap_err());
         assert!(error(&history).contains("test.edn: what the test was stands there"), "{}", error(&history));
-        write(directory.path(), &register(), &story().events, &Results { verdicts: Vec::new(), numbers: Vec::new() }).unwrap();
+        write_all(directory.path(), &story());
         let mut text = std::fs::read_to_string(&history).unwrap();
         text.push_str("{:index 1\n");
         std::fs::write(&history, text).unwrap();

@@ -93,7 +93,7 @@ fn by_kind<'a, 'b>(operations: &'b [Operation<'a>]) -> BTreeMap<&'static str, Ve
             Op::Poll { .. } => "poll",
             Op::Request { .. } => "proxied request",
             Op::Membership { .. } => "membership",
-            Op::Fault { .. } => continue,
+            Op::Fault { .. } | Op::End { .. } => continue,
         };
         kinds.entry(kind).or_default().push(operation);
     }

@@ -180,6 +180,7 @@ fn text_of(operation: &Operation<'_>) -> String {
         }
         Op::Membership { change, .. } => format!("membership: {change}"),
         Op::Fault { name, .. } => name.clone(),
+        Op::End { .. } => "end".to_owned(),
     };
     let error = operation.end.and_then(|end| end.error.as_deref()).map(|error| format!("\n{error}")).unwrap_or_default();
     let took =

@@ -203,7 +203,7 @@ impl Model<'_> {
                 let answer = Answered { status, revision, value, backend, proxy_status: None, life: node.life };
                 (Kind::Ok, Op::Request { key: *key, answer: Some(answer) })
             }
-            Op::Membership { .. } | Op::Fault { .. } => unreachable!("no client of the model asks for it"),
+            Op::Membership { .. } | Op::Fault { .. } | Op::End { .. } => unreachable!("no client of the model asks for it"),
         }
     }
 
@@ -277,6 +277,7 @@ impl Model<'_> {
             self.whole(node, Op::ReadAll { seen: None });
             self.whole(node, Op::Read { keys: vec![0], seen: None });
         }
+        self.add(Process::Nemesis, Kind::Ok, None, Op::End { verdicts: Vec::new(), stalls: Vec::new() });
     }
 
     fn whole(&mut self, node: u32, op: Op) {

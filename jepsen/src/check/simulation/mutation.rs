@@ -292,8 +292,9 @@ fn twice(events: &mut [Event], choice: usize) -> bool {
 
 /// The last operation of all is a request that fails, when all nodes are long up again and nothing changes.
 fn no_answer(events: &mut [Event], _: usize) -> bool {
-    let Some([begin, end]) = events.last_chunk_mut() else { return false };
+    let Some([begin, end, over]) = events.last_chunk_mut() else { return false };
     end.kind = Kind::Fail;
+    over.time += 6_000_000_000;
     for event in [begin, end] {
         event.time += 6_000_000_000;
         event.op = Op::Request { key: 0, answer: None };

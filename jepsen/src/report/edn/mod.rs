@@ -13,6 +13,7 @@
 //! | proxied request | `:request` | `[key value]` | |
 //! | membership | `:membership` | what, in words | |
 //! | fault begins, heals | `:fault`, `:heal` | `{:name :nodes :detail}` | |
+//! | the end, the last line | `:end` | `{:verdicts :stalls}` of the run itself | |
 //!
 //! A precondition is a revision, which no register of Knossos knows: to it a conditional write is a write. The nemesis is `:info` to
 //! Jepsen's tools whatever it does; where in its life the operation is stands in `:phase`.
@@ -20,7 +21,7 @@
 mod read;
 mod write;
 
-pub(crate) use read::{event, test, verdict};
+pub(crate) use read::{event, test};
 pub(crate) use write::{of_event, of_results, of_test, workload_name};
 
 #[cfg(test)]
@@ -29,7 +30,8 @@ mod tests {
 
     use super::*;
     use crate::edn;
-    use crate::history::{Answered, Event, Kind, Op, Polled, Process, Read, ReadAll, Written};
+    use crate::history::{Answered, Event, Kind, Op, Polled, Process, Read, ReadAll, Stall, Written};
+    use crate::test::{Outcome, Verdict};
 
     fn item() -> impl Strategy<Value = Option<(u64, u64)>> {
         proptest::option::of((any::<u64>(), any::<u64>()))
@@ -79,7 +81,15 @@ mod tests {
             heals,
             detail,
         });
-        prop_oneof![read(), write, all, poll, request, membership, fault]
+        let verdicts = proptest::collection::vec(("[a-z]{1,9}", 0..4usize, ".*"), 0..4).prop_map(|verdicts| {
+            let outcomes = [Outcome::Pass, Outcome::Fail, Outcome::Unknown, Outcome::NotTested];
+            let of = |(name, outcome, detail): (String, usize, String)| Verdict { name, outcome: outcomes[outcome], detail };
+            verdicts.into_iter().map(of).collect()
+        });
+        let stalls = any::<Vec<(u64, u64)>>()
+            .prop_map(|stalls| stalls.into_iter().map(|(begin, length)| Stall { begin, length }).collect());
+        let end = (verdicts, stalls).prop_map(|(verdicts, stalls)| Op::End { verdicts, stalls });
+        prop_oneof![read(), write, all, poll, request, membership, fault, end]
     }
 
     prop_compose! {

@@ -1,7 +1,7 @@
 //! From EDN back to events and tests. All of it comes from a file that anybody may have edited: what is wrong is an error.
 
 use crate::edn::Edn;
-use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Value, Written};
+use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Stall, Value, Written};
 use crate::test::{Outcome, Test, Verdict, Workload};
 
 use super::write::workload_name;
@@ -80,6 +80,7 @@ fn op(line: &Edn) -> Result<Op, Error> {
             let name = text(fault, "name")?.ok_or(Error::Missing("name"))?;
             Ok(Op::Fault { name, nodes, heals: f == "heal", detail: text(fault, "detail")?.ok_or(Error::Missing("detail"))? })
         }
+        "end" => end(line),
         _ => Err(Error::Wrong("f", "not known")),
     }
 }
@@ -164,18 +165,25 @@ pub(crate) fn test(map: &Edn) -> Result<Test, Error> {
     })
 }
 
-/// Reads a verdict of `results.edn`; none where it holds none of that name.
-pub(crate) fn verdict(results: &Edn, name: &str) -> Result<Option<Verdict>, Error> {
-    let Some(map) = required(results, "verdicts")?.get(name) else { return Ok(None) };
-    let outcome = match required(map, "valid?")? {
-        Edn::Bool(true) => Outcome::Pass,
-        Edn::Bool(false) => Outcome::Fail,
-        Edn::Keyword(word) if word == "unknown" => Outcome::Unknown,
-        Edn::Keyword(word) if word == "not-tested" => Outcome::NotTested,
-        _ => return Err(Error::Wrong("valid?", "not true, false, :unknown or :not-tested")),
-    };
-    let detail = text(map, "detail")?.unwrap_or_default();
-    Ok(Some(Verdict { name: name.to_owned(), outcome, detail }))
+fn end(line: &Edn) -> Result<Op, Error> {
+    let value = required(line, "value")?;
+    let Edn::Map(verdicts) = required(value, "verdicts")? else { return Err(Error::Wrong("verdicts", "not a map")) };
+    let verdicts = verdicts.iter().map(|(name, map)| {
+        let Edn::Keyword(name) = name else { return Err(Error::Wrong("verdicts", "a name is not a keyword")) };
+        let outcome = match required(map, "valid?")? {
+            Edn::Bool(true) => Outcome::Pass,
+            Edn::Bool(false) => Outcome::Fail,
+            Edn::Keyword(word) if word == "unknown" => Outcome::Unknown,
+            Edn::Keyword(word) if word == "not-tested" => Outcome::NotTested,
+            _ => return Err(Error::Wrong("valid?", "not true, false, :unknown or :not-tested")),
+        };
+        Ok(Verdict { name: name.clone(), outcome, detail: text(map, "detail")?.unwrap_or_default() })
+    });
+    let stalls = vector("stalls", required(value, "stalls")?)?.iter().map(|stall| match vector("stalls", stall)? {
+        [begin, length] => Ok(Stall { begin: to_int("stalls", begin)?, length: to_int("stalls", length)? }),
+        _ => Err(Error::Wrong("stalls", "not pairs of begin and length")),
+    });
+    Ok(Op::End { verdicts: verdicts.collect::<Result<_, _>>()?, stalls: stalls.collect::<Result<_, _>>()? })
 }
 
 fn required<'a>(map: &'a Edn, name: &'static str) -> Result<&'a Edn, Error> {

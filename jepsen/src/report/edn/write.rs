@@ -1,8 +1,8 @@
 //! From events, tests and results to EDN.
 
 use crate::edn::Edn;
-use crate::history::{Event, Kind, Op, Process};
-use crate::test::{Outcome, Results, Test, Workload};
+use crate::history::{Event, Kind, Op, Process, Stall};
+use crate::test::{Outcome, Results, Test, Verdict, Workload};
 
 /// One line of `history.edn`.
 pub(crate) fn of_event(event: &Event) -> Edn {
@@ -117,6 +117,10 @@ fn of_op(op: &Op, line: &mut Line) -> (&'static str, Edn) {
             let value = Edn::map([("name", name.as_str().into()), ("nodes", nodes), ("detail", detail.as_str().into())]);
             (if *heals { "heal" } else { "fault" }, value)
         }
+        Op::End { verdicts, stalls } => {
+            let stall = |stall: &Stall| Edn::Vector(vec![stall.begin.into(), stall.length.into()]);
+            ("end", Edn::map([("verdicts", of_verdicts(verdicts)), ("stalls", Edn::vector(stalls.iter().map(stall)))]))
+        }
     }
 }
 
@@ -148,7 +152,20 @@ pub(crate) fn of_results(test: &Test, results: &Results) -> Edn {
         Outcome::Unknown => Edn::keyword("unknown"),
         Outcome::Fail | Outcome::NotTested => false.into(),
     };
-    let verdicts = results.verdicts.iter().map(|verdict| {
+    let numbers = results.numbers.iter().map(|(name, number)| (Edn::Text(name.clone()), Edn::Float(*number)));
+    Edn::map([
+        ("valid?", valid),
+        ("seed", test.seed.into()),
+        ("replay", test.command.as_str().into()),
+        ("test", of_test(test)),
+        ("verdicts", of_verdicts(&results.verdicts)),
+        ("numbers", Edn::Map(numbers.collect())),
+    ])
+}
+
+/// Verdicts by their names.
+fn of_verdicts(verdicts: &[Verdict]) -> Edn {
+    let verdicts = verdicts.iter().map(|verdict| {
         let valid = match verdict.outcome {
             Outcome::Pass => true.into(),
             Outcome::Fail => false.into(),
@@ -157,15 +174,7 @@ pub(crate) fn of_results(test: &Test, results: &Results) -> Edn {
         };
         (Edn::keyword(&verdict.name), Edn::map([("valid?", valid), ("detail", verdict.detail.as_str().into())]))
     });
-    let numbers = results.numbers.iter().map(|(name, number)| (Edn::Text(name.clone()), Edn::Float(*number)));
-    Edn::map([
-        ("valid?", valid),
-        ("seed", test.seed.into()),
-        ("replay", test.command.as_str().into()),
-        ("test", of_test(test)),
-        ("verdicts", Edn::Map(verdicts.collect())),
-        ("numbers", Edn::Map(numbers.collect())),
-    ])
+    Edn::Map(verdicts.collect())
 }
 
 /// A workload's name, as on the command line.
