@@ -1,6 +1,7 @@
 //! The `raftgate` program: arguments to `serve`, `demo`, `recover`, `secrets` or a client command.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use raftgate::config::NodeConfig;
 use raftgate::ctl::{self, Arguments, Command, RecoverArguments, ServeArguments};
@@ -31,6 +32,8 @@ fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let config = NodeConfig::load(arguments.node.config.as_deref(), arguments.overrides())?;
     observe::logging::init(&config.log)?;
     observe::arm_crash_points();
+    let (path, overrides) = (arguments.node.config.clone(), arguments.overrides());
+    let reread = Arc::new(move || NodeConfig::load(path.as_deref(), overrides.clone()));
     let stop_with_stdin = arguments.stop_with_stdin;
     server::runtime()?.block_on(async {
         let terminated = server::terminated()?;
@@ -46,7 +49,7 @@ fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
                 () = stdin_closed => {}
             }
         };
-        server::run(config, shutdown).await
+        server::run(config, reread, shutdown).await
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -30,7 +30,7 @@ use super::nodes::{Raftgate, cpu_time_of};
 
 pub(super) const HOST: &str = "bench.example.com";
 const REQUESTS_A_SECOND: u64 = 2_000;
-const CONNECTIONS: u64 = 32;
+pub(super) const CONNECTIONS: u64 = 32;
 const CHANGES_A_SECOND: u64 = 500;
 /// Changes under way at once.
 const CHANGES_MAX: usize = 256;
@@ -159,14 +159,14 @@ pub(super) fn memory(raftgate: &Raftgate) -> u64 {
 
 async fn round(raftgate: &Arc<Raftgate>, size: usize, length: Duration, with_changes: bool) -> Round {
     let stop = Arc::new(AtomicBool::new(false));
-    let changing = with_changes.then(|| tokio::spawn(change(Arc::clone(raftgate), size, Arc::clone(&stop))));
+    let changing = with_changes.then(|| tokio::spawn(change(Arc::clone(raftgate), size, CHANGES_A_SECOND, Arc::clone(&stop))));
     let failed = Arc::new(AtomicU64::new(0));
     let cpu_before = cpu_time_of(raftgate.processes.id(MEASURED));
     let mut clients = JoinSet::new();
     for client in 0..CONNECTIONS {
         let period = Duration::from_secs(1) * CONNECTIONS as u32 / REQUESTS_A_SECOND as u32;
         let first = Instant::now() + period * client as u32 / CONNECTIONS as u32;
-        clients.spawn(requests(raftgate.proxy(MEASURED), size, (first, period, length), Arc::clone(&failed)));
+        clients.spawn(requests(raftgate.proxy(MEASURED), size, Pace { first, period, length }, Arc::clone(&failed)));
     }
     let mut times: Vec<Duration> = clients.join_all().await.into_iter().flatten().collect();
     let cpu = cpu_time_of(raftgate.processes.id(MEASURED)) - cpu_before;
@@ -179,13 +179,17 @@ async fn round(raftgate: &Arc<Raftgate>, size: usize, length: Duration, with_cha
     Round { times, failed: failed.load(Ordering::Relaxed), changes, cpu }
 }
 
+/// When one connection asks.
+pub(super) struct Pace {
+    pub(super) first: Instant,
+    /// Zero: as soon as the last is answered.
+    pub(super) period: Duration,
+    pub(super) length: Duration,
+}
+
 /// One connection's requests, and how long after they were due each was answered.
-async fn requests(
-    address: String,
-    size: usize,
-    (first, period, length): (Instant, Duration, Duration),
-    failed: Arc<AtomicU64>,
-) -> Vec<Duration> {
+pub(super) async fn requests(address: String, size: usize, pace: Pace, failed: Arc<AtomicU64>) -> Vec<Duration> {
+    let Pace { first, period, length } = pace;
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -205,16 +209,16 @@ async fn requests(
         if !is_good && sender.is_closed() {
             return times;
         }
-        due += period;
+        due = if period.is_zero() { Instant::now() } else { due + period };
     }
     times
 }
 
 /// Changes routes until told to stop; answers how many were acknowledged.
-async fn change(raftgate: Arc<Raftgate>, size: usize, stop: Arc<AtomicBool>) -> u64 {
+pub(super) async fn change(raftgate: Arc<Raftgate>, size: usize, changes_a_second: u64, stop: Arc<AtomicBool>) -> u64 {
     let room = Arc::new(Semaphore::new(CHANGES_MAX));
     let mut tasks = JoinSet::new();
-    let mut ticks = interval(Duration::from_secs(1) / CHANGES_A_SECOND as u32);
+    let mut ticks = interval(Duration::from_secs(1) / changes_a_second as u32);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut number = 0_usize;
     while !stop.load(Ordering::Relaxed) {

@@ -11,6 +11,7 @@
 //! request. `-- changes 10000 1000000` measures what proxied requests see of 500 changes a second with that many routes, and the memory of
 //! the node before and after ten minutes of them. `-- scale 1000000` measures what a configuration of that size takes: to be sent in one call and be live
 //! everywhere, to be sent again with one change, to be read; the start of a node from its disk; and a learner that gets it as a snapshot.
+//! `-- soak 10` runs for ten minutes at 70 % of saturation while routes change.
 //!
 //! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20), `SECONDS_OF_CHANGES` before the memory
 //! is compared (default 600).
@@ -22,6 +23,7 @@ mod changes;
 mod failover;
 mod nodes;
 mod scale;
+mod soak;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -203,14 +205,20 @@ fn difference((live, answered): (u128, u128)) -> Duration {
 
 #[tokio::main]
 async fn main() {
+    // What clients speak TLS with; none is asked to.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let (rounds, length) = (setting("ROUNDS", 3), Duration::from_secs(setting("SECONDS_PER_ROUND", 5)));
     if std::env::args().any(|argument| argument == "failover") {
         return failover::measure(setting("TRIALS", 20)).await;
     }
     let given: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
-    let sizes = if given.is_empty() { vec![10_000] } else { given };
+    let sizes = if given.is_empty() { vec![10_000] } else { given.clone() };
     if std::env::args().any(|argument| argument == "changes") {
         return changes::measure(&sizes, rounds, length, Duration::from_secs(setting("SECONDS_OF_CHANGES", 600))).await;
+    }
+    if std::env::args().any(|argument| argument == "soak") {
+        let minutes = given.first().map_or(10, |minutes| *minutes as u64);
+        return soak::measure(minutes).await;
     }
     if std::env::args().any(|argument| argument == "scale") {
         return scale::measure(&sizes).await;

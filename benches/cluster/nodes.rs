@@ -57,6 +57,11 @@ impl Processes {
     pub(crate) fn cpu_time(&self) -> Duration {
         self.children.lock().unwrap().iter().map(|child| cpu_time_of(child.id())).sum()
     }
+
+    /// CPU time that one process has used.
+    pub(crate) fn cpu_time_of(&self, index: usize) -> Duration {
+        cpu_time_of(self.children.lock().unwrap()[index].id())
+    }
 }
 
 /// CPU time that a process has used.

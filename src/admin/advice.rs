@@ -51,7 +51,7 @@ pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Res
         if !findings.certificates.is_empty() {
             told.extend(findings.certificates.warnings(&table, rest.removed.as_deref()));
         }
-        Ok(findings.warnings(&rest.state, &rest.gone, told, &shared.admin.listeners))
+        Ok(findings.warnings(&rest.state, &rest.gone, told, &shared.admin.listeners()))
     })
     .await
 }

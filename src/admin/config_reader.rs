@@ -39,7 +39,7 @@ pub(crate) struct Reading {
     /// This node's table, which knows the regular expressions that are there.
     pub(crate) live: Arc<Live>,
     /// This node's listeners.
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Arc<[Listener]>,
     /// Whether what it does not name goes.
     pub(crate) prune: bool,
     /// Whether it is only told what would happen: then the first batch is kept, and the others are counted.

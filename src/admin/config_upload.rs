@@ -74,7 +74,7 @@ pub(crate) async fn put(
     let base = shared.admin.cluster.read(call.deadline).await.map_err(|error| unreadable(&error))?;
     let mut upload = Upload::new(&shared, &call);
     let (batches, received) = mpsc::channel(1);
-    let (live, listeners) = (Arc::clone(&shared.admin.live), shared.admin.listeners.clone());
+    let (live, listeners) = (Arc::clone(&shared.admin.live), shared.admin.listeners());
     let reading = Reading { base: base.clone(), live, listeners, prune, dry_run: wishes.dry_run, batches };
     let (mut wanted, body_sha256) = take_in(body, format, reading, received, &mut upload, &mut pace).await?;
     let wishes = wishes.keyed(&parts, &call.actor, body_sha256)?.guarded(&shared, wanted.findings.had_plain_secret);

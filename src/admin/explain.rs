@@ -52,7 +52,7 @@ pub(crate) async fn post(
     let (parts, body) = request.into_parts();
     Parameters::read(&parts.uri, &[])?;
     let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
-    let question = Question::read(&received.json().await?, &shared.admin.listeners).map_err(Problem::invalid)?;
+    let question = Question::read(&received.json().await?, &shared.admin.listeners()).map_err(Problem::invalid)?;
     let snapshot = snapshot_at(&shared, question.revision).await?;
     let view = question.view();
     let refusal = question.refusal();

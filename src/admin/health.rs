@@ -44,7 +44,7 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         Phase::Draining => vec!["draining: this node is stopping".to_owned()],
     };
     let mut warnings = control_reasons(&shared.admin.cluster.status(), shared.admin.live.divergence());
-    warnings.extend(without_certificate(&shared.admin.listeners, &shared.admin.live.load()));
+    warnings.extend(without_certificate(&shared.admin.listeners(), &shared.admin.live.load()));
     report(&shared, &reasons, &warnings)
 }
 

@@ -74,9 +74,16 @@ pub struct AdminState {
     /// Who may call.
     pub callers: Callers,
     /// This node's listeners, for `/v1/explain`, and for warnings about routes that are bound to others.
-    pub listeners: Vec<Listener>,
+    pub listeners: watch::Receiver<Arc<[Listener]>>,
     /// Whether the proxy takes requests.
     pub phase: watch::Receiver<Phase>,
+}
+
+impl AdminState {
+    /// The listeners as they are now.
+    fn listeners(&self) -> Arc<[Listener]> {
+        Arc::clone(&self.listeners.borrow())
+    }
 }
 
 /// Calls under way. The rest is told to come again.

@@ -178,7 +178,8 @@ pub(crate) async fn table(Shares(shared): Shares<Arc<Shared>>, request: Request)
     only_local(&request)?;
     let snapshot = shared.admin.live.load();
     let counts = snapshot.counts();
-    let listeners: Vec<&str> = shared.admin.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let listeners = shared.admin.listeners();
+    let listeners: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
     let with_reason = |key: &ResourceKey, reason: &str| {
         let mut value = key_value(key);
         value["reason"] = json!(reason);

@@ -104,6 +104,8 @@ pub(super) struct ListenerFile {
     pub(super) idle_timeout: Option<Span>,
     pub(super) stream_idle_timeout: Option<Span>,
     pub(super) body_bytes_max: Option<Size>,
+    pub(super) body_rate_min: Option<Size>,
+    pub(super) body_rate_window: Option<Span>,
     pub(super) connections_max: Option<usize>,
     pub(super) connections_per_address_max: Option<usize>,
     pub(super) hostname: Option<String>,

@@ -1,6 +1,6 @@
 //! A node's configuration: what one process is told when it starts.
 //!
-//! It is read once, from three places that each override the one before: a TOML file, `RAFTGATE_...` variables of the environment,
+//! It is read when the process starts, and again for its listeners alone at SIGHUP, from three places that each override the one before: a TOML file, `RAFTGATE_...` variables of the environment,
 //! and flags. [`source`] merges them into one TOML value, [`mod@file`] gives that value its shape (an unknown key is an error that names
 //! the key), [`validate`] resolves it into the types below and refuses what cannot work or is not served yet. Nothing else in the
 //! program reads the environment or the file.
@@ -9,6 +9,7 @@
 //! `RAFTGATE_ADMIN__ADDRESS`, `RAFTGATE_LISTENER__0__ADDRESS`. Its value is TOML where it reads as a number, a boolean, a quoted string,
 //! an array or an inline table, and the bare text otherwise.
 
+mod differences;
 mod file;
 mod listener_tls;
 mod source;
@@ -65,6 +66,11 @@ impl NodeConfig {
     /// Errors: the file that cannot be read, or the first key that is unknown, of a wrong type, out of range, or not served yet.
     pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<NodeConfig, ConfigError> {
         source::load(path, source::environment(), overrides)
+    }
+
+    /// Keys beside the listeners that `other` has otherwise.
+    pub fn differences(&self, other: &NodeConfig) -> Vec<&'static str> {
+        differences::of(self, other)
     }
 }
 
@@ -151,7 +157,8 @@ pub struct ListenerConfig {
     /// What routes call it in `listeners`; unique. Default `default`.
     pub name: String,
     /// Where it listens. Listeners that share an address differ in `hostname` and agree on what holds for a connection: whether there is
-    /// `tls`, `http2`, `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max` and all timeouts.
+    /// `tls`, `http2`, `proxy_protocol`, `trusted_proxies`, `connections_max`, `connections_per_address_max`, `header_bytes_max`, `body_rate_*` and
+    /// all timeouts.
     pub address: SocketAddr,
     /// Takes the requests for these hosts, where no listener of the address has a more specific one (Gateway API's listener isolation).
     /// Default: all hosts.
@@ -182,8 +189,15 @@ pub struct ListenerConfig {
     pub idle_timeout: Duration,
     /// How long an exchange may stand still, without a byte either way. Default 300 s.
     pub stream_idle_timeout: Duration,
-    /// Bytes of a request's body at most. Default: no limit, for bodies are streamed.
+    /// Bytes of a request's body at most, where the rule has no `limits.maxRequestBody` of its own. Default: no limit, for bodies are
+    /// streamed.
     pub body_bytes_max: Option<u64>,
+    /// Bytes a second that a client has to send of a request's body, and to take of an answer, while it alone is waited for; a slower one is
+    /// given up. gRPC calls and tunnels are exempt: they may be silent. `"240B"` is what Kestrel asks for, 500 what Apache does. Default: no
+    /// least rate, as in nginx, HAProxy and Envoy.
+    pub body_rate_min: Option<u64>,
+    /// How far behind `body_rate_min` a client may be. Default 10 s.
+    pub body_rate_window: Duration,
     /// Connections open at once, at most. Default 16,384.
     pub connections_max: usize,
     /// Connections open at once from one IPv4 address or one /64 of IPv6, at most. Default: no limit of its own.

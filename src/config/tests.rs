@@ -112,6 +112,12 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         ("[[listener]]", "[[listener]]\ndrain_timeout = \"5\"", "`5` is not a duration"),
         ("[[listener]]", "[[listener]]\nheader_bytes_max = \"1KiB\"", "`listener[0].header_bytes_max`: 1024 is not from 4096"),
         ("[[listener]]", "[[listener]]\nescaped_slashes = \"drop\"", "unknown variant `drop`"),
+        ("[[listener]]", "[[listener]]\nbody_rate_min = 0", "`listener[0].body_rate_min`: must be at least 1"),
+        (
+            "[[listener]]",
+            "[[listener]]\nbody_rate_window = \"1ms\"",
+            "`listener[0].body_rate_window`: 1ms is not from 100ms to 24h",
+        ),
         ("[[listener]]", "[[listener]]\ntrusted_proxies = [\"10.0.0.0/40\"]", "`listener[0].trusted_proxies[0]`"),
         ("[[listener]]", "[[listener]]\naddress = \"127.0.0.1:5\"\n[[listener]]", "another listener is named `default` too"),
         (
@@ -149,6 +155,25 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
         assert!(GOOD.contains(from), "{from}");
         let message = read(&GOOD.replacen(from, to, 1), &[], Overrides::default()).unwrap_err().to_string();
         assert!(message.contains(expected), "{to}\n  gave     {message}\n  expected {expected}");
+    }
+}
+
+#[test]
+fn keys_that_differ_are_named_and_listeners_are_not() {
+    let present = read(GOOD, &[], Overrides::default()).unwrap();
+    assert_eq!(present.differences(&present), Vec::<&str>::new());
+    let changes = [
+        (
+            "[cluster]",
+            "workers = 77\nlog = \"debug\"\n[cluster]\nheartbeat = \"60ms\"",
+            vec!["workers", "log", "cluster.heartbeat"],
+        ),
+        ("[admin]", "[admin]\ntokens = [{ name = \"a\", token = \"b\" }]", vec!["admin.tokens"]),
+        ("[[listener]]", "[[listener]]\nbody_rate_min = \"1KiB\"", vec![]),
+    ];
+    for (from, to, expected) in changes {
+        let changed = read(&GOOD.replacen(from, to, 1), &[], Overrides::default()).unwrap();
+        assert_eq!(present.differences(&changed), expected);
     }
 }
 

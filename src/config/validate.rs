@@ -203,6 +203,10 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
     if let Some(most) = file.connections_per_address_max {
         within(&key("connections_per_address_max"), most, 1, 1_000_000)?;
     }
+    let body_rate_min = file.body_rate_min.map(|size| size.0);
+    if body_rate_min == Some(0) {
+        return Err(ConfigError::key(key("body_rate_min"), "must be at least 1; leave it out to ask for no least rate"));
+    }
     let short = Duration::from_millis(100);
     let timeout = |name: &str, value: Option<Duration>, seconds| span(&key(name), value, Duration::from_secs(seconds), short);
     Ok(ListenerConfig {
@@ -224,6 +228,8 @@ fn listener(index: usize, file: ListenerFile) -> Checked<ListenerConfig> {
         idle_timeout: timeout("idle_timeout", file.idle_timeout.map(|s| s.0), 60)?,
         stream_idle_timeout: timeout("stream_idle_timeout", file.stream_idle_timeout.map(|s| s.0), 300)?,
         body_bytes_max: file.body_bytes_max.map(|size| size.0),
+        body_rate_min,
+        body_rate_window: timeout("body_rate_window", file.body_rate_window.map(|s| s.0), 10)?,
         connections_max,
         connections_per_address_max: file.connections_per_address_max,
         name,
@@ -295,6 +301,8 @@ fn go_together(index: usize, listener: &ListenerConfig, place: usize, other: &Li
         ("connections_max", listener.connections_max == other.connections_max),
         ("connections_per_address_max", listener.connections_per_address_max == other.connections_per_address_max),
         ("header_bytes_max", listener.header_bytes_max == other.header_bytes_max),
+        ("body_rate_min", listener.body_rate_min == other.body_rate_min),
+        ("body_rate_window", listener.body_rate_window == other.body_rate_window),
         ("header_read_timeout", listener.header_read_timeout == other.header_read_timeout),
         ("idle_timeout", listener.idle_timeout == other.idle_timeout),
         ("stream_idle_timeout", listener.stream_idle_timeout == other.stream_idle_timeout),

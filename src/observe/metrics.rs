@@ -73,6 +73,10 @@ families! {
     /// (no version, suite or protocol in common), no_certificate (for the name that was asked for), client_certificate (missing or not good),
     /// alert (the client refused), other.
     tls_handshake_failures: CounterVec = "raftgate_tls_handshake_failures_total" ["reason"];
+    /// Connections of HTTP/1.1 that let go of their buffers because they were idle.
+    connections_rested: Counter = "raftgate_connections_rested_total";
+    /// Clients that were under `body_rate_min`, and were given up.
+    slow_clients: Counter = "raftgate_slow_clients_total";
     /// Requests under way.
     requests_active: Gauge = "raftgate_requests_active";
     /// Access log entries that the writer could not take.
@@ -81,6 +85,8 @@ families! {
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
     /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc, no_certificate.
     mirrors: CounterVec = "raftgate_mirrors_total" ["service", "result"];
+    /// Configurations that were read again at SIGHUP, by what became of them: applied, refused.
+    config_reloads: CounterVec = "raftgate_config_reloads_total" ["result"];
     /// The revision that is served.
     table_revision: Gauge = "raftgate_table_revision";
     /// Routes in the table.

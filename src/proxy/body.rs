@@ -122,6 +122,9 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Pending => {
+                if let Some(tally) = &this.tally {
+                    tally.note_awaiting();
+                }
                 let is_over = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
                 if is_over { this.fail(BodyError::Deadline) } else { Poll::Pending }
             }

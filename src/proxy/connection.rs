@@ -5,7 +5,10 @@
 //! Deadlines live with the connection and not with the request: over HTTP/1.1 there is one exchange at a time, and any byte read or
 //! written is a sign of life for all of it. Over HTTP/2 each stream is a [`ClientConnection`] of its own beside that of the socket, for
 //! one stream may stand still while others go on; there a frame of a body is the sign of life. The worker's tick calls
-//! [`ClientConnection::check_deadlines`]; no timer is armed for a request. A handshake of TLS, which comes before either, is an [`Arrival`].
+//! [`ClientConnection::check_deadlines`]; no timer is armed for a request. A handshake of TLS, which comes
+//! before either, is an [`Arrival`]. Where a listener asks for a least rate, `pace` judges it.
+//!
+//! A connection of HTTP/1.1 that is idle for a second is at rest: what hyper holds for it is let go of until its next byte (`http1`).
 
 mod arrival;
 mod ending;
@@ -13,6 +16,7 @@ mod framed;
 mod http1;
 mod http2;
 mod io;
+mod pace;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -20,18 +24,22 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(super) use self::arrival::Arrival;
 use self::io::Watched;
+use self::pace::Pace;
 use super::listener::Listener;
 use super::tls::Secured;
 use super::tunnel::Tunnel;
 use super::worker::Worker;
-use crate::upstream::BodyProgress;
+use crate::upstream::{BodyProgress, BodyState};
+
+/// How long a connection of HTTP/1.1 is idle before it lets go of its buffers: most of what it would cost until its next request.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +95,18 @@ pub(super) struct ClientConnection {
     /// When the phase began or, in an exchange and while idle, when the last byte passed.
     since: Cell<Instant>,
     is_stalled: Cell<bool>,
+    /// Whether it has been idle for so long that it should let go of its buffers; of HTTP/1.1 alone.
+    is_to_rest: Cell<bool>,
+    /// Whether every request that came is answered, to the last byte, and no part of another came; of HTTP/1.1 alone.
+    is_flushed: Cell<bool>,
     /// Whether no further request is taken; of HTTP/2 alone.
     is_leaving: Cell<bool>,
     is_closed: Cell<bool>,
     exchanges_ended: Cell<u64>,
     waker: RefCell<Option<Waker>>,
-    /// The body that the client of a stream sends.
+    /// Where the listener asks for a least rate.
+    pace: Option<Box<Pace>>,
+    /// The body that the client of a stream sends, or whose rate is judged.
     progress: RefCell<Option<Rc<BodyProgress>>>,
     /// What follows the present exchange, once both sides agreed to speak something else.
     tunnel: RefCell<Option<Box<Tunnel>>>,
@@ -100,14 +114,19 @@ pub(super) struct ClientConnection {
 
 impl ClientConnection {
     fn new(peer: Rc<Peer>, protocol: Protocol, parent: Option<Rc<ClientConnection>>) -> ClientConnection {
+        let (options, now) = (&peer.listener.options, peer.worker.now());
+        let pace = options.body_rate_min.map(|rate| Box::new(Pace::new(rate, options.body_rate_window, now)));
         ClientConnection {
-            since: Cell::new(peer.worker.now()),
+            since: Cell::new(now),
+            pace,
             peer,
             parent,
             protocol: Cell::new(protocol),
             phase: Cell::new(Phase::Idle),
             streams: Cell::new(0),
             is_stalled: Cell::new(false),
+            is_to_rest: Cell::new(false),
+            is_flushed: Cell::new(true),
             is_leaving: Cell::new(false),
             is_closed: Cell::new(false),
             exchanges_ended: Cell::new(0),
@@ -132,6 +151,11 @@ impl ClientConnection {
     /// Whether the peer is one of the listener's trusted proxies.
     pub(super) fn is_trusted(&self) -> bool {
         self.peer.is_trusted
+    }
+
+    /// Whether the next answer is to be the last.
+    pub(super) fn is_ending(&self) -> bool {
+        self.worker().is_draining() || self.listener().is_ending()
     }
 
     /// What the handshake agreed on, where the connection is not in clear text.
@@ -166,11 +190,22 @@ impl ClientConnection {
 
     pub(super) fn begin_exchange(&self) {
         self.enter(Phase::Exchange);
+        if let Some(pace) = &self.pace {
+            pace.begin();
+        }
     }
 
     pub(super) fn end_exchange(&self) {
         self.exchanges_ended.set(self.exchanges_ended.get() + 1);
         self.enter(Phase::Idle);
+        if self.pace.is_some() {
+            self.progress.replace(None);
+        }
+    }
+
+    /// Whether the connection has nothing to do, and has had nothing to do for a while.
+    fn is_at_rest(&self) -> bool {
+        self.is_to_rest.get() && self.is_flushed.get() && self.phase.get() == Phase::Idle
     }
 
     /// How many exchanges came to their end.
@@ -185,9 +220,27 @@ impl ClientConnection {
         }
     }
 
-    /// Takes what comes of this body for signs of life. Over HTTP/1.1 the bytes tell.
-    pub(super) fn follow(&self, progress: Option<Rc<BodyProgress>>) {
-        if !self.is_socket() {
+    /// A piece of an answer is on its way to the client.
+    pub(super) fn note_answered(&self, bytes: usize) {
+        self.note_progress();
+        if let Some(pace) = &self.pace {
+            pace.note_answer(bytes);
+        }
+    }
+
+    /// There is no more of an answer than the client has.
+    pub(super) fn note_answer_awaited(&self) {
+        if let Some(pace) = &self.pace {
+            pace.note_answer_awaited();
+        }
+    }
+
+    /// Takes what comes of this body for signs of life (over HTTP/1.1 the bytes tell), and judges its rate. Calls of gRPC may be silent.
+    pub(super) fn follow(&self, progress: Option<Rc<BodyProgress>>, is_grpc: impl FnOnce() -> bool) {
+        if let Some(pace) = self.pace.as_ref().filter(|_| is_grpc()) {
+            pace.exempt();
+        }
+        if !self.is_socket() || self.pace.is_some() {
             self.progress.replace(progress);
         }
     }
@@ -217,6 +270,15 @@ impl ClientConnection {
         if self.progress.borrow().as_ref().is_some_and(|progress| progress.has_moved()) {
             self.since.set(now);
         }
+        if self.is_too_slow(now) {
+            self.worker().metrics.slow_clients.inc();
+            // Once the answer has begun, there is no other way to say so.
+            return if self.is_answered() { self.close() } else { self.give_up(now) };
+        }
+        let still_for = now.saturating_duration_since(self.since.get());
+        if self.phase.get() == Phase::Idle && still_for >= REST_AFTER && !self.is_to_rest.replace(true) {
+            self.wake();
+        }
         let options = &self.listener().options;
         let limit = match self.phase.get() {
             Phase::Idle => options.idle_timeout,
@@ -225,17 +287,37 @@ impl ClientConnection {
             Phase::Exchange if self.streams.get() > 0 => return,
             Phase::Exchange => options.stream_idle_timeout,
         };
-        if now.saturating_duration_since(self.since.get()) < limit {
+        if still_for < limit {
             return;
         }
         match self.phase.get() {
-            Phase::Exchange if !self.is_stalled.replace(true) => {
-                self.since.set(now);
-                self.wake();
-            }
+            Phase::Exchange => self.give_up(now),
             Phase::Idle if self.protocol.get() == Protocol::Http2 && !self.is_leaving.get() => self.leave(),
             _ => self.close(),
         }
+    }
+
+    /// Lets the exchange answer that it stood still, and ends it the second time.
+    fn give_up(&self, now: Instant) {
+        if self.is_stalled.replace(true) {
+            return self.close();
+        }
+        self.since.set(now);
+        self.wake();
+    }
+
+    /// Whether something of an answer's body is on its way.
+    fn is_answered(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.is_answered())
+    }
+
+    /// Whether the client of the present exchange is under the least rate.
+    fn is_too_slow(&self, now: Instant) -> bool {
+        let Some(pace) = &self.pace else { return false };
+        let progress = self.progress.borrow();
+        let sent = progress.as_ref().map_or(0, |progress| progress.take_bytes());
+        let is_to_send = progress.as_ref().is_some_and(|progress| progress.state() == BodyState::Awaited);
+        pace.is_too_slow(sent, is_to_send, now) && self.phase.get() == Phase::Exchange
     }
 
     /// `future`'s output, or `None` once the connection is closed.
@@ -270,6 +352,7 @@ impl ClientConnection {
         self.phase.set(phase);
         self.since.set(self.worker().now());
         self.is_stalled.set(false);
+        self.is_to_rest.set(false);
     }
 
     fn note_read(&self) {
@@ -317,7 +400,8 @@ where
     };
     match protocol {
         Protocol::Http1 => http1::serve(&connection, io).await,
-        Protocol::Http2 => http2::serve(&connection, io).await,
+        // Boxed: it is large, and no part of what a connection of HTTP/1.1 costs.
+        Protocol::Http2 => Box::pin(http2::serve(&connection, io)).await,
     }
 }
 
@@ -337,5 +421,32 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.connection.worker().remove(self.id, &self.connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use hyper::body::Incoming;
+    use tokio::net::TcpStream;
+
+    use super::super::exchange;
+    use super::*;
+
+    /// The size of what a function gives.
+    fn size<A, B, C, D, E, R>(_function: impl FnOnce(A, B, C, D, E) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    fn size_of_exchange<R>(_function: impl FnOnce(Rc<ClientConnection>, Request<Incoming>) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn a_connection_at_rest_is_small() {
+        let (task, exchange, own) = (size(serve::<TcpStream>), size_of_exchange(exchange::serve), size_of::<ClientConnection>());
+        assert!(task + own <= 1536, "{task} bytes of a task, {own} beside");
+        // It is kept between the requests of a connection that is not at rest.
+        assert!(exchange <= 5 * 1024, "{exchange} bytes of an exchange");
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn serve(
         // It has no fields that concern the connection (RFC 9113 8.2.2): a drain is told by GOAWAY.
         (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
         (Protocol::Http1, Content::Tunnel { .. }) => {}
-        (Protocol::Http1, _) if connection.worker().is_draining() => {
+        (Protocol::Http1, _) if connection.is_ending() => {
             head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         (Protocol::Http1, _) => {}
@@ -148,6 +148,10 @@ async fn run<'c>(
     let client = connection.secured().and_then(|secured| secured.client.as_ref());
     headers::set_client_certificate(&mut head.headers, client, connection.is_trusted());
     let matched = find_rule(connection, &head, &admitted, tally)?;
+    let body_bytes_max = matched.rule.rule.limits.max_request_body.or(admitted.options.body_bytes_max);
+    if body_bytes_max.is_some_and(|limit| content_length(&head.headers).is_some_and(|length| length > limit)) {
+        return Err(Fault::body_too_large());
+    }
     if let Some(cors) = filter::cors(&matched.rule.rule.filters) {
         let sharing = sharing.insert(Box::new(Sharing::of(cors, &head)));
         if sharing.is_preflight() {
@@ -163,8 +167,8 @@ async fn run<'c>(
     let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(connection, &mut head, present, &admitted, &matched)?;
-    let mut body = RequestBody::new(body, admitted.options.body_bytes_max);
-    connection.follow(body.progress());
+    let mut body = RequestBody::new(body, body_bytes_max);
+    connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
     if upgrade.is_none() {
         mirror::send_copies(connection.worker(), &matched, &head, &mut body);
     }
@@ -216,10 +220,6 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
     let options = connection.listener().of_host(authority.host()).ok_or_else(Fault::no_listener)?;
     if connection.secured().is_some_and(|secured| secured.listener.as_ref() != Some(&options.name)) {
         return Err(Fault::misdirected());
-    }
-    let is_too_large = |limit: u64| content_length(&head.headers).is_some_and(|length| length > limit);
-    if options.body_bytes_max.is_some_and(is_too_large) {
-        return Err(Fault::body_too_large());
     }
     let path = match uri.path() {
         "*" => None,

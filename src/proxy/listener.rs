@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,6 +15,8 @@ use tokio::sync::{Notify, watch};
 
 use super::admission::Addresses;
 use super::connection;
+use super::load::{Load, Loads};
+use super::place::Place;
 use super::proxy_protocol;
 use super::tls::{self, Tls};
 use super::worker::Worker;
@@ -56,6 +58,10 @@ pub struct ListenerOptions {
     pub header_read_timeout: Duration,
     /// Bytes of a request's body at most.
     pub body_bytes_max: Option<u64>,
+    /// Bytes a second that a client has to send of a request's body and to take of an answer, while it alone is waited for.
+    pub body_rate_min: Option<u64>,
+    /// How far behind that a client may be.
+    pub body_rate_window: Duration,
     /// Connections open at once at most; each worker takes its part. More wait in the backlog.
     pub connections_max: usize,
     /// Connections from one IPv4 address or one /64 of IPv6 at most, over all workers. More are closed.
@@ -82,6 +88,8 @@ impl Default for ListenerOptions {
             header_bytes_max: 64 * 1024,
             header_read_timeout: Duration::from_secs(10),
             body_bytes_max: None,
+            body_rate_min: None,
+            body_rate_window: Duration::from_secs(10),
             connections_max: 16_384,
             connections_per_address_max: None,
             idle_timeout: Duration::from_secs(60),
@@ -91,6 +99,12 @@ impl Default for ListenerOptions {
 }
 
 impl ListenerOptions {
+    /// The same, with the certificates of the live table to show.
+    pub(super) fn with_certificates_of(&self, live: &Arc<Live>) -> ListenerOptions {
+        let tls = self.tls.clone().map(|tls| tls.with_certificates_of(live));
+        ListenerOptions { tls, ..self.clone() }
+    }
+
     /// Whether `peer` is one of the trusted proxies.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
@@ -114,6 +128,7 @@ pub struct BoundListener {
     pub(super) sharing: Vec<ListenerOptions>,
     pub(super) address: SocketAddr,
     addresses: Addresses,
+    pub(super) loads: Loads,
     pub(super) sockets: Vec<std::net::TcpListener>,
 }
 
@@ -129,9 +144,10 @@ impl BoundListener {
         self.sharing.push(options);
     }
 
-    /// The names of all its listeners.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&self.options).chain(&self.sharing).map(|options| options.name.as_str())
+    /// What a worker gets of it: each once.
+    pub(super) fn part(&mut self, worker: usize, live: &Arc<Live>) -> Option<(Listener, std::net::TcpListener)> {
+        let socket = self.sockets.pop()?;
+        Some((Listener::new(self, worker, live), socket))
     }
 }
 
@@ -155,7 +171,8 @@ pub fn bind(options: ListenerOptions, address: SocketAddr, workers: usize) -> Re
     let sockets = take(address, workers);
     match sockets {
         Ok((address, sockets)) => {
-            Ok(BoundListener { options, sharing: Vec::new(), address, addresses: Addresses::default(), sockets })
+            let (addresses, loads) = (Addresses::default(), Loads::new(workers));
+            Ok(BoundListener { options, sharing: Vec::new(), address, addresses, loads, sockets })
         }
         Err(source) => Err(BindError { name: options.name, address, source }),
     }
@@ -187,21 +204,46 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
     addresses: Addresses,
     connections_max: usize,
-    open: Cell<usize>,
-    room: Notify,
+    pub(super) loads: Loads,
+    worker: usize,
+    room: Arc<Notify>,
+    /// Whether other options took its place. Its connections end with their next answer, so that clients come back to those.
+    is_replaced: Cell<bool>,
+    /// When the place was closed; of all listeners that stood there. Connections end with their next answer, and after `drain_timeout` in
+    /// any case.
+    drained: Arc<OnceLock<Instant>>,
 }
 
 impl Listener {
-    pub(super) fn new(bound: &BoundListener, workers: usize, live: &Arc<Live>) -> Listener {
-        let with_certificates = |options: &ListenerOptions| {
-            let tls = options.tls.clone().map(|tls| tls.with_certificates_of(live));
-            ListenerOptions { tls, ..options.clone() }
-        };
-        let options = with_certificates(&bound.options);
-        let connections_max = options.connections_max.div_ceil(workers).max(1);
-        let sharing = bound.sharing.iter().map(with_certificates).collect();
-        let (address, addresses) = (bound.address, bound.addresses.clone());
-        Listener { options, sharing, address, addresses, connections_max, open: Cell::new(0), room: Notify::new() }
+    fn new(bound: &BoundListener, worker: usize, live: &Arc<Live>) -> Listener {
+        let options = bound.options.with_certificates_of(live);
+        let sharing = bound.sharing.iter().map(|options| options.with_certificates_of(live)).collect();
+        let (address, addresses, loads) = (bound.address, bound.addresses.clone(), bound.loads.clone());
+        let connections_max = loads.share(options.connections_max);
+        let (room, is_replaced, drained) = Default::default();
+        Listener { options, sharing, address, addresses, connections_max, loads, worker, room, is_replaced, drained }
+    }
+
+    /// The same place with other options; what is counted goes on.
+    pub(super) fn replaced_by(&self, options: ListenerOptions, sharing: Vec<ListenerOptions>) -> Listener {
+        self.is_replaced.set(true);
+        // Whoever waits for room looks again.
+        self.room.notify_one();
+        let (address, addresses, loads) = (self.address, self.addresses.clone(), self.loads.clone());
+        let connections_max = loads.share(options.connections_max);
+        let (room, drained) = (Arc::clone(&self.room), Arc::clone(&self.drained));
+        let (worker, is_replaced) = (self.worker, Cell::new(false));
+        Listener { options, sharing, address, addresses, connections_max, loads, worker, room, is_replaced, drained }
+    }
+
+    /// When the drain of its connections began, if it did.
+    pub(super) fn drained_since(&self) -> Option<Instant> {
+        self.drained.get().copied()
+    }
+
+    /// Whether answers end their connections.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_replaced.get() || self.drained.get().is_some()
     }
 
     /// The listener that takes requests for `host`: the one with the most specific hostname. `None`: none takes it. No host at all (a client
@@ -210,68 +252,106 @@ impl Listener {
         hostname::taking(std::iter::once(&self.options).chain(&self.sharing), |options| options.hostname.as_deref(), host)
     }
 
-    /// Returns once another connection may be accepted.
-    async fn has_room(&self) {
-        while self.open.get() >= self.connections_max {
-            self.room.notified().await;
-        }
+    /// Whether another connection may be accepted.
+    pub(super) fn has_room(&self) -> bool {
+        self.loads.of(self.worker) < self.connections_max
+    }
+
+    /// Done when it is time to look for room again.
+    pub(super) async fn room_made(&self) {
+        self.room.notified().await;
     }
 }
 
 /// One open connection of a listener.
-struct OpenConnection(Rc<Listener>);
-
-impl OpenConnection {
-    fn new(listener: &Rc<Listener>) -> OpenConnection {
-        listener.open.set(listener.open.get() + 1);
-        OpenConnection(Rc::clone(listener))
-    }
+struct OpenConnection {
+    listener: Rc<Listener>,
+    _load: Load,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.room.notify_one();
+        // The load falls before who waits for it can look.
+        self.listener.room.notify_one();
     }
 }
 
-/// Accepts until the drain begins, then whatever already waits, and closes the socket.
+/// A connection that one worker accepted and another is to serve.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) place: SocketAddr,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    load: Load,
+}
+
+/// Accepts until the drain begins or the place is closed, then whatever already waits, and closes the socket.
 pub(super) async fn accept_all(
     worker: Rc<Worker>,
-    listener: Rc<Listener>,
+    place: Rc<Place>,
     socket: std::net::TcpListener,
     mut draining: watch::Receiver<bool>,
 ) {
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(listener = listener.options.name, %error, "listener not served"),
+        Err(error) => return tracing::error!(listener = place.listener().options.name, %error, "listener not served"),
     };
     loop {
         let accepted = tokio::select! {
             biased;
             // A sender that is gone means the handle is gone: the same as a drain.
-            _ = draining.wait_for(|draining| *draining) => break,
-            accepted = async { listener.has_room().await; socket.accept().await } => accepted,
+            _ = draining.wait_for(|draining| *draining) => {
+                worker.begin_drain();
+                break;
+            }
+            () = place.is_to_close() => break,
+            accepted = async { place.has_room().await; socket.accept().await } => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => begin(&worker, &listener, stream, peer),
+            Ok((stream, peer)) => spread(&worker, &place.listener(), stream, peer),
             Err(error) => {
-                tracing::warn!(listener = listener.options.name, %error, "connection not accepted");
+                tracing::warn!(listener = place.listener().options.name, %error, "connection not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    worker.begin_drain();
+    let listener = place.listener();
+    listener.drained.get_or_init(Instant::now);
     while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
-        begin(&worker, &listener, stream, peer);
+        let load = listener.loads.add(listener.worker);
+        begin(&worker, &listener, stream, peer, load);
+    }
+    drop(socket);
+    place.note_closed();
+}
+
+/// Serves a new connection here, or hands it to a worker that has fewer: the kernel spreads few connections unevenly, and each of
+/// HTTP/2 may carry the work of many.
+fn spread(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: SocketAddr) {
+    let Some(other) = listener.loads.less_loaded_than(listener.worker) else {
+        let load = listener.loads.add(listener.worker);
+        return begin(worker, listener, stream, peer, load);
+    };
+    let load = listener.loads.add(other);
+    let Ok(stream) = stream.into_std() else { return };
+    if let Err(Handed { stream, load, .. }) = worker.hand_over(other, Handed { place: listener.address, stream, peer, load }) {
+        take_over(worker, listener, Handed { place: listener.address, stream, peer, load });
     }
 }
 
-fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: SocketAddr) {
+/// Serves what another worker accepted.
+pub(super) fn take_over(worker: &Rc<Worker>, listener: &Rc<Listener>, handed: Handed) {
+    match TcpStream::from_std(handed.stream) {
+        Ok(stream) => begin(worker, listener, stream, handed.peer, handed.load),
+        Err(error) => tracing::warn!(listener = listener.options.name, %error, "connection not served"),
+    }
+}
+
+fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: SocketAddr, load: Load) {
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%error, "connection already gone");
     }
-    let open = OpenConnection::new(listener);
+    let open = OpenConnection { listener: Rc::clone(listener), _load: load };
     let serving = serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
     tokio::task::spawn_local(async move {
         serving.await;

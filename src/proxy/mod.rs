@@ -1,7 +1,9 @@
 //! The data plane: from a client's connection to the answer, by the live table alone.
 //!
 //! [`bind`] makes the listeners' sockets, [`Proxy::start`] the workers. A *worker* is a thread with a current-thread runtime, its own
-//! `SO_REUSEPORT` socket of every listener and its own connections to backends: workers share nothing on the hot path but the table.
+//! `SO_REUSEPORT` socket of every listener and its own connections to backends: workers share nothing on the hot path but the table. What
+//! changes while they run comes to each as an order (`workers`, `worker`): listeners that come, change and go (`place`), and connections
+//! that a worker with more of them accepted (`load`).
 //! A [`Publisher`] turns each State into the next table and stores it in [`Live`](crate::table::Live). Nothing here knows of Raft: with
 //! the cluster gone, the proxy serves the last table.
 //!
@@ -30,8 +32,10 @@ mod framing;
 mod grpc;
 mod headers;
 mod listener;
+mod load;
 mod mirror;
 mod park;
+mod place;
 mod present;
 mod proxy_protocol;
 mod publisher;
@@ -42,6 +46,7 @@ mod tls;
 mod tunnel;
 mod upgrade;
 mod worker;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -50,4 +55,4 @@ pub use framing::{Flaw, Follower, Refusal};
 pub use listener::{BindError, BoundListener, ListenerOptions, bind};
 pub use publisher::Publisher;
 pub use tls::{Tls, TlsError};
-pub use worker::{Proxy, ProxyHandle, ProxyOptions, StartError};
+pub use workers::{Proxy, ProxyHandle, ProxyOptions, StartError};

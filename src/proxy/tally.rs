@@ -139,7 +139,12 @@ impl Tally {
 
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
-        self.connection.note_progress();
+        self.connection.note_answered(bytes);
+    }
+
+    /// The client has all there is of the answer, and the backend is waited for.
+    pub(super) fn note_awaiting(&self) {
+        self.connection.note_answer_awaited();
     }
 
     /// The kind of the route that answers, if one does.

@@ -1,6 +1,6 @@
-//! Workers: threads that serve, and the handle that drains them.
+//! A worker: a thread that serves, and the orders that it takes.
 //!
-//! A worker runs one coarse clock for all of its deadlines: a tick every [`TICK`] looks at each connection, instead of a timer for each
+//! It runs one coarse clock for all of its deadlines: a tick every [`TICK`] looks at each connection, instead of a timer for each
 //! request. What needs precision (a rule's timeouts) has timers of its own.
 
 use std::cell::{Cell, RefCell};
@@ -11,15 +11,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::connection::ClientConnection;
 use super::counters::Counters;
-use super::listener::{BoundListener, Listener, accept_all};
+use super::listener::{Handed, Listener, ListenerOptions, accept_all, take_over};
 use super::mirror::Mirrors;
 use super::park::Parking;
+use super::place::Place;
 use crate::observe::{AccessLog, Metrics};
 use crate::table::Live;
 use crate::upstream::balance::Points;
@@ -30,110 +30,40 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two sweeps of the pools.
 const SWEEP_TICKS: u64 = 10;
 /// How long idle connections stay open after a drain began, so that a request that is on its way is still answered.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// How much the worker threads yield to Raft and the rest: the kernel's nice value is raised by this.
 const NICENESS: i32 = 5;
 
-/// What a proxy is started with.
+/// What a worker is started with.
+pub(super) struct Setup {
+    pub(super) index: usize,
+    pub(super) sockets: Vec<(Listener, std::net::TcpListener)>,
+    pub(super) clients: Arc<TlsClients>,
+    pub(super) live: Arc<Live>,
+    pub(super) metrics: Metrics,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) orders: mpsc::UnboundedReceiver<Order>,
+    /// Where each worker takes its orders.
+    pub(super) workers: Arc<[mpsc::UnboundedSender<Order>]>,
+}
+
+/// What a worker is asked to do while it runs.
 #[derive(Debug)]
-pub struct ProxyOptions {
-    /// Bound for `workers` workers each.
-    pub listeners: Vec<BoundListener>,
-    /// The table that requests load.
-    pub live: Arc<Live>,
-    /// Where it counts.
-    pub metrics: Metrics,
-    /// `None` writes no access log.
-    pub access_log: Option<AccessLog>,
-    /// How many threads; the same as at [`bind`](super::bind).
-    pub workers: usize,
+pub(super) enum Order {
+    /// Accept here too.
+    Listen(Box<(Listener, std::net::TcpListener)>),
+    /// Serve new connections of the address by these options: the first's hold for connections.
+    Set(SocketAddr, Box<(ListenerOptions, Vec<ListenerOptions>)>),
+    /// Accept no more at the address, and drain its connections. The sender is dropped once the socket is closed.
+    Close(SocketAddr, oneshot::Sender<()>),
+    /// Serve what another worker accepted.
+    Serve(Handed),
 }
 
-/// Why a proxy does not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// A worker's runtime or thread could not be made.
-    #[error("proxy worker {0} not started")]
-    Worker(usize, #[source] io::Error),
-}
-
-/// The data plane.
-#[derive(Debug)]
-pub struct Proxy;
-
-impl Proxy {
-    /// Starts the workers. They serve until [`ProxyHandle::drain`], or until the handle is dropped.
-    pub fn start(options: ProxyOptions) -> Result<ProxyHandle, StartError> {
-        let (draining, _) = watch::channel(false);
-        let named = |listener: &BoundListener| {
-            let address = listener.address;
-            listener.names().map(|name| (name.to_owned(), address)).collect::<Vec<_>>()
-        };
-        let addresses = options.listeners.iter().flat_map(named).collect();
-        let drain_timeout = options.listeners.iter().map(|l| l.options.drain_timeout).max().unwrap_or_default();
-        let clients = Arc::new(TlsClients::new());
-        let mut listeners = options.listeners;
-        let mut ended = Vec::new();
-        let workers = options.workers.max(1);
-        for index in 0..workers {
-            let sockets = listeners
-                .iter_mut()
-                .filter_map(|bound| bound.sockets.pop().map(|socket| (Listener::new(bound, workers, &options.live), socket)));
-            let setup = Setup {
-                clients: Arc::clone(&clients),
-                sockets: sockets.collect(),
-                live: Arc::clone(&options.live),
-                metrics: options.metrics.clone(),
-                access_log: options.access_log.clone(),
-                draining: draining.subscribe(),
-            };
-            ended.push(start_worker(index, setup).map_err(|error| StartError::Worker(index, error))?);
-        }
-        Ok(ProxyHandle { draining, addresses, ended, drain_timeout })
-    }
-}
-
-/// The running proxy. Dropping it stops it without a drain.
-#[derive(Debug)]
-pub struct ProxyHandle {
-    draining: watch::Sender<bool>,
-    addresses: Vec<(String, SocketAddr)>,
-    ended: Vec<oneshot::Receiver<()>>,
-    drain_timeout: Duration,
-}
-
-impl ProxyHandle {
-    /// Names and addresses of the listeners.
-    pub fn addresses(&self) -> &[(String, SocketAddr)] {
-        &self.addresses
-    }
-
-    /// Stops accepting, answers with `Connection: close`, finishes what is under way, closes idle connections after a second, and gives
-    /// up after each listener's `drain_timeout`. Done once all workers ended.
-    pub async fn drain(self) {
-        self.draining.send_replace(true);
-        let all = async {
-            for ended in self.ended {
-                // A worker that is gone has ended too.
-                let _ = ended.await;
-            }
-        };
-        if tokio::time::timeout(self.drain_timeout + DRAIN_GRACE + 10 * TICK, all).await.is_err() {
-            tracing::warn!("a proxy worker did not end in time");
-        }
-    }
-}
-
-struct Setup {
-    clients: Arc<TlsClients>,
-    sockets: Vec<(Listener, std::net::TcpListener)>,
-    live: Arc<Live>,
-    metrics: Metrics,
-    access_log: Option<AccessLog>,
-    draining: watch::Receiver<bool>,
-}
-
-fn start_worker(index: usize, setup: Setup) -> io::Result<oneshot::Receiver<()>> {
+/// Starts the thread. What is given is done once the worker ended.
+pub(super) fn start_worker(setup: Setup) -> io::Result<oneshot::Receiver<()>> {
+    let index = setup.index;
     let (end, ended) = oneshot::channel();
     let (started, starting) = std::sync::mpsc::channel();
     let run = move || {
@@ -173,10 +103,17 @@ pub(super) struct Worker {
     draining_since: Cell<Option<Instant>>,
     connections: RefCell<HashMap<u64, Rc<ClientConnection>, foldhash::fast::RandomState>>,
     next_id: Cell<u64>,
+    workers: Arc<[mpsc::UnboundedSender<Order>]>,
 }
 
 impl Worker {
-    fn new(live: Arc<Live>, clients: Arc<TlsClients>, metrics: Metrics, access_log: Option<AccessLog>) -> Worker {
+    fn new(
+        live: Arc<Live>,
+        clients: Arc<TlsClients>,
+        metrics: Metrics,
+        access_log: Option<AccessLog>,
+        workers: Arc<[mpsc::UnboundedSender<Order>]>,
+    ) -> Worker {
         Worker {
             counters: Counters::new(&metrics),
             parking: Parking::new(&live),
@@ -191,6 +128,7 @@ impl Worker {
             draining_since: Cell::new(None),
             connections: RefCell::default(),
             next_id: Cell::new(0),
+            workers,
         }
     }
 
@@ -208,6 +146,15 @@ impl Worker {
     pub(super) fn begin_drain(&self) {
         if !self.is_draining() {
             self.draining_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// Lets another worker serve a connection; gives it back where that one has ended.
+    pub(super) fn hand_over(&self, other: usize, handed: Handed) -> Result<(), Handed> {
+        let Some(other) = self.workers.get(other) else { return Err(handed) };
+        match other.send(Order::Serve(handed)) {
+            Err(mpsc::error::SendError(Order::Serve(handed))) => Err(handed),
+            Err(_) | Ok(()) => Ok(()),
         }
     }
 
@@ -247,45 +194,95 @@ impl Worker {
     fn tick(&self) {
         let now = Instant::now();
         self.now.set(now);
-        let drained_for = self.draining_since.get().map(|since| now.duration_since(since));
+        let draining_since = self.draining_since.get();
         for connection in self.connections.borrow().values() {
             connection.check_deadlines(now);
-            if let Some(drained_for) = drained_for {
-                connection.leave();
-                let is_over = drained_for >= connection.listener().options.drain_timeout;
-                if is_over || (drained_for >= DRAIN_GRACE && connection.is_idle()) {
-                    connection.close();
-                }
+            let listener = connection.listener();
+            if draining_since.is_none() && !listener.is_ending() {
+                continue;
+            }
+            connection.leave();
+            // Where only the options changed, what is under way takes its time.
+            let Some(since) = listener.drained_since().or(draining_since) else { continue };
+            let drained_for = now.saturating_duration_since(since);
+            let is_over = drained_for >= listener.options.drain_timeout;
+            if is_over || (drained_for >= DRAIN_GRACE && connection.is_idle()) {
+                connection.close();
             }
         }
     }
 }
 
 async fn run_worker(setup: Setup) {
-    let draining = setup.draining;
-    let worker = Rc::new(Worker::new(setup.live, setup.clients, setup.metrics, setup.access_log));
-    let mut accepting = JoinSet::new();
-    for (listener, socket) in setup.sockets {
-        accepting.spawn_local(accept_all(Rc::clone(&worker), Rc::new(listener), socket, draining.clone()));
-    }
+    let Setup { index, draining, mut orders, .. } = setup;
+    let worker = Rc::new(Worker::new(setup.live, setup.clients, setup.metrics, setup.access_log, setup.workers));
+    let mut places = Places { worker: Rc::clone(&worker), draining, all: HashMap::new(), accepting: JoinSet::new() };
+    setup.sockets.into_iter().for_each(|(listener, socket)| places.listen(listener, socket));
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for count in 1_u64.. {
-        interval.tick().await;
+    let mut ticks = 0_u64;
+    loop {
+        tokio::select! {
+            biased;
+            Some(order) = orders.recv() => {
+                places.follow(order);
+                continue;
+            }
+            _ = interval.tick() => ticks += 1,
+        }
         // A drain keeps its sender until the workers ended; without it the handle was dropped, and nobody waits.
-        if draining.has_changed().is_err() {
+        if places.draining.has_changed().is_err() {
             return;
         }
-        if *draining.borrow() {
+        if *places.draining.borrow() {
             worker.begin_drain();
         }
         worker.tick();
-        if count.is_multiple_of(SWEEP_TICKS) {
+        if ticks.is_multiple_of(SWEEP_TICKS) {
             worker.upstreams.sweep(&worker.live.load(), worker.now());
+            places.all.retain(|_, place| !place.is_over(index));
         }
-        while accepting.try_join_next().is_some() {}
-        if worker.is_draining() && accepting.is_empty() && worker.connections.borrow().is_empty() {
+        while places.accepting.try_join_next().is_some() {}
+        if worker.is_draining() && places.accepting.is_empty() && orders.is_empty() && worker.connections.borrow().is_empty() {
             return;
+        }
+    }
+}
+
+/// Where one worker accepts.
+struct Places {
+    worker: Rc<Worker>,
+    draining: watch::Receiver<bool>,
+    all: HashMap<SocketAddr, Rc<Place>>,
+    accepting: JoinSet<()>,
+}
+
+impl Places {
+    fn listen(&mut self, listener: Listener, socket: std::net::TcpListener) {
+        let (address, place) = (listener.address, Place::new(listener));
+        self.accepting.spawn_local(accept_all(Rc::clone(&self.worker), Rc::clone(&place), socket, self.draining.clone()));
+        self.all.insert(address, place);
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::Listen(new) => self.listen(new.0, new.1),
+            Order::Set(address, new) => {
+                if let Some(place) = self.all.get(&address) {
+                    place.set(new.0, new.1);
+                }
+            }
+            Order::Close(address, closed) => {
+                if let Some(place) = self.all.get(&address) {
+                    place.close(closed);
+                }
+            }
+            Order::Serve(handed) => {
+                // It counts for the place, which therefore is still there.
+                if let Some(place) = self.all.get(&handed.place) {
+                    take_over(&self.worker, &place.listener(), handed);
+                }
+            }
         }
     }
 }

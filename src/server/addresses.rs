@@ -18,9 +18,9 @@ use crate::proxy::{self, BindError, BoundListener, ListenerOptions, Tls};
 pub(super) struct Bound {
     pub(super) peer: TcpListener,
     pub(super) admin: TcpListener,
+    pub(super) sites: Vec<Site>,
+    /// In the order of `sites`.
     pub(super) listeners: Vec<BoundListener>,
-    /// The listeners' names, each with its place in `listeners`.
-    names: Vec<(String, usize)>,
 }
 
 impl Bound {
@@ -28,38 +28,96 @@ impl Bound {
     pub(super) async fn take(config: &NodeConfig) -> Result<Bound, ServerError> {
         let peer = listen("cluster.peer_address", config.cluster.peer_address).await?;
         let admin = listen("admin.address", config.admin.address).await?;
-        let mut bound = Bound { peer, admin, listeners: Vec::new(), names: Vec::new() };
-        for (index, listener) in config.listeners.iter().enumerate() {
-            bound.add(index, listener, config.workers)?;
+        let (mut sites, mut listeners) = (Vec::new(), Vec::new());
+        for group in Group::all(&config.listeners) {
+            let bound = group.bind(config.workers)?;
+            sites.push(Site { address: bound.address(), listeners: group.listeners });
+            listeners.push(bound);
         }
-        Ok(bound)
-    }
-
-    /// Binds a listener, or lets it share the address of one before it.
-    fn add(&mut self, index: usize, listener: &ListenerConfig, workers: usize) -> Result<(), ServerError> {
-        let shared = self.listeners.iter().position(|bound| bound.address() == listener.address);
-        let place = shared.unwrap_or(self.listeners.len());
-        let options = options(index, listener)?;
-        match self.listeners.get_mut(place) {
-            Some(bound) => bound.share(options),
-            None => {
-                let bound = proxy::bind(options, listener.address, workers);
-                self.listeners.push(bound.map_err(|BindError { address, source, .. }| {
-                    let key = format!("listener[{index}].address");
-                    ServerError::Bind { key, address, source }
-                })?);
-            }
-        }
-        self.names.push((listener.name.clone(), place));
-        Ok(())
+        Ok(Bound { peer, admin, sites, listeners })
     }
 
     /// Where they are, ports resolved.
     pub(super) fn addresses(&self) -> Result<Addresses, ServerError> {
         let local = |listener: &TcpListener| listener.local_addr().map_err(system("a bound address"));
-        let listeners = self.names.iter().map(|(name, place)| (name.clone(), self.listeners[*place].address())).collect();
-        Ok(Addresses { peer: local(&self.peer)?, admin: local(&self.admin)?, listeners })
+        Ok(Addresses { peer: local(&self.peer)?, admin: local(&self.admin)?, listeners: by_name(&self.sites) })
     }
+}
+
+/// The listeners of one address, as they are configured: never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    /// Their places in the file.
+    places: Vec<usize>,
+    pub(super) listeners: Vec<ListenerConfig>,
+}
+
+impl Group {
+    /// Listeners by their address. Those of port 0 each get a port of their own.
+    pub(super) fn all(listeners: &[ListenerConfig]) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, listener) in listeners.iter().enumerate() {
+            let is_shared = |group: &&mut Group| listener.address.port() != 0 && group.address() == listener.address;
+            match groups.iter_mut().find(is_shared) {
+                Some(group) => {
+                    group.places.push(index);
+                    group.listeners.push(listener.clone());
+                }
+                None => groups.push(Group { places: vec![index], listeners: vec![listener.clone()] }),
+            }
+        }
+        groups
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listeners[0].address
+    }
+
+    /// Whether it is what stands at `site`, perhaps with other options. A port that the system chose belongs to the listener's name.
+    pub(super) fn is_of(&self, site: &Site) -> bool {
+        let (own, there) = (&self.listeners[0], &site.listeners[0]);
+        own.address == there.address && (own.address.port() != 0 || own.name == there.name)
+    }
+
+    /// The options of the listener that holds for connections, and of those that share its address.
+    ///
+    /// # Errors
+    ///
+    /// One cannot speak TLS as it is told.
+    pub(super) fn options(&self) -> Result<(ListenerOptions, Vec<ListenerOptions>), ServerError> {
+        let first = options(self.places[0], &self.listeners[0])?;
+        let rest = self.places.iter().zip(&self.listeners).skip(1);
+        let sharing = rest.map(|(place, listener)| options(*place, listener)).collect::<Result<_, _>>()?;
+        Ok((first, sharing))
+    }
+
+    pub(super) fn bind(&self, workers: usize) -> Result<BoundListener, ServerError> {
+        let (first, sharing) = self.options()?;
+        let bound = proxy::bind(first, self.address(), workers).map_err(|BindError { address, source, .. }| {
+            let key = format!("listener[{}].address", self.places[0]);
+            ServerError::Bind { key, address, source }
+        });
+        let mut bound = bound?;
+        sharing.into_iter().for_each(|options| bound.share(options));
+        Ok(bound)
+    }
+}
+
+/// An address that the proxy listens on, and the listeners there.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    /// The port resolved.
+    pub(super) address: SocketAddr,
+    pub(super) listeners: Vec<ListenerConfig>,
+}
+
+/// The addresses of the listeners, ports resolved.
+pub(super) fn by_name(sites: &[Site]) -> BTreeMap<String, SocketAddr> {
+    let named = |site: &Site| {
+        let address = site.address;
+        site.listeners.iter().map(|listener| (listener.name.clone(), address)).collect::<Vec<_>>()
+    };
+    sites.iter().flat_map(named).collect()
 }
 
 /// Where a node listens.
@@ -102,6 +160,8 @@ fn options(index: usize, config: &ListenerConfig) -> Result<ListenerOptions, Ser
         header_bytes_max: config.header_bytes_max,
         header_read_timeout: config.header_read_timeout,
         body_bytes_max: config.body_bytes_max,
+        body_rate_min: config.body_rate_min,
+        body_rate_window: config.body_rate_window,
         connections_max: config.connections_max,
         connections_per_address_max: config.connections_per_address_max,
         idle_timeout: config.idle_timeout,

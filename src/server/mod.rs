@@ -10,6 +10,8 @@
 //! publisher's gate opens by [`cold_start`]; the proxy takes requests once the first table is published. Raft, admin and the rest run on
 //! the runtime that calls [`run`]; publisher and proxy have threads of their own, so that a saturated proxy costs no election.
 //!
+//! SIGHUP reads the configuration again and changes the listeners ([`reload`]); everything else stays as it was at the start.
+//!
 //! A stop goes the other way (faults.md, "Leader transfer"): not ready and no more admin writes; leadership handed over; the proxy
 //! drained while this node still votes; then Raft and the store. This is the only module that knows all others.
 
@@ -17,6 +19,7 @@ mod addresses;
 mod certificates;
 mod cold_start;
 mod recovery;
+mod reload;
 mod signals;
 
 use std::io;
@@ -27,16 +30,17 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::Signal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinHandle as Task, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use self::addresses::Bound;
+use self::addresses::{Bound, Site};
 use self::certificates::Certificates;
 use crate::admin::{self, AdminState, Callers, Phase, Secured};
-use crate::config::{ListenerConfig, NodeConfig, OnStorageFailure};
+use crate::config::{ConfigError, ListenerConfig, NodeConfig, OnStorageFailure};
 use crate::model::NodeId;
 use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::observe::{AccessLog, Canary, Metrics};
@@ -162,15 +166,19 @@ fn priorities() -> impl Fn() + Send + Sync + 'static {
     }
 }
 
-/// Runs a node until `shutdown` ends, then stops it in order.
+/// Reads the configuration again.
+pub type Reread = Arc<dyn Fn() -> Result<NodeConfig, ConfigError> + Send + Sync>;
+
+/// Runs a node until `shutdown` ends, then stops it in order. SIGHUP changes its listeners to what `reread` gives.
 ///
 /// # Errors
 ///
 /// The node cannot start, can never belong to its cluster, or its disk failed and the configuration says to exit then.
-pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+pub async fn run(config: NodeConfig, reread: Reread, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+    let mut hangups = signals::hangups()?;
     let mut server = Server::start(config).await?;
     let outcome = tokio::select! {
-        outcome = server.serve() => outcome,
+        outcome = server.serve(&reread, &mut hangups) => outcome,
         () = shutdown => Ok(()),
     };
     server.stop().await;
@@ -191,23 +199,27 @@ struct Server {
     gate: Option<oneshot::Sender<()>>,
     /// Bound, and not yet served.
     listeners: Vec<BoundListener>,
+    sites: Vec<Site>,
+    /// What the admin API knows of the listeners.
+    explained: watch::Sender<Arc<[admin::Listener]>>,
     proxy: Option<ProxyHandle>,
     access_log: Option<(AccessLog, JoinHandle<()>)>,
     addresses: addresses::Addresses,
+    certificates: Certificates,
     /// Looks at the files of certificates, as long as the node runs.
     _renewal: JoinSet<()>,
 }
 
 impl Server {
-    async fn start(mut config: NodeConfig) -> Result<Server, ServerError> {
+    async fn start(config: NodeConfig) -> Result<Server, ServerError> {
         let metrics = Metrics::new();
         let certificates = Certificates::load(&config, &metrics).await?;
-        config.node_id = certificates.node_id(config.node_id)?;
+        let node_id = certificates.node_id(config.node_id)?;
         let bound = Bound::take(&config).await?;
         let addresses = bound.addresses()?;
         let keyring = keyring(&config)?;
         let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
-        let opened = open_store(&config, &metrics).await?;
+        let opened = open_store(&config, node_id, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
         let live = Arc::new(Live::with_keyring(keyring));
@@ -216,7 +228,7 @@ impl Server {
             Some(identity) => Transport::Tls { listener: bound.peer, identity },
         };
         let node = Node::start(NodeOptions {
-            node_id: config.node_id,
+            node_id,
             cluster_name: config.cluster.name.clone(),
             initial_members: config.cluster.initial_members.clone(),
             join: config.cluster.join.clone(),
@@ -234,12 +246,13 @@ impl Server {
         let publisher = Publisher::start(node.states(), begin, Arc::clone(&live), metrics.clone());
         let publisher = publisher.map_err(system("the publisher's thread"))?;
         let phase = watch::Sender::new(Phase::Starting);
+        let explained = watch::Sender::new(config.listeners.iter().map(explain).collect());
         let state = AdminState {
             cluster: Arc::new(node.clone()),
             live: Arc::clone(&live),
             metrics: metrics.clone(),
             callers: callers(&config),
-            listeners: config.listeners.iter().map(explained).collect(),
+            listeners: explained.subscribe(),
             phase: phase.subscribe(),
         };
         let stop_admin = CancellationToken::new();
@@ -247,8 +260,8 @@ impl Server {
         let serving = admin::serve(bound.admin, secured, admin::router(state), stop_admin.clone().cancelled_owned());
         let admin = task::spawn(serving);
         let mut renewal = JoinSet::new();
-        renewal.spawn(certificates.watch());
-        let (gate, listeners, proxy) = (Some(gate), bound.listeners, None);
+        renewal.spawn(certificates.clone().watch());
+        let (gate, listeners, sites, proxy) = (Some(gate), bound.listeners, bound.sites, None);
         Ok(Server {
             config,
             node,
@@ -261,15 +274,18 @@ impl Server {
             canary,
             gate,
             listeners,
+            sites,
+            explained,
             proxy,
             access_log,
             addresses,
+            certificates,
             _renewal: renewal,
         })
     }
 
     /// Publishes the first table, lets the proxy take requests, and goes on until the node must end by itself.
-    async fn serve(&mut self) -> Result<(), ServerError> {
+    async fn serve(&mut self, reread: &Reread, hangups: &mut Signal) -> Result<(), ServerError> {
         let mut no_cluster = self.node.bootstrap_failed();
         let mut storage_failed = self.node.storage_failed();
         tokio::select! {
@@ -279,9 +295,16 @@ impl Server {
         }
         self.publish_first().await;
         self.start_proxy()?;
-        tokio::select! {
-            reason = reason_of(&mut no_cluster) => Err(ServerError::NoCluster(reason)),
-            reason = reason_of(&mut storage_failed) => self.storage_failed(reason).await,
+        let mut has_storage = true;
+        loop {
+            tokio::select! {
+                reason = reason_of(&mut no_cluster) => return Err(ServerError::NoCluster(reason)),
+                reason = reason_of(&mut storage_failed), if has_storage => {
+                    has_storage = false;
+                    self.storage_failed(reason)?;
+                }
+                Some(()) = hangups.recv() => self.reload(reread).await,
+            }
         }
     }
 
@@ -313,11 +336,11 @@ impl Server {
         Ok(())
     }
 
-    async fn storage_failed(&self, reason: String) -> Result<(), ServerError> {
+    fn storage_failed(&self, reason: String) -> Result<(), ServerError> {
         error!(reason, "storage failed: this node takes no part in Raft until it is started again");
         match self.config.on_storage_failure {
             OnStorageFailure::Exit => Err(ServerError::StorageFailed(reason)),
-            OnStorageFailure::Serve => std::future::pending().await,
+            OnStorageFailure::Serve => Ok(()),
         }
     }
 
@@ -360,10 +383,10 @@ async fn reason_of(reasons: &mut watch::Receiver<Option<String>>) -> String {
     }
 }
 
-async fn open_store(config: &NodeConfig, metrics: &Metrics) -> Result<store::Opened, ServerError> {
+async fn open_store(config: &NodeConfig, node_id: Option<NodeId>, metrics: &Metrics) -> Result<store::Opened, ServerError> {
     let options = StoreOptions {
         dir: config.data_dir.clone(),
-        node_id: config.node_id,
+        node_id,
         cluster_name: config.cluster.name.clone(),
         feature_level_max: FEATURE_LEVEL_MAX,
         metrics: metrics.clone(),
@@ -409,7 +432,7 @@ fn raft_settings(config: &NodeConfig) -> RaftSettings {
     }
 }
 
-fn explained(listener: &ListenerConfig) -> admin::Listener {
+fn explain(listener: &ListenerConfig) -> admin::Listener {
     admin::Listener {
         name: listener.name.clone(),
         address: listener.address,

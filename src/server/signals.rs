@@ -1,8 +1,8 @@
-//! The wish to stop.
+//! Signals: the wish to stop, and to read the configuration again.
 
 use std::io::{self, Read};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -23,6 +23,11 @@ pub fn terminated() -> Result<impl Future<Output = ()>, ServerError> {
         };
         info!(signal = name, "asked to stop");
     })
+}
+
+/// Every SIGHUP from now on; it does not end the process any more. Those that come before they are taken count as one.
+pub(super) fn hangups() -> Result<Signal, ServerError> {
+    signal(SignalKind::hangup()).map_err(system("the handler of SIGHUP"))
 }
 
 /// Done once the standard input has ended: whoever started this process is gone.

@@ -38,11 +38,12 @@ pub enum BodyState {
 pub struct BodyProgress {
     state: Cell<BodyState>,
     has_moved: Cell<bool>,
+    bytes: Cell<u64>,
 }
 
 impl BodyProgress {
     pub(super) fn new() -> Rc<BodyProgress> {
-        Rc::new(BodyProgress { state: Cell::new(BodyState::Unstarted), has_moved: Cell::new(false) })
+        Rc::new(BodyProgress { state: Cell::new(BodyState::Unstarted), has_moved: Cell::new(false), bytes: Cell::new(0) })
     }
 
     pub(super) fn set(&self, state: BodyState) {
@@ -50,6 +51,15 @@ impl BodyProgress {
         if matches!(state, BodyState::Started | BodyState::Complete) {
             self.has_moved.set(true);
         }
+    }
+
+    fn count(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// Bytes of it that came since this was asked last.
+    pub fn take_bytes(&self) -> u64 {
+        self.bytes.replace(0)
     }
 
     /// Whether something of it came since this was asked last.
@@ -69,7 +79,7 @@ pub enum BodyError {
     /// The client went away, or what it sent is not a body.
     #[error("the request's body broke off")]
     Broken(#[source] hyper::Error),
-    /// Over the listener's `body_bytes_max`.
+    /// Over what the rule or the listener allows.
     #[error("the request's body is over {0} bytes")]
     TooLarge(u64),
     /// A copy whose original broke off.
@@ -214,6 +224,7 @@ impl Stream {
             Some(Ok(frame)) => frame,
         };
         self.progress.set(BodyState::Started);
+        self.progress.count(frame.data_ref().map_or(0, Buf::remaining));
         if let (Some((left, limit)), Some(data)) = (self.allowed.as_mut(), frame.data_ref()) {
             let Some(rest) = left.checked_sub(data.remaining() as u64) else {
                 self.progress.set(BodyState::TooLarge);

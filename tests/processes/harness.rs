@@ -174,6 +174,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Writes the files of three nodes and starts none.
     pub(crate) fn prepare() -> Cluster {
+        // What clients in this process speak TLS with; another test may have said so already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         // 127.(64-127).(0-255).n: by process and by cluster.

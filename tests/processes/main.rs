@@ -9,6 +9,7 @@ mod crashes;
 mod disk;
 mod harness;
 mod https;
+mod listeners;
 mod liveness;
 mod members;
 mod namespaces;

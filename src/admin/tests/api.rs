@@ -189,7 +189,7 @@ impl Api {
             live: Arc::clone(&live),
             metrics: Metrics::new(),
             callers,
-            listeners: vec![listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))],
+            listeners: watch::channel([listener("public", 1, None), listener("inner", 2, Some("*.inner.example"))].into()).1,
             phase: phase_receiver,
         });
         Api { service: TowerToHyperService::new(router.clone()), live, router, cluster, phase }

@@ -15,6 +15,7 @@ mod pattern;
 mod route;
 mod secret;
 mod service;
+mod size;
 mod tls;
 
 pub use certificate::CertificateSpec;
@@ -28,8 +29,9 @@ pub use parse::{
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{
     BackendRef, Filter, HeaderMatch, HeaderModifier, HeaderValue, Matches, PathMatch, PathMatchType, PathModifier, QueryMatch,
-    RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, Timeouts, UrlRewrite, ValueMatch,
+    RedirectScheme, RequestRedirect, Retry, RouteMatch, RouteSpec, Rule, RuleLimits, Timeouts, UrlRewrite, ValueMatch,
 };
 pub use secret::{SealedSecret, Secret, redact};
 pub use service::{Endpoint, Protocol, ServiceSpec};
+pub use size::parse_size;
 pub use tls::{Authorities, ServiceTls, TlsVersion};

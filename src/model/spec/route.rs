@@ -60,6 +60,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// When a request is sent again. Boxed: few rules have one.
     pub retry: Option<Box<Retry>>,
+    /// Bounds of what a client may send.
+    pub limits: RuleLimits,
 }
 
 /// The matches of a rule, in list order.
@@ -289,6 +291,13 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One try; at most `request`, where that is set.
     pub backend_request: Option<Duration>,
+}
+
+/// What a client may send; this project's addition. `None`: as the listener has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RuleLimits {
+    /// Bytes of a request's body.
+    pub max_request_body: Option<u64>,
 }
 
 /// When a request is sent again (Gateway API `HTTPRouteRetry`).

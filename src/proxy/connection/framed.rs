@@ -82,6 +82,13 @@ impl<I> Framed<I> {
     }
 }
 
+impl<I: AsyncRead + AsyncWrite + Unpin> Framed<I> {
+    /// Done once there is something to read, be it the end.
+    pub(super) async fn wait(&mut self) -> io::Result<()> {
+        self.io.wait().await
+    }
+}
+
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -92,6 +99,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<I> {
         ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
         let read = &buffer.filled()[before..];
         this.is_ended = read.is_empty();
+        this.connection.is_flushed.set(false);
         match this.follower.follow(read) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(refusal) => {
@@ -131,6 +139,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Framed<I> {
                 cx.waker().wake_by_ref();
             }
         }
+        let is_flushed = self.is_at_rest() && self.follower.is_between_messages() && !self.has_refused();
+        self.connection.is_flushed.set(is_flushed);
         Poll::Ready(Ok(()))
     }
 

@@ -14,6 +14,9 @@ use crate::upstream::poll_write_gathered;
 /// What a client that speaks HTTP/2 sends first (RFC 9113 3.4). Its first line is no request of HTTP/1.1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Bytes that a connection at rest reads to wake up.
+const WAITING_BYTES: usize = 16;
+
 /// A socket that reports its bytes to the connection's deadlines.
 #[derive(Debug)]
 pub(super) struct Watched<I> {
@@ -48,6 +51,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
         };
         self.early = read.freeze();
         Ok(protocol)
+    }
+
+    /// Done once there is something to read, be it the end. What is read by that is kept for the next reader.
+    pub(super) async fn wait(&mut self) -> io::Result<()> {
+        if self.early.is_empty() {
+            let mut read = [0; WAITING_BYTES];
+            let count = self.read(&mut read).await?;
+            self.early = Bytes::copy_from_slice(&read[..count]);
+        }
+        Ok(())
     }
 }
 

@@ -209,6 +209,21 @@ pub(super) fn trailers_are_announced_only_where_they_can_follow() {
 }
 
 #[test]
+pub(super) fn interim_answers_are_dropped_and_the_final_one_passes() {
+    let interim = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
+    let backend = Backend::answering(&format!("{interim}{OK}"));
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = client.answer();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+        assert_eq!(field(&answer, "link"), None, "{answer}");
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
 pub(super) fn the_backend_decides_whether_a_body_is_asked_for() {
     let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     // It asks, and only then it gets.

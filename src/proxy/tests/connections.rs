@@ -60,6 +60,25 @@ pub(super) fn a_stale_connection_is_repeated_where_that_is_safe() {
 }
 
 #[test]
+pub(super) fn a_backend_that_closes_after_each_answer_loses_no_idempotent_request() {
+    // It promises to keep the connection, and the request may be on its way when it closes.
+    let backend = Backend::with(|_, _, stream| {
+        let _ = stream.write_all(OK.as_bytes());
+        false
+    });
+    let gateway = Gateway::to(&backend);
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.connect()).collect();
+    for _ in 0..100 {
+        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            assert_eq!(status(&client.answer()), 200);
+        }
+    }
+    let whole = backend.seen().iter().filter(|seen| seen.is_whole).count();
+    assert_eq!(whole, 400, "a request was answered twice or not at all");
+}
+
+#[test]
 pub(super) fn a_head_that_trickles_is_cut() {
     let backend = Backend::answering(OK);
     let header_read_timeout = Duration::from_millis(300);
@@ -69,6 +88,47 @@ pub(super) fn a_head_that_trickles_is_cut() {
     let started = Instant::now();
     assert!(client.is_closed());
     assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+pub(super) fn a_connection_that_was_at_rest_serves_on() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let (mut resting, mut waking) = (gateway.connect(), gateway.connect());
+    // One has sent the beginning of its next request already.
+    for (client, more) in [(&mut resting, ""), (&mut waking, "GE")] {
+        client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc{more}"));
+        assert_eq!(status(&client.answer()), 200);
+    }
+    wait_for("a rest", || gateway.metrics.connections_rested.get() == 1);
+    for _ in 0..2 {
+        resting.send(GET);
+        assert_eq!(status(&resting.answer()), 200);
+    }
+    waking.send("T / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(status(&waking.answer()), 200);
+    assert_eq!(gateway.metrics.downstream_connections.get(), 2);
+    // Both rest now, and end in peace.
+    wait_for("their rest", || gateway.metrics.connections_rested.get() >= 3);
+    resting.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(resting.is_closed());
+    drop(waking);
+    wait_for("the end of both", || gateway.metrics.downstream_connections.get() == 0);
+}
+
+#[test]
+pub(super) fn a_client_that_does_not_read_keeps_its_answer_however_long_that_takes() {
+    // More than the sockets take, so that the last of it waits in the gateway for longer than a connection is idle before it rests.
+    let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 16000000\r\n\r\n{}", "x".repeat(16_000_000));
+    let gateway = Gateway::to(&Backend::answering(&large));
+    let (mut slow, mut other) = (gateway.connect(), gateway.connect());
+    slow.send(GET);
+    other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(other.answer().ends_with("xxxx"));
+    wait_for("a rest of the other", || gateway.metrics.connections_rested.get() == 1);
+    assert!(slow.answer().ends_with("xxxx"));
+    slow.send(GET);
+    assert!(slow.answer().ends_with("xxxx"));
 }
 
 #[test]

@@ -142,11 +142,16 @@ impl Wire {
 
     /// With nothing sent.
     pub(super) fn bare(address: SocketAddr) -> Wire {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Wire { stream }
+        Wire::connect(address).unwrap()
+    }
+
+    /// The same, where there may be no connection to be had.
+    pub(super) fn connect(address: SocketAddr) -> std::io::Result<Wire> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Wire { stream })
     }
 
     /// Whether it could be sent: a gateway that has refused already may have closed.

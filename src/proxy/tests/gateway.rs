@@ -80,7 +80,9 @@ impl Gateway {
         Gateway::serving(bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap(), documents, access_log)
     }
 
-    fn serving(mut bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+    /// By as many workers as it was bound for.
+    pub(super) fn serving(mut bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+        let workers = bound.sockets.len();
         let mut documents = documents.to_vec();
         let relay = secure::is_over_tls().then(|| {
             secure::take_over(&mut bound);
@@ -90,7 +92,7 @@ impl Gateway {
         let address = relay.as_ref().map_or(bound.address(), |relay| relay.address);
         let (live, metrics) = (Arc::new(Live::with_keyring(secure::keyring())), Metrics::new());
         let options =
-            ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers: 1 };
+            ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers };
         let handle = Some(Proxy::start(options).unwrap());
         let mut gateway = Gateway { state: State::default(), live, metrics, address, handle, _relay: relay };
         if !documents.is_empty() {

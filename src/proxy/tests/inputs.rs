@@ -1,6 +1,9 @@
 //! Requests that cannot be understood in one way only: what counts is how many reach a backend, not the status alone.
 
-use super::gateway::{Backend, Gateway, OK, status, wait_for};
+use serde_json::{Value, json};
+
+use super::gateway::{Backend, Gateway, OK, service, status, wait_for};
+use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
 
 #[test]
@@ -61,6 +64,33 @@ fn a_kept_escaped_slash_is_one_element() {
     let gateway = Gateway::with(ListenerOptions { escaped_slashes, ..ListenerOptions::default() }, &backend);
     assert_eq!(status(&gateway.get("/a%2fb")), 200);
     assert!(backend.seen()[0].bytes.starts_with("GET /a%2Fb HTTP/1.1\r\n"));
+}
+
+#[test]
+fn a_rules_own_limit_of_a_body_counts_instead_of_the_listeners() {
+    let backend = Backend::answering(OK);
+    let rule = |path: &str, limits: Value| json!({"matches": [{"path": {"value": path}}], "backendRefs": [{"name": "s"}], "limits": limits});
+    let rules =
+        [rule("/small", json!({"maxRequestBody": 2})), rule("/large", json!({"maxRequestBody": "1KiB"})), rule("/", json!({}))];
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", json!({"rules": rules}))];
+    let options = ListenerOptions { body_bytes_max: Some(4), ..ListenerOptions::default() };
+    let gateway = Gateway::start(options, &documents);
+    for (path, bytes, expected) in [
+        ("/small", 2, 200),
+        ("/small", 3, 413),
+        ("/large", 1024, 200),
+        ("/large", 1025, 413),
+        ("/other", 4, 200),
+        ("/other", 5, 413),
+        ("/small", 0, 200),
+    ] {
+        let body = "x".repeat(bytes);
+        let known = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n{body}");
+        assert_eq!(status(&gateway.ask(&known)), expected, "{path} {bytes}");
+        let chunk = if bytes == 0 { String::new() } else { format!("{bytes:x}\r\n{body}\r\n") };
+        let chunked = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+        assert_eq!(status(&gateway.ask(&chunked)), expected, "{path} {bytes} in chunks");
+    }
 }
 
 #[test]

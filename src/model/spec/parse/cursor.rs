@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::report::{Report, shown, suggestion};
+use crate::model::spec::size::parse_size;
 
 /// Steps of the deepest place that a spec has: `/rules/0/filters/0/requestHeaderModifier/set/0/name` has 8.
 const STEPS_MAX: usize = 12;
@@ -161,6 +162,21 @@ impl<'a> Cursor<'a> {
             self.fail(report, format!("must be an integer from {least} to {greatest}, found {}", self.value));
         }
         number
+    }
+
+    /// A number of bytes, or one with a unit.
+    pub(super) fn size(&self, report: &mut Report) -> Option<u64> {
+        let bytes = match self.value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => parse_size(text),
+            _ => return self.wrong_type("a size", report),
+        };
+        if bytes.is_none() {
+            let message =
+                format!("must be a number of bytes, or one with KiB, MiB or GiB such as \"64KiB\", found {}", self.value);
+            self.fail(report, message);
+        }
+        bytes
     }
 
     /// `true` or `false`.

@@ -8,7 +8,7 @@ use super::report::Report;
 use super::{cors, filters, host, matches, retry};
 use crate::model::Name;
 use crate::model::spec::duration::parse_duration;
-use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, Timeouts};
+use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, RuleLimits, Timeouts};
 
 const HOSTNAMES_MAX: usize = 16;
 const LISTENERS_MAX: usize = 32;
@@ -72,7 +72,7 @@ fn distinct(fields: Vec<Cursor<'_>>, report: &mut Report, read: impl Fn(&str) ->
 }
 
 fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rule> {
-    let served = ["name", "matches", "filters", "backendRefs", "timeouts", "retry"];
+    let served = ["name", "matches", "filters", "backendRefs", "timeouts", "retry", "limits"];
     let object = cursor.object(&served, &["sessionPersistence"], report)?;
     let name = object.get("name").and_then(|field| rule_name(&field, seen, report));
     let matches = rule_matches(&object, matches::route_match, seen, report);
@@ -92,9 +92,27 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         Some(field) => Some(Box::new(retry::retry(&field, report)?)),
         None => None,
     };
-    let rule = Rule { name, matches: matches?.into(), filters: filters.into(), backend_refs, timeouts: timeouts?, retry };
+    let limits = object.get("limits").map_or_else(|| Some(RuleLimits::default()), |field| limits(&field, report));
+    let rule = Rule {
+        name,
+        matches: matches?.into(),
+        filters: filters.into(),
+        backend_refs,
+        timeouts: timeouts?,
+        retry,
+        limits: limits?,
+    };
     cors::check_rule(&rule, cursor.path(), report);
     Some(rule)
+}
+
+fn limits(cursor: &Cursor<'_>, report: &mut Report) -> Option<RuleLimits> {
+    let object = cursor.object(&["maxRequestBody"], &[], report)?;
+    let max_request_body = match object.get("maxRequestBody") {
+        Some(field) => Some(field.size(report)?),
+        None => None,
+    };
+    Some(RuleLimits { max_request_body })
 }
 
 /// The backends of the rule at `cursor`, each with the filters that `filters` reads; with no weight at all it gives `answer`.

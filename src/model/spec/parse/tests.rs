@@ -2,6 +2,7 @@
 
 mod backends;
 mod cors;
+mod limits;
 mod mirror;
 mod retry;
 mod tls;
