@@ -277,10 +277,11 @@ impl Shared {
         deadline: Instant,
     ) -> Result<(u64, String), MemberError> {
         let raft = raft.clone();
-        let work = self.tasks.spawn(async move {
+        let work = async move {
             let _turn = turn;
             write_members(&raft, proposed).await
-        });
+        };
+        let work = self.tasks.spawn_on(work, &self.runtime);
         match tokio::time::timeout_at(deadline, work).await {
             Ok(Ok(written)) => written,
             Ok(Err(error)) => Err(MemberError::Unknown(error.to_string())),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ const APPEND_ENTRIES_MAX: u64 = 1024;
 /// How long a stop waits for tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running node. Clones are cheap and share it.
+/// A running node. Clones are cheap and share it. It runs on the runtime that started it; calls may come from any other.
 #[derive(Debug, Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -99,6 +100,7 @@ impl Node {
             scheduling_gap: options.scheduling_gap,
             settings: options.settings,
             stopping: CancellationToken::new(),
+            runtime: Handle::current(),
             tasks: TaskTracker::new(),
         });
         let core = Core { config, log: opened.log, state_machine: opened.state_machine, advisor: opened.advisor };
