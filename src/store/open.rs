@@ -76,6 +76,9 @@ pub struct Opened {
     /// Makes this node's State another than the others'.
     #[cfg(test)]
     pub(crate) tamper: super::Tamper,
+    /// Holds this node's State back.
+    #[cfg(test)]
+    pub(crate) brake: watch::Sender<bool>,
     /// Where work runs that waits for the disk.
     pub blocking: Blocking,
     /// Whether nothing of Raft stands on this disk: no vote, no log, no snapshot.
@@ -373,6 +376,8 @@ fn assemble(
         samples: state_machine.samples(),
         #[cfg(test)]
         tamper: state_machine.tamper(),
+        #[cfg(test)]
+        brake: state_machine.brake(),
         closer: LogCloser::new(Arc::clone(&shared)),
         log: LogStore::new(shared),
         state_machine,
