@@ -1,4 +1,5 @@
-//! Floods of calls at the leader's admin API: they cost neither its leadership nor unbounded memory.
+//! Floods of calls at the leader's admin API: they cost neither its leadership nor unbounded memory. And the flood of lines that a dead
+//! peer would make in the log.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::certificates::builder;
-use crate::harness::Cluster;
+use crate::harness::{Cluster, eventually};
 
 /// Services that lists and transactions are about.
 const SERVICES: usize = 3000;
@@ -130,4 +131,24 @@ async fn large_transactions_in_great_number_are_served_or_refused_early_in_bound
     assert!(served > 0, "{:?}", answers.statuses);
     assert_eq!(answers.without_retry_after, 0);
     assert!(peak < PEAK_MIB_MAX, "the node held {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_peer_is_told_once_and_once_more_when_it_is_back() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader(0).await;
+    let dead = (leader + 1) % 3;
+    cluster.nodes[dead].kill();
+    let lines = |cluster: &Cluster, part: &str| cluster.nodes[leader].log().lines().filter(|line| line.contains(part)).count();
+    let warned = lines(&cluster, " WARN ");
+    eventually("it is told", || async { (lines(&cluster, "peer unreachable") > 0).then_some(()) }).await;
+    // Appends to it fail as often as heartbeats do.
+    for number in 0..100 {
+        cluster.put(leader, &format!("/v1/services/s{number}"), &json!({"endpoints": [{"address": "10.0.0.1:80"}]})).await;
+    }
+    assert_eq!(lines(&cluster, "peer unreachable"), 1, "{}", cluster.nodes[leader].log());
+    let more = lines(&cluster, " WARN ") - warned;
+    assert!(more <= 10, "{more} warnings:\n{}", cluster.nodes[leader].log());
+    cluster.nodes[dead].start();
+    eventually("it is back", || async { (lines(&cluster, "peer reachable again") == 1).then_some(()) }).await;
 }
