@@ -27,7 +27,7 @@ use super::status::{ClusterStatus, MemberLive};
 use super::{board, compaction, divergence, server};
 use crate::model::{Command, NodeId, Outcome, Revision, State};
 use crate::observe::KnownBug;
-use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, REPLACE, SnapshotAdvisor, StateMachine};
+use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
 
 /// Entries of one append, before bytes cut it further.
 const APPEND_ENTRIES_MAX: u64 = 1024;
@@ -305,7 +305,7 @@ fn check_empty(
     initial_members: &std::collections::BTreeMap<NodeId, String>,
 ) -> Result<(), StartError> {
     if !is_empty {
-        return Err(StartError::Identity(format!("it holds Raft data but no identity: {REPLACE}")));
+        return Err(StartError::Identity(format!("it holds Raft data but no identity: {}", store::replace(node_id))));
     }
     let is_listed = node_id.is_some_and(|id| initial_members.contains_key(&id));
     if !initial_members.is_empty() && !is_listed {
