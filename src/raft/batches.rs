@@ -143,11 +143,12 @@ impl Shared {
         let (number, start) = lane.push(command, deadline, answer, admitted);
         if start {
             let (shared, lane) = (Arc::clone(self), Arc::clone(&lane));
-            self.tasks.spawn(async move {
+            let batches = async move {
                 while let Some(batch) = lane.take() {
                     shared.send(leader, batch).await;
                 }
-            });
+            };
+            self.tasks.spawn_on(batches, &self.runtime);
         }
         Ok(Ticket { leader, lane, number, deadline, answered })
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Instant as _, ReadPolicy};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     pub(super) scheduling_gap: SchedulingGap,
     pub(super) settings: RaftSettings,
     pub(super) stopping: CancellationToken,
+    /// Where its tasks run, whoever calls: callers of [`super::Node`] may be on threads that have other work.
+    pub(super) runtime: Handle,
     pub(super) tasks: TaskTracker,
 }
 

@@ -40,6 +40,7 @@ struct Running {
     log: store::LogCloser,
     failure: store::Failure,
     tamper: store::Tamper,
+    brake: watch::Sender<bool>,
 }
 
 struct Cluster {
@@ -107,6 +108,7 @@ impl Cluster {
         };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
         let (log, failure, tamper) = (opened.closer.clone(), opened.failure.clone(), opened.tamper.clone());
+        let brake = opened.brake.clone();
         let peer_address = peer_listener.local_addr().unwrap().to_string();
         let transport = match self.identities.get(&label) {
             None => Transport::Tcp(peer_listener),
@@ -129,7 +131,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        self.running.insert(label, Running { node, metrics, published, log, failure, tamper });
+        self.running.insert(label, Running { node, metrics, published, log, failure, tamper, brake });
     }
 
     async fn stop_node(&mut self, id: NodeId) {

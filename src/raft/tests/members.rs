@@ -228,3 +228,42 @@ async fn a_stranger_is_not_let_in() {
     assert_eq!(cluster.roles(1), (vec![1], vec![]));
     cluster.stop().await;
 }
+
+/// Node 3 applies nothing until it is released, and is asked meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_answered_once_the_node_that_answers_shows_it() {
+    let mut cluster = Cluster::prepare(3).await;
+    for id in 1..=3 {
+        cluster.start_node(id).await;
+        cluster.running[&id].brake.send_replace(id == 3);
+    }
+    eventually("the new cluster has its level", || cluster.node(1).state().feature_level() == FEATURE_LEVEL_MAX).await;
+    let late = cluster.node(3);
+    assert_eq!(late.state().feature_level(), 0);
+    let index = || cluster.node(1).status().applied_index;
+    let before = index();
+    let raise = {
+        let late = late.clone();
+        tokio::spawn(async move {
+            let raised = late.raise_feature_level(FEATURE_LEVEL_MAX, Instant::now() + SOON).await;
+            (raised, late.state().feature_level())
+        })
+    };
+    eventually("the majority has applied it", || index() > before || raise.is_finished()).await;
+    cluster.running[&3].brake.send_replace(false);
+    assert_eq!(raise.await.unwrap(), (Ok(()), FEATURE_LEVEL_MAX));
+    // The node that is about to be changed answers for itself.
+    cluster.running[&3].brake.send_replace(true);
+    let demote = {
+        let late = late.clone();
+        tokio::spawn(async move {
+            let changed = late.change_member(MemberChange::Demote(3), Instant::now() + SOON).await;
+            let role = late.status().members.iter().find(|member| member.id == 3).map(|member| member.role);
+            (changed, role, late.applied().borrow().membership.voter_ids().collect::<Vec<_>>())
+        })
+    };
+    eventually("the others have changed", || cluster.roles(1) == (vec![1, 2], vec![3])).await;
+    cluster.running[&3].brake.send_replace(false);
+    assert_eq!(demote.await.unwrap(), (Ok(()), Some(Role::Learner), vec![1, 2]));
+    cluster.stop().await;
+}
