@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::harness::{Backend, Cluster, Node, eventually, route};
 use crate::listeners::{configure, wait_for_reloads};
+use crate::secrets::new_key;
 
 /// A client that knows the authority, and a certificate's document for this host.
 fn made(host: &str) -> (Arc<ClientConfig>, Value) {
@@ -49,8 +50,7 @@ async fn get(node: &Node, port: u16, client: &Arc<ClientConfig>, host: &'static 
 async fn with_key(environment: &[(&'static str, PathBuf)]) -> Cluster {
     let mut cluster = Cluster::prepare();
     let key = cluster.path().join("key");
-    let (code, text) = cluster.command(0, &format!("secrets new-key {}", key.display())).await;
-    assert_eq!(code, Some(0), "{text}");
+    new_key(&cluster, &key).await;
     for node in &mut cluster.nodes {
         node.environment = environment.to_vec();
         node.environment.push(("RAFTGATE_SECRETS__KEY_FILE", key.clone()));

@@ -56,7 +56,8 @@ fn padded(number: usize, made: &Made, letter: &str) -> (String, Value) {
     (format!("pad-{number}"), spec)
 }
 
-async fn new_key(cluster: &Cluster, path: &Path) {
+/// Makes a sealing key by the program, which writes over none.
+pub(crate) async fn new_key(cluster: &Cluster, path: &Path) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_raftgate"));
     let output = command.args(["secrets", "new-key"]).arg(path).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
