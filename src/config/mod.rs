@@ -214,8 +214,8 @@ pub struct ListenerTlsConfig {
     /// Cipher suites by their IANA names, such as `TLS_AES_128_GCM_SHA256`. Empty (the default): all that are supported, each of which
     /// is good. Among those that both sides know the client's order decides.
     pub cipher_suites: Vec<String>,
-    /// Asks clients for a certificate that one of the CAs in this PEM file signed, and passes it on as `X-Forwarded-Client-Cert`. Read once, at
-    /// the start. Default: clients are not asked.
+    /// Asks clients for a certificate that one of the CAs in this PEM file signed, and passes it on as `X-Forwarded-Client-Cert`. Read at
+    /// the start and at SIGHUP. Default: clients are not asked.
     pub client_ca: Option<PathBuf>,
     /// Whether a client may come without a certificate: `"require"` or `"request"`. One that is shown must be good either way. Needs
     /// `client_ca`. Default `"require"`.

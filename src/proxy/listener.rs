@@ -30,7 +30,7 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one listener is set to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerOptions {
     /// Its name, which routes bind to.
     pub name: String,

@@ -30,8 +30,8 @@ impl Bound {
         let admin = listen("admin.address", config.admin.address).await?;
         let (mut sites, mut listeners) = (Vec::new(), Vec::new());
         for group in Group::all(&config.listeners) {
-            let bound = group.bind(config.workers)?;
-            sites.push(Site { address: bound.address(), listeners: group.listeners });
+            let (site, bound) = group.bind(config.workers)?;
+            sites.push(site);
             listeners.push(bound);
         }
         Ok(Bound { peer, admin, sites, listeners })
@@ -91,15 +91,20 @@ impl Group {
         Ok((first, sharing))
     }
 
-    pub(super) fn bind(&self, workers: usize) -> Result<BoundListener, ServerError> {
-        let (first, sharing) = self.options()?;
-        let bound = proxy::bind(first, self.address(), workers).map_err(|BindError { address, source, .. }| {
+    /// Takes the address.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be had, or a listener cannot speak TLS as it is told.
+    pub(super) fn bind(self, workers: usize) -> Result<(Site, BoundListener), ServerError> {
+        let options = self.options()?;
+        let bound = proxy::bind(options.0.clone(), self.address(), workers).map_err(|BindError { address, source, .. }| {
             let key = format!("listener[{}].address", self.places[0]);
             ServerError::Bind { key, address, source }
         });
         let mut bound = bound?;
-        sharing.into_iter().for_each(|options| bound.share(options));
-        Ok(bound)
+        options.1.iter().for_each(|options| bound.share(options.clone()));
+        Ok((Site { address: bound.address(), listeners: self.listeners, options }, bound))
     }
 }
 
@@ -109,6 +114,8 @@ pub(super) struct Site {
     /// The port resolved.
     pub(super) address: SocketAddr,
     pub(super) listeners: Vec<ListenerConfig>,
+    /// Those of the listener that holds for connections, and of those that share its address.
+    pub(super) options: (ListenerOptions, Vec<ListenerOptions>),
 }
 
 /// The addresses of the listeners, ports resolved.

@@ -5,7 +5,6 @@
 //! certificates are taken at once, without the wait for the next look ([`certificates`](super::certificates)). What else changed in the
 //! configuration is named, for it waits for a restart.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -15,7 +14,7 @@ use tracing::{error, info, warn};
 use super::addresses::{Group, Site, by_name};
 use super::{Reread, Server, ServerError, explain};
 use crate::config::{ConfigError, NodeConfig};
-use crate::proxy::{BoundListener, ListenerOptions};
+use crate::proxy::BoundListener;
 
 /// Why the configuration that was read again is not taken.
 #[derive(Debug, Error)]
@@ -56,8 +55,8 @@ impl Server {
         let Changes { sites, added, changed, gone } = Changes::of(&self.sites, &config)?;
         let counts = (added.len(), changed.len(), gone.len());
         added.into_iter().for_each(|bound| proxy.listen(bound));
-        for (address, options, sharing) in &changed {
-            proxy.set(*address, options, sharing);
+        for Site { address, options: (first, sharing), .. } in &changed {
+            proxy.set(*address, first, sharing);
         }
         for site in gone {
             proxy.close(site.address).await;
@@ -83,8 +82,7 @@ struct Changes {
     /// What there is afterwards.
     sites: Vec<Site>,
     added: Vec<BoundListener>,
-    /// The options of the listener that holds for connections, and of those that share its address.
-    changed: Vec<(SocketAddr, ListenerOptions, Vec<ListenerOptions>)>,
+    changed: Vec<Site>,
     gone: Vec<Site>,
 }
 
@@ -96,22 +94,17 @@ impl Changes {
         let is_gone = |site: &&Site| !groups.iter().any(|group| group.is_of(site));
         changes.gone = present.iter().filter(is_gone).cloned().collect();
         for group in groups {
-            let address = match present.iter().find(|site| group.is_of(site)) {
-                Some(site) => {
-                    if site.listeners != group.listeners {
-                        let (options, sharing) = group.options()?;
-                        changes.changed.push((site.address, options, sharing));
-                    }
-                    site.address
-                }
-                None => {
-                    let bound = group.bind(config.workers)?;
-                    let address = bound.address();
-                    changes.added.push(bound);
-                    address
-                }
+            let Some(site) = present.iter().find(|site| group.is_of(site)) else {
+                let (site, bound) = group.bind(config.workers)?;
+                changes.added.push(bound);
+                changes.sites.push(site);
+                continue;
             };
-            changes.sites.push(Site { address, listeners: group.listeners });
+            let new = Site { address: site.address, options: group.options()?, listeners: group.listeners };
+            if new.options != site.options {
+                changes.changed.push(new.clone());
+            }
+            changes.sites.push(new);
         }
         Ok(changes)
     }

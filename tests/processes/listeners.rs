@@ -16,7 +16,7 @@ use crate::harness::{Backend, Cluster, Traffic, eventually, expect_body, route, 
 const NODE: usize = 0;
 
 /// Writes the node's configuration with these listeners, and asks it to read that.
-fn configure(cluster: &Cluster, rest: &str, listeners: &[(&str, u16, &str)]) {
+pub(crate) fn configure(cluster: &Cluster, rest: &str, listeners: &[(&str, u16, &str)]) {
     let node = &cluster.nodes[NODE];
     let text = fs::read_to_string(node.config_file()).unwrap();
     let (before, _) = text.split_once("[[listener]]").unwrap();
@@ -33,7 +33,7 @@ fn configure(cluster: &Cluster, rest: &str, listeners: &[(&str, u16, &str)]) {
 }
 
 /// Waits until the node has taken, or refused, so many configurations.
-async fn wait_for_reloads(cluster: &Cluster, result: &str, count: u32) {
+pub(crate) async fn wait_for_reloads(cluster: &Cluster, result: &str, count: u32) {
     let line = format!("raftgate_config_reloads_total{{result=\"{result}\"}} {count}");
     eventually(&format!("{line}; the log:\n{}", cluster.nodes[NODE].log()), || async {
         let metrics = cluster.client.get(cluster.nodes[NODE].admin("/metrics")).send().await.ok()?.text().await.ok()?;

@@ -26,7 +26,7 @@ fn tells(answer: &str) -> bool {
 }
 
 #[test]
-fn connections_are_spread_over_the_workers() {
+pub(super) fn connections_are_spread_over_the_workers() {
     let backend = Backend::answering(OK);
     let bound = bind(ListenerOptions::default(), "127.0.0.1:0".parse().unwrap(), 4).unwrap();
     let loads = bound.loads.clone();

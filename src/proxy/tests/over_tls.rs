@@ -33,6 +33,8 @@ over_tls! {
         connections_are_kept_on_both_sides
         a_stale_connection_is_repeated_where_that_is_safe
         a_head_that_trickles_is_cut
+        a_connection_that_was_at_rest_serves_on
+        a_client_that_does_not_read_keeps_its_answer_however_long_that_takes
         an_idle_connection_is_closed
         a_drain_gives_up_in_time
         one_address_has_no_more_connections_than_it_may
@@ -71,6 +73,9 @@ over_tls! {
     }
     http2_inputs {
         frames_stand_where_they_may
+    }
+    listeners {
+        connections_are_spread_over_the_workers
     }
     refusals {
         a_refusal_waits_for_the_answers_before_it

@@ -394,6 +394,11 @@ fn the_end_of_a_connection_is_told() {
         }
         assert_eq!(client.stream.read(&mut [0; 1]).unwrap(), 0);
     }
+    // One that is at rest tells it too.
+    let resting = super::tls::gateway(ListenerOptions { idle_timeout: Duration::from_millis(1500), ..defaults() }, &backend);
+    let mut client = open(&resting, secure::client(&[HTTP1]), "a.example").unwrap();
+    assert_eq!(status(&client.get("a.example")), 200);
+    assert_eq!((client.stream.read(&mut [0; 1]).unwrap(), resting.metrics.connections_rested.get()), (0, 1));
     // What is cut off is not told to be whole.
     let cut = Backend::with(|_, _, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").unwrap();

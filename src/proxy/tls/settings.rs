@@ -94,7 +94,26 @@ impl TlsError {
 pub struct Tls {
     config: Arc<ServerConfig>,
     clients: Option<Clients>,
+    origin: Arc<Origin>,
 }
+
+/// What a [`Tls`] was made of.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    config: ListenerTlsConfig,
+    http2: bool,
+    /// What the file of the clients' CAs held.
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+/// Two are equal where the same was read for both; each has ticket keys of its own even so.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        self.origin == other.origin
+    }
+}
+
+impl Eq for Tls {}
 
 /// Who verifies certificates of clients.
 #[derive(Debug, Clone)]
@@ -122,12 +141,16 @@ impl Tls {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
         // The provider is sound otherwise: a version without a suite is all that can be wrong.
         let builder = builder.map_err(|_| TlsError::NoSuite(least))?;
+        let mut authorities = Vec::new();
         let clients = match &config.client_ca {
             None => None,
-            Some(path) => Some(Clients {
-                verifier: verifier(&provider, path, config.client_auth)?,
-                is_required: config.client_auth == ClientAuth::Require,
-            }),
+            Some(path) => {
+                authorities = read(path)?;
+                Some(Clients {
+                    verifier: verifier(&provider, path, &authorities, config.client_auth)?,
+                    is_required: config.client_auth == ClientAuth::Require,
+                })
+            }
         };
         let builder = match &clients {
             None => builder.with_no_client_auth(),
@@ -144,7 +167,8 @@ impl Tls {
             true => made.ticketer = crypto::ring::Ticketer::new().map_err(TlsError::Tickets)?,
             false => made.send_tls13_tickets = 0,
         }
-        Ok(Tls { config: Arc::new(made), clients })
+        let origin = Arc::new(Origin { config: config.clone(), http2, authorities });
+        Ok(Tls { config: Arc::new(made), clients, origin })
     }
 
     /// The same, with the certificates of the live table; without them there is none to show.
@@ -190,13 +214,22 @@ fn iana_name(suite: &SupportedCipherSuite) -> String {
     name.strip_prefix("TLS13_").map_or_else(|| name.to_owned(), |rest| format!("TLS_{rest}"))
 }
 
-fn verifier(provider: &Arc<CryptoProvider>, path: &Path, auth: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |source| TlsError::ClientCa { path: path.to_owned(), source };
+    CertificateDer::pem_file_iter(path).map_err(unreadable)?.map(|read| read.map_err(unreadable)).collect()
+}
+
+/// `path` is where the authorities come from.
+fn verifier(
+    provider: &Arc<CryptoProvider>,
+    path: &Path,
+    authorities: &[CertificateDer<'static>],
+    auth: ClientAuth,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let path_of = || path.to_owned();
-    let unreadable = |source| TlsError::ClientCa { path: path_of(), source };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        let certificate = certificate.map_err(unreadable)?;
-        roots.add(certificate).map_err(|source| TlsError::ClientCaContent { path: path_of(), source })?;
+    for certificate in authorities {
+        roots.add(certificate.clone()).map_err(|source| TlsError::ClientCaContent { path: path_of(), source })?;
     }
     if roots.is_empty() {
         return Err(TlsError::NoClientCa(path_of()));
