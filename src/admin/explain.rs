@@ -52,7 +52,8 @@ pub(crate) async fn post(
     let (parts, body) = request.into_parts();
     Parameters::read(&parts.uri, &[])?;
     let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
-    let question = Question::read(&received.json().await?, &shared.admin.listeners()).map_err(Problem::invalid)?;
+    let (question, _share) = received.json().await?;
+    let question = Question::read(&question, &shared.admin.listeners()).map_err(Problem::invalid)?;
     let snapshot = snapshot_at(&shared, question.revision).await?;
     let view = question.view();
     let refusal = question.refusal();

@@ -120,7 +120,8 @@ async fn make(shared: &Shared, call: &Call, change: MemberChange, about: Option<
 async fn body(shared: &Shared, call: &Call, request: Request) -> Result<Value, Problem> {
     let (parts, body) = request.into_parts();
     check(&parts.uri, &parts.headers)?;
-    Received::read(&parts, body, &shared.bodies, call.deadline).await?.json().await
+    let (value, _) = Received::read(&parts, body, &shared.bodies, call.deadline).await?.json().await?;
+    Ok(value)
 }
 
 /// These calls have no parameters and no conditions, and find by themselves what is done already.

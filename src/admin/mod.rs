@@ -86,6 +86,9 @@ impl AdminState {
     }
 }
 
+/// Threads for work that does not wait for anything else: a configuration that is read as it comes has one until it ends.
+pub const BLOCKING_THREADS_MAX: usize = config_upload::CONFIGURATIONS_MAX + body::OFFLOADED_MAX;
+
 /// Calls under way. The rest is told to come again.
 const CALLS_MAX: usize = 1024;
 
@@ -94,7 +97,7 @@ struct Shared {
     admin: AdminState,
     /// One permit a call under way.
     calls: Semaphore,
-    /// One permit a byte of a body that is held.
+    /// One permit a byte that calls with bodies may take.
     bodies: Arc<Semaphore>,
     /// One permit a configuration that is taken.
     configurations: Semaphore,

@@ -94,8 +94,9 @@ pub(crate) async fn put(
     let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
     let sealer = Sealer::of_call(&shared, &call, !key.kind.secret_fields().is_empty()).await?;
-    let content = offload(received.bytes.len(), move || {
-        let spec = read_json(&received.bytes)?;
+    let Received { bytes, share: _share } = received;
+    let content = offload(bytes.len(), move || {
+        let spec = read_json(&bytes)?;
         let mut draft = Draft::new(sealer);
         draft.put(key, &spec, "");
         draft.finish()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use super::advice::advise;
 use super::body::{Received, offload};
 use super::call::Call;
 use super::content::{Content, Draft, Fields, at, check_limits, type_of};
+use super::document::read_json;
 use super::headers::no_conditions;
 use super::problem::Problem;
 use super::query::Parameters;
@@ -33,16 +35,39 @@ pub(crate) async fn post(
     no_conditions(&parts.headers)?;
     let received = Received::read(&parts, body, &shared.bodies, call.deadline).await?;
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &received.bytes)?;
-    let bytes = received.bytes.len();
-    let body = received.json().await?;
-    let sealer = Sealer::of_call(&shared, &call, has_secrets(&body)).await?;
-    let (preconditions, content) = offload(bytes, move || read(&body, sealer)).await?;
+    let Received { bytes, share: _share } = received;
+    let (preconditions, content) = match offload(bytes.len(), move || parse(&bytes)).await? {
+        Parsed::Whole(parts) => *parts,
+        Parsed::Unsealed { body, byte_count } => {
+            let sealer = Sealer::of_call(&shared, &call, true).await?;
+            offload(byte_count, move || read(&body, sealer)).await?
+        }
+    };
     check_limits(&content.operations)?;
     let wishes = wishes.guarded(&shared, content.findings.had_plain_secret);
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;
     Ok(done.answer(StatusCode::OK, &warnings))
+}
+
+/// What can be had of a body at once.
+enum Parsed {
+    Whole(Box<(Vec<Precondition>, Content)>),
+    /// It has secrets, and to seal them takes more than the body.
+    Unsealed {
+        body: Value,
+        byte_count: usize,
+    },
+}
+
+/// Values take many times the bytes of their text. Those of a body without secrets are gone when its turn ends.
+fn parse(bytes: &Bytes) -> Result<Parsed, Problem> {
+    let body = read_json(bytes)?;
+    if has_secrets(&body) {
+        return Ok(Parsed::Unsealed { body, byte_count: bytes.len() });
+    }
+    read(&body, Sealer::default()).map(|read| Parsed::Whole(Box::new(read)))
 }
 
 fn read(body: &Value, sealer: Sealer) -> Result<(Vec<Precondition>, Content), Problem> {

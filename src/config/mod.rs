@@ -56,7 +56,8 @@ pub struct NodeConfig {
     pub secrets: SecretsConfig,
     /// What happens after a storage error. Default [`OnStorageFailure::Serve`].
     pub on_storage_failure: OnStorageFailure,
-    /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info,openraft=warn`.
+    /// Filter of the program's own log, as `tracing-subscriber` reads it. Default `info,openraft=warn`. Each warning of the Raft library passes
+    /// once a minute at most.
     pub log: String,
 }
 

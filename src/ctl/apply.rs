@@ -16,6 +16,7 @@ use futures_util::{Stream, stream};
 use reqwest::Method;
 use serde_json::Value;
 
+use answer::print_applied;
 pub(super) use answer::print_written;
 
 use super::arguments::ApplyArguments;
@@ -28,7 +29,7 @@ use crate::model::limits::{TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX};
 /// Makes the files' resources so.
 pub(super) async fn run(client: &Client, arguments: &ApplyArguments) -> anyhow::Result<()> {
     let answer = send(client, arguments, Reading::of(arguments.files.clone())).await?;
-    print_written(&answer, arguments.wait)
+    print_applied(&answer, arguments)
 }
 
 /// Sends what is read. Gives the node's answer.

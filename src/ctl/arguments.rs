@@ -400,6 +400,9 @@ pub struct ApplyArguments {
     /// Wait until every member serves it
     #[arg(long, conflicts_with = "dry_run")]
     pub wait: bool,
+    /// Print a line for every resource, however many there are
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// What `route set` makes.

@@ -98,7 +98,9 @@ impl Problem {
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.title, self.status)?;
-        if !self.detail.is_empty() {
+        // A node's detail says the first fault as well.
+        let is_said_below = self.errors.first().is_some_and(|(_, message)| self.detail.contains(message.as_str()));
+        if !self.detail.is_empty() && !is_said_below {
             write!(f, ": {}", self.detail)?;
         }
         for (path, message) in &self.errors {
@@ -389,6 +391,14 @@ mod tests {
         server.await.unwrap();
         let expected = "The content is invalid (422): d\n  /rules/0/matchs: unknown field\n  nothing was applied";
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn what_the_list_of_faults_says_is_said_once() {
+        let problem = json!({"title": "The content is invalid", "detail": "/spec: \"a\" is unknown (and 1 more)",
+            "errors": [{"path": "/spec", "message": "\"a\" is unknown"}, {"path": "", "message": "too long"}]});
+        let problem = Problem::read(StatusCode::UNPROCESSABLE_ENTITY, &problem);
+        assert_eq!(problem.to_string(), "The content is invalid (422)\n  /spec: \"a\" is unknown\n  too long");
     }
 
     #[test]

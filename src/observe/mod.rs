@@ -6,9 +6,11 @@ mod crash_points;
 mod known_bugs;
 pub mod logging;
 mod metrics;
+mod refrain;
 
 pub use access_log::{AccessEntry, AccessLog};
 pub use canary::{Canary, SchedulingGap};
 pub use crash_points::{CRASH_POINTS, arm_crash_points, crash_point};
 pub use known_bugs::{KnownBug, delay_sync};
 pub use metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, Metrics};
+pub use refrain::Refrain;

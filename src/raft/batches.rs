@@ -143,11 +143,12 @@ impl Shared {
         let (number, start) = lane.push(command, deadline, answer, admitted);
         if start {
             let (shared, lane) = (Arc::clone(self), Arc::clone(&lane));
-            self.tasks.spawn(async move {
+            let batches = async move {
                 while let Some(batch) = lane.take() {
                     shared.send(leader, batch).await;
                 }
-            });
+            };
+            self.tasks.spawn_on(batches, &self.runtime);
         }
         Ok(Ticket { leader, lane, number, deadline, answered })
     }
@@ -177,6 +178,11 @@ impl Shared {
             let answers = self.call_leader(leader, &batch, last).await;
             return answer(batch, answers);
         }
+        if !self.hold(last).await {
+            let error = not_applied(NotAppliedKind::NoLeader, "the leader hands leadership over");
+            let answers = vec![Err(error); batch.len()];
+            return answer(batch, answers);
+        }
         // What Raft was given counts as waiting until Raft lets go of it, also when nobody waits for it any more.
         let shared = Arc::clone(self);
         let write = self.tasks.spawn(async move {
@@ -186,6 +192,14 @@ impl Shared {
         if let Ok(Err(error)) = tokio::time::timeout_at(last, write).await {
             tracing::error!(%error, "a round of proposals ended without answers");
         }
+    }
+
+    /// Waits while this node hands leadership over, so that its log stands still and the next leader can have all of it. False where
+    /// `deadline` came first.
+    async fn hold(&self, deadline: Instant) -> bool {
+        let mut handing_over = self.handing_over.subscribe();
+        let over = handing_over.wait_for(|handing_over| !handing_over);
+        tokio::time::timeout_at(deadline, over).await.is_ok()
     }
 
     /// As many answers as proposals.

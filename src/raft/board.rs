@@ -15,6 +15,7 @@ use super::peers::{CallError, call};
 use super::shared::Shared;
 use super::wire::{self, WireError};
 use crate::model::{Digest, NodeId, Revision};
+use crate::observe::Refrain;
 use crate::pb::peer as pb;
 use crate::store::{LogId, Sample};
 
@@ -123,6 +124,7 @@ impl Board {
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut polls = JoinSet::new();
     let mut under_way = BTreeSet::new();
+    let silent = Refrain::default();
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -141,9 +143,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Some(polled) = polls.join_next() => match polled {
                 Ok((id, answer)) => {
                     under_way.remove(&id);
-                    if let Err(error) = answer {
-                        tracing::debug!(peer = id, %error, "no status of a peer");
-                    }
+                    shared.tell(&silent, id, answer.err().as_ref());
                 }
                 Err(error) => {
                     // Which poll it was is not known any more.
@@ -156,6 +156,22 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Tells that a member became unreachable, why, and that it is back.
+    fn tell(&self, silent: &Refrain<NodeId>, id: NodeId, error: Option<&CallError>) {
+        let Some(error) = error else {
+            if silent.end(&id) {
+                tracing::info!(peer = id, "peer reachable again");
+            }
+            return;
+        };
+        tracing::debug!(peer = id, %error, "no status of a peer");
+        // One answer that is lost, or late, is no news.
+        let is_away = self.board.silent_since(id).is_none_or(|since| since.elapsed() > REACHABLE_FOR);
+        if is_away && let Some(questions) = silent.note(id, std::time::Instant::now()) {
+            tracing::warn!(peer = id, %error, questions, "peer unreachable");
+        }
+    }
+
     /// Every member but this node.
     pub(super) fn other_members(&self) -> Vec<NodeId> {
         let raft = self.raft.borrow();

@@ -169,7 +169,8 @@ fn next_step(own: NodeId, lowest: NodeId, hash: &Bytes, hellos: &BTreeMap<NodeId
             };
             return Step::Stop(format!(
                 "{who} already belongs to cluster {cluster}: start this node with an empty data directory under a new id and \
-                 join it (serve --join ADDRESS); if node {own} was a member, remove it first"
+                 join it (serve --join ADDRESS, with cluster.initial_members taken out of its configuration); if node {own} was a member, \
+                 remove it first (raftgate cluster remove {own})"
             ));
         }
         if let Some(cluster) = hello.cluster_id.filter(|_| own == lowest) {

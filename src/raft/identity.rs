@@ -4,6 +4,7 @@
 //! incarnation (its data directory was wiped). A sender that the membership does not list is not refused, for this node's membership may be stale.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tonic::metadata::MetadataValue;
 use super::transport::Proved;
 use super::wire;
 use crate::model::NodeId;
-use crate::observe::{KnownBug, Metrics};
+use crate::observe::{KnownBug, Metrics, Refrain};
 use crate::pb::peer::Header;
 use crate::store::{AppliedState, ClusterId, Incarnation};
 
@@ -40,6 +41,8 @@ pub(super) struct Identity {
     cluster: OnceLock<Cluster>,
     applied: watch::Receiver<AppliedState>,
     metrics: Metrics,
+    /// Refusals that were told, by reason and by who the sender says it is.
+    refused: Refrain<(&'static str, Option<NodeId>)>,
 }
 
 #[derive(Debug)]
@@ -58,7 +61,15 @@ impl Identity {
     ) -> Identity {
         let incarnation_bytes = Bytes::copy_from_slice(&incarnation.0);
         let node_id = node_id.map_or_else(OnceLock::new, OnceLock::from);
-        Identity { node_id, incarnation, incarnation_bytes, cluster: OnceLock::new(), applied, metrics }
+        Identity {
+            node_id,
+            incarnation,
+            incarnation_bytes,
+            cluster: OnceLock::new(),
+            applied,
+            metrics,
+            refused: Refrain::default(),
+        }
     }
 
     /// This node's id; 0 until it has one.
@@ -121,8 +132,8 @@ impl Identity {
         if [NOT_JOINED, REMOVED].contains(&reason) {
             // Peers may ask before this node knows its cluster, and a removed one until it hears that it is; they try again.
             tracing::debug!(reason, detail, sender, "message of a peer refused");
-        } else {
-            tracing::warn!(reason, detail, sender, "message of a peer refused");
+        } else if let Some(count) = self.refused.note((reason, sender), Instant::now()) {
+            tracing::warn!(reason, detail, sender, count, "messages of a peer refused");
         }
         let mut status = Status::failed_precondition(detail);
         if reason == REMOVED {

@@ -17,7 +17,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::Report;
@@ -34,7 +34,7 @@ use crate::store::{LogId, Member, StoredMembership, TypeConfig};
 const CAUGHT_UP_ENTRIES: u64 = 128;
 /// A voter that leadership goes to has answered within this time.
 const HAND_OVER_ANSWER: Duration = Duration::from_millis(100);
-/// How long a leader looks for a voter that can take over.
+/// How long a leader looks for a voter that can take over, and another node for what it says then.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a member may take to answer for itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -100,12 +100,12 @@ enum Plan {
 pub(super) type Turn = OwnedMutexGuard<()>;
 
 impl Shared {
-    /// Makes a change from any node and waits until this node has applied it.
+    /// Makes a change from any node and waits until this node shows it.
     pub(super) async fn change_member(self: &Arc<Self>, change: MemberChange, deadline: Instant) -> Result<(), MemberError> {
         loop {
             let error = match self.change_member_once(change, deadline).await {
                 Ok(index) => {
-                    self.wait_membership(index, deadline).await;
+                    self.wait_shown(change, index, deadline).await;
                     return Ok(());
                 }
                 Err(error) => error,
@@ -277,10 +277,11 @@ impl Shared {
         deadline: Instant,
     ) -> Result<(u64, String), MemberError> {
         let raft = raft.clone();
-        let work = self.tasks.spawn(async move {
+        let work = async move {
             let _turn = turn;
             write_members(&raft, proposed).await
-        });
+        };
+        let work = self.tasks.spawn_on(work, &self.runtime);
         match tokio::time::timeout_at(deadline, work).await {
             Ok(Ok(written)) => written,
             Ok(Err(error)) => Err(MemberError::Unknown(error.to_string())),
@@ -296,11 +297,28 @@ impl Shared {
         Ok(())
     }
 
-    async fn wait_membership(&self, index: u64, deadline: Instant) {
+    /// Waits until this node has applied the membership at `index` and its status says so. It has happened: where the deadline comes first,
+    /// what is not shown here yet will be.
+    async fn wait_shown(&self, change: MemberChange, index: u64, deadline: Instant) {
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| applied.log_id.is_some_and(|id| id.index >= index));
-        // It has happened: what is not shown here yet will be.
         let _ = tokio::time::timeout_at(deadline, reached).await;
+        // A leader may have lost its place again before this node heard of it.
+        let give_up =
+            if matches!(change, MemberChange::Lead(_)) { deadline.min(Instant::now() + HAND_OVER_PATIENCE) } else { deadline };
+        while !self.shows(change, index) && self.pause(give_up).await {}
+    }
+
+    fn shows(&self, change: MemberChange, index: u64) -> bool {
+        // Nothing more will come.
+        if self.removed.borrow().is_some() || self.stopping.is_cancelled() {
+            return true;
+        }
+        let Some(raft) = self.raft() else { return true };
+        // The core tells of itself a moment after the State machine has.
+        let known = raft.metrics().borrow_watched().membership_config.log_id().map_or(0, |id| id.index);
+        let leads = |id| self.leader_with_quorum() == Some(id);
+        known >= index && !matches!(change, MemberChange::Lead(id) if !leads(id))
     }
 
     /// Raises the level of features that commands may use.
@@ -317,7 +335,17 @@ impl Shared {
                 )));
             }
         }
-        self.propose_feature_level(level, deadline).await
+        self.propose_feature_level(level, deadline).await?;
+        // Committed is not yet applied here. The level only rises.
+        let mut states = self.states.clone();
+        let shown = tokio::time::timeout_at(deadline, states.wait_for(|state| state.feature_level() >= level)).await;
+        match shown {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(MemberError::Unknown("this node is stopping".to_owned())),
+            Err(_) => {
+                Err(MemberError::Unknown("it was committed, and this node has not applied it before the deadline".to_owned()))
+            }
+        }
     }
 
     /// Raises the level of features to the highest that all members know.
@@ -346,14 +374,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Hands leadership over, to `wanted` or to the voter with the longest matching log, if it has just answered; waits for a new
+    /// Hands leadership over, to `wanted` or to a voter that has all of this node's log and has just answered; waits for a new
     /// leader until `deadline`. True when that voter, or without a wish another node, leads then; a follower does nothing.
+    ///
+    /// What is proposed meanwhile waits. Else the log would go on growing, a voter that misses its last entries would refuse to take over
+    /// (openraft has no way back from there: the followers' leases are given up by then), and the cluster would be left to an election.
     pub(super) async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) -> bool {
         let own = self.node_id();
         let Some(raft) = self.raft() else { return true };
         if self.leader() != Some(own) {
             return true;
         }
+        let _proposals_wait = Held::new(&self.handing_over);
         let give_up = deadline.min(Instant::now() + HAND_OVER_PATIENCE);
         let target = loop {
             if let Some(target) = self.successor(&raft, wanted).await {
@@ -385,17 +417,17 @@ impl Shared {
         leader.is_some() && (wanted.is_none() || leader == wanted)
     }
 
-    /// The voter with the longest matching log among those that answer at once and have not diverged, and among `wanted`, if somebody is.
+    /// A voter with the whole log, among those that answer at once and have not diverged, and among `wanted`, if somebody is.
     async fn successor(&self, raft: &Raft, wanted: Option<NodeId>) -> Option<NodeId> {
-        let mut candidates: Vec<_> = {
+        let candidates: Vec<_> = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
             let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-            let may_lead = |id: &NodeId| *id != self.node_id() && wanted.is_none_or(|wanted| wanted == *id);
-            metrics.membership_config.voter_ids().filter(may_lead).map(|id| (matched(&id), id)).collect()
+            let has_all = |id: &NodeId| matched(id).map(|log_id| log_id.index) == metrics.last_log_index;
+            let may_lead = |id: &NodeId| *id != self.node_id() && wanted.is_none_or(|wanted| wanted == *id) && has_all(id);
+            metrics.membership_config.voter_ids().filter(may_lead).collect()
         };
-        candidates.sort();
-        for (_, id) in candidates.into_iter().rev() {
+        for id in candidates {
             let answered = self.poll(id, HAND_OVER_ANSWER).await;
             if answered.is_ok_and(|report| report.stands_aside.is_none()) && !self.divergence.is_outside(id) {
                 return Some(id);
@@ -417,6 +449,22 @@ impl Shared {
                 "this node was removed from the cluster: it stops voting, and goes on serving its last table"
             );
         }
+    }
+}
+
+/// Proposals wait for as long as it lives.
+struct Held<'a>(&'a watch::Sender<bool>);
+
+impl<'a> Held<'a> {
+    fn new(handing_over: &'a watch::Sender<bool>) -> Held<'a> {
+        handing_over.send_replace(true);
+        Held(handing_over)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,14 +27,14 @@ use super::status::{ClusterStatus, MemberLive};
 use super::{board, compaction, divergence, server};
 use crate::model::{Command, NodeId, Outcome, Revision, State};
 use crate::observe::KnownBug;
-use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, REPLACE, SnapshotAdvisor, StateMachine};
+use crate::store::{self, AppliedState, ClusterId, Incarnation, LogCloser, LogStore, SnapshotAdvisor, StateMachine};
 
 /// Entries of one append, before bytes cut it further.
 const APPEND_ENTRIES_MAX: u64 = 1024;
 /// How long a stop waits for tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running node. Clones are cheap and share it.
+/// A running node. Clones are cheap and share it. It runs on the runtime that started it; calls may come from any other.
 #[derive(Debug, Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -93,12 +94,14 @@ impl Node {
             blocking: opened.blocking,
             bootstrap_failed: watch::Sender::new(None),
             removed: watch::Sender::new(None),
+            handing_over: watch::Sender::new(false),
             invitation: watch::Sender::new(invitation),
             member_turn: Arc::default(),
             metrics: options.metrics,
             scheduling_gap: options.scheduling_gap,
             settings: options.settings,
             stopping: CancellationToken::new(),
+            runtime: Handle::current(),
             tasks: TaskTracker::new(),
         });
         let core = Core { config, log: opened.log, state_machine: opened.state_machine, advisor: opened.advisor };
@@ -303,7 +306,7 @@ fn check_empty(
     initial_members: &std::collections::BTreeMap<NodeId, String>,
 ) -> Result<(), StartError> {
     if !is_empty {
-        return Err(StartError::Identity(format!("it holds Raft data but no identity: {REPLACE}")));
+        return Err(StartError::Identity(format!("it holds Raft data but no identity: {}", store::replace(node_id))));
     }
     let is_listed = node_id.is_some_and(|id| initial_members.contains_key(&id));
     if !initial_members.is_empty() && !is_listed {

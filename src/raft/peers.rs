@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
@@ -71,12 +72,14 @@ fn endpoint(address: &str) -> Result<Endpoint, CallError> {
 pub(super) struct Peers {
     known: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
     dialer: Dialer,
+    /// Where connections are made and read, whoever asks for them first.
+    runtime: Handle,
 }
 
 impl Peers {
-    /// Nobody yet; connections are made by `dialer`.
+    /// Nobody yet; connections are made by `dialer`, on the runtime of the caller.
     pub(super) fn new(dialer: Dialer) -> Peers {
-        Peers { known: Mutex::default(), dialer }
+        Peers { known: Mutex::default(), dialer, runtime: Handle::current() }
     }
 
     /// The connections to `id` at `address`; others to that id are forgotten.
@@ -92,6 +95,7 @@ impl Peers {
 
     /// Connections to `node`, or to whoever is at `address`. They are made when they are needed.
     pub(super) fn at(&self, address: &str, node: Option<NodeId>) -> Result<Peer, CallError> {
+        let _entered = self.runtime.enter();
         Peer::new(address, node, &self.dialer)
     }
 }

@@ -23,8 +23,8 @@ use crate::store::{Proposal, decode_command, encode_command};
 pub(super) const COMMAND_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 2 * 1024 * 1024;
 /// Proposals that wait on one node.
 const PENDING_MAX: usize = 4096;
-/// Bytes of the proposals that wait on one node.
-const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the proposals that wait on one node. Each stands in memory several times: as an entry, and in what is sent to peers.
+const PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What one permit of the byte count stands for.
 const PERMIT_BYTES: usize = 1024;
 
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_by_count_and_bytes() {
         let admission = Admission::new();
-        let large: Vec<_> = (0..16).map(|_| admission.admit(4 * 1024 * 1024).unwrap()).collect();
+        let large: Vec<_> = (0..8).map(|_| admission.admit(PENDING_BYTES_MAX / 8).unwrap()).collect();
         assert!(matches!(admission.admit(1), Err(ProposeError::NotApplied { kind: NotAppliedKind::Busy, .. })));
         drop(large);
         let small: Vec<_> = (0..PENDING_MAX).map(|_| admission.admit(1).unwrap()).collect();

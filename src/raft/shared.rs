@@ -8,6 +8,7 @@ use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Instant as _, ReadPolicy};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,12 +79,16 @@ pub(super) struct Shared {
     pub(super) removed: watch::Sender<Option<String>>,
     /// Whom to ask for a cluster to join.
     pub(super) invitation: watch::Sender<Option<Invitation>>,
+    /// Whether this node is handing leadership over: what it is to write as the leader waits until that is over.
+    pub(super) handing_over: watch::Sender<bool>,
     /// One change of the members at a time.
     pub(super) member_turn: Arc<Mutex<()>>,
     pub(super) metrics: Metrics,
     pub(super) scheduling_gap: SchedulingGap,
     pub(super) settings: RaftSettings,
     pub(super) stopping: CancellationToken,
+    /// Where its tasks run, whoever calls: callers of [`super::Node`] may be on threads that have other work.
+    pub(super) runtime: Handle,
     pub(super) tasks: TaskTracker,
 }
 

@@ -134,7 +134,9 @@ impl Shared {
         status.snapshot_index = metrics.snapshot.map_or(0, |id| id.index);
         status.purged_index = metrics.purged.map_or(0, |id| id.index);
         let joint = metrics.membership_config.membership().get_joint_config();
-        status.joint = (joint.len() > 1).then(|| joint.iter().map(|voters| voters.iter().copied().collect()).collect());
+        // A node that was removed hears no more of how a change ended.
+        let is_under_way = joint.len() > 1 && status.removed.is_none();
+        status.joint = is_under_way.then(|| joint.iter().map(|voters| voters.iter().copied().collect()).collect());
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let reports = self.board.reports();
         // A node that was removed knows the membership from before.

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::limits::FEATURE_LEVEL_MAX;
@@ -38,6 +40,7 @@ struct Running {
     log: store::LogCloser,
     failure: store::Failure,
     tamper: store::Tamper,
+    brake: watch::Sender<bool>,
 }
 
 struct Cluster {
@@ -105,6 +108,7 @@ impl Cluster {
         };
         let opened = tokio::task::spawn_blocking(move || store::open(options)).await.unwrap().unwrap();
         let (log, failure, tamper) = (opened.closer.clone(), opened.failure.clone(), opened.tamper.clone());
+        let brake = opened.brake.clone();
         let peer_address = peer_listener.local_addr().unwrap().to_string();
         let transport = match self.identities.get(&label) {
             None => Transport::Tcp(peer_listener),
@@ -127,7 +131,7 @@ impl Cluster {
         })
         .await
         .unwrap();
-        self.running.insert(label, Running { node, metrics, published, log, failure, tamper });
+        self.running.insert(label, Running { node, metrics, published, log, failure, tamper, brake });
     }
 
     async fn stop_node(&mut self, id: NodeId) {
@@ -290,6 +294,36 @@ async fn leadership_is_handed_over_without_a_gap() {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_ne!(cluster.leader().await, old);
     put_at(&cluster.node(old), "orders", "after").await;
+    cluster.stop().await;
+}
+
+/// The next leader has all of the log although it never stops growing: each hand-over is one election, which its target wins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_under_writes() {
+    let cluster = Cluster::start(3).await;
+    put_at(&cluster.node(1), "orders", "before").await;
+    let stop = CancellationToken::new();
+    let mut writers = JoinSet::new();
+    for writer in 0..16_u64 {
+        let (node, stop) = (cluster.node(writer % 3 + 1), stop.clone());
+        writers.spawn(async move {
+            let mut count = 0_u64;
+            while !stop.is_cancelled() {
+                count += 1;
+                let (name, key) = (format!("w{writer}"), format!("{writer}-{count}"));
+                let command = put(&[(name.as_str(), spec(&key))], Some(&key));
+                node.propose(command, Instant::now() + SOON).await.unwrap();
+            }
+            count
+        });
+    }
+    for _ in 0..5 {
+        let old = cluster.leader().await;
+        assert!(cluster.node(old).hand_over(Instant::now() + Duration::from_secs(5)).await, "by node {old}");
+    }
+    stop.cancel();
+    let written: u64 = writers.join_all().await.into_iter().sum();
+    assert!(written > 16, "{written}");
     cluster.stop().await;
 }
 

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Certificates are read ([`certificates`]) and every address is bound before anything is opened or sent, so that a port in use is told at once and nothing has happened yet. The
-//! publisher's gate opens by [`cold_start`]; the proxy takes requests once the first table is published. Raft, admin and the rest run on
-//! the runtime that calls [`run`]; publisher and proxy have threads of their own, so that a saturated proxy costs no election.
+//! publisher's gate opens by [`cold_start`]; the proxy takes requests once the first table is published. Raft and the rest run on the
+//! runtime that calls [`run`]; admin API ([`admin_threads`]), publisher and proxy have threads of their own, so that no flood of calls or
+//! requests costs an election.
 //!
 //! SIGHUP reads the configuration again and changes the listeners ([`reload`]); everything else stays as it was at the start.
 //!
@@ -16,6 +17,7 @@
 //! drained while this node still votes; then Raft and the store. This is the only module that knows all others.
 
 mod addresses;
+mod admin_threads;
 mod certificates;
 mod cold_start;
 mod recovery;
@@ -32,12 +34,12 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{self, JoinHandle as Task, JoinSet};
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use self::addresses::{Bound, Site};
+use self::admin_threads::AdminThreads;
 use self::certificates::Certificates;
 use crate::admin::{self, AdminState, Callers, Phase, Secured};
 use crate::config::{ConfigError, ListenerConfig, NodeConfig, OnStorageFailure};
@@ -54,7 +56,7 @@ use crate::tls::FileError;
 pub use recovery::{Recovery, recover};
 pub use signals::{stdin_closed, terminated};
 
-/// Threads of the control runtime. Admin and Raft are light; two keep one slow call from holding up heartbeats.
+/// Threads of the control runtime. Raft is light; two keep one slow call of a peer from holding up heartbeats.
 const CONTROL_THREADS: usize = 2;
 
 /// How much the control threads' nice value is lowered.
@@ -192,8 +194,7 @@ struct Server {
     live: Arc<Live>,
     metrics: Metrics,
     phase: watch::Sender<Phase>,
-    admin: Task<()>,
-    stop_admin: CancellationToken,
+    admin: AdminThreads,
     publisher: Publisher,
     canary: Canary,
     gate: Option<oneshot::Sender<()>>,
@@ -255,10 +256,8 @@ impl Server {
             listeners: explained.subscribe(),
             phase: phase.subscribe(),
         };
-        let stop_admin = CancellationToken::new();
         let secured = certificates.admin.clone().map(|tls| Secured { tls, failures: metrics.node_tls_failures.clone() });
-        let serving = admin::serve(bound.admin, secured, admin::router(state), stop_admin.clone().cancelled_owned());
-        let admin = task::spawn(serving);
+        let admin = AdminThreads::start(bound.admin, secured, state).map_err(system("the admin API's threads"))?;
         let mut renewal = JoinSet::new();
         renewal.spawn(certificates.clone().watch());
         let (gate, listeners, sites, proxy) = (Some(gate), bound.listeners, bound.sites, None);
@@ -269,7 +268,6 @@ impl Server {
             metrics,
             phase,
             admin,
-            stop_admin,
             publisher,
             canary,
             gate,
@@ -352,10 +350,7 @@ impl Server {
         if let Some(proxy) = self.proxy {
             proxy.drain().await;
         }
-        self.stop_admin.cancel();
-        if let Err(error) = self.admin.await {
-            error!(%error, "admin API did not end in order");
-        }
+        self.admin.stop().await;
         let node = self.node.node_id();
         self.node.shutdown().await;
         // All join a thread.

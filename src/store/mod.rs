@@ -37,7 +37,7 @@ pub use blocking::Blocking;
 pub use codec::{CodecError, decode_command, encode_command};
 pub use failure::Failure;
 pub use log::{Batch, Key, LogCloser, LogFile, LogReader, LogStore, Pairs};
-pub(crate) use open::REPLACE;
+pub(crate) use open::replace;
 pub use open::{OpenError, Opened, Simulated, StoreOptions, open, open_simulated};
 pub use recovery::{Recovered, RecoveryError, Survivor, SurvivorReport, finish_interrupted};
 pub use runtime::Runtime;

@@ -30,8 +30,14 @@ use crate::observe::Metrics;
 
 /// What the operator does about a data directory that lost something. A voter never repairs itself under its old id: what it forgot, it
 /// may have promised to others.
-pub(crate) const REPLACE: &str = "this node must not vote again under this id: remove the member (raftgate cluster remove ID), start a node with an \
-                       empty data directory under a new id (serve --join ADDRESS), and promote it (raftgate cluster promote ID)";
+pub(crate) fn replace(node_id: Option<NodeId>) -> String {
+    let id = node_id.map_or_else(|| "with its node_id".to_owned(), |id| id.to_string());
+    format!(
+        "this node must not vote again under this id: remove the member (raftgate cluster remove {id}), start a node with an empty data \
+         directory under a new id (serve --join ADDRESS, without cluster.initial_members and the old node_id), and promote it (raftgate \
+         cluster promote with the new id)"
+    )
+}
 
 /// What to open.
 #[derive(Debug)]
@@ -76,6 +82,9 @@ pub struct Opened {
     /// Makes this node's State another than the others'.
     #[cfg(test)]
     pub(crate) tamper: super::Tamper,
+    /// Holds this node's State back.
+    #[cfg(test)]
+    pub(crate) brake: watch::Sender<bool>,
     /// Where work runs that waits for the disk.
     pub blocking: Blocking,
     /// Whether nothing of Raft stands on this disk: no vote, no log, no snapshot.
@@ -140,18 +149,22 @@ pub enum OpenError {
         known: u32,
     },
     /// The log, or a small file beside it, is damaged.
-    #[error("data directory {path}: {reason}; {REPLACE}")]
+    #[error("data directory {path}: {reason}; {}", replace(*.node_id))]
     Log {
         /// The data directory.
         path: PathBuf,
+        /// Whose it is, where that is known.
+        node_id: Option<NodeId>,
         /// What is wrong.
         reason: String,
     },
     /// No snapshot is good.
-    #[error("data directory {path}: no snapshot can be read ({}); {REPLACE}", .reasons.join("; "))]
+    #[error("data directory {path}: no snapshot can be read ({}); {}", .reasons.join("; "), replace(*.node_id))]
     Snapshots {
         /// The data directory.
         path: PathBuf,
+        /// Whose it is, where that is known.
+        node_id: Option<NodeId>,
         /// What is wrong with each.
         reasons: Vec<String>,
     },
@@ -226,11 +239,14 @@ fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Ar
     let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
     let lock = lock.ok_or_else(|| OpenError::Locked { path: dir.to_path_buf() })?;
     let identity = open_identity(options)?;
-    let (vote_file, vote) = Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(small_file_error(dir, "vote"))?;
-    let (mark_file, mark) = Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(small_file_error(dir, "mark"))?;
+    let node_id = identity.get().map(|known| known.node_id).or(options.node_id);
+    let (vote_file, vote) =
+        Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(small_file_error(dir, node_id, "vote"))?;
+    let (mark_file, mark) =
+        Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(small_file_error(dir, node_id, "mark"))?;
     let snapshots = SnapshotDirectory::open(&dir.join("snapshots")).map_err(file_error("snapshots"))?;
     let Loaded { directory, newest } =
-        snapshots.map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), reasons })?;
+        snapshots.map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), node_id, reasons })?;
     let vote = vote.map(Vote::from);
     let mark = mark.unwrap_or_default();
     let current = newest.map_or_else(AppliedState::default, |(file, state)| AppliedState {
@@ -242,7 +258,7 @@ fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Ar
     if level > options.feature_level_max {
         return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
     }
-    let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), reason };
+    let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), node_id, reason };
     let file = open_log().map_err(|error| log_error(format!("the log in log/ cannot be opened: {error}")))?;
     let database = Database::new(file);
     let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
@@ -256,17 +272,17 @@ fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Ar
 }
 
 /// A small file that is damaged is as good as lost: what it said is not known any more.
-fn small_file_error(dir: &Path, what: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+fn small_file_error(dir: &Path, node_id: Option<NodeId>, what: &'static str) -> impl FnOnce(io::Error) -> OpenError {
     let path = dir.to_path_buf();
     move |source| match source.kind() {
-        io::ErrorKind::InvalidData => OpenError::Log { path, reason: format!("the file {what:?} is damaged: {source}") },
+        io::ErrorKind::InvalidData => OpenError::Log { path, node_id, reason: format!("the file {what:?} is damaged: {source}") },
         _ => OpenError::File { path, what, source },
     }
 }
 
 fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
     let path = options.dir.clone();
-    let identity = IdentityFile::open(&options.dir).map_err(small_file_error(&options.dir, "identity"))?;
+    let identity = IdentityFile::open(&options.dir).map_err(small_file_error(&options.dir, options.node_id, "identity"))?;
     if let Some(present) = identity.get() {
         if let Some(configured) = options.node_id.filter(|configured| *configured != present.node_id) {
             return Err(OpenError::OtherNode { path, found: present.node_id, configured });
@@ -277,7 +293,8 @@ fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
         }
         // They are made before the identity is written: without them the directory forgot what it promised.
         if let Some(missing) = ["vote", "mark"].iter().find(|name| !path.join(name).exists()) {
-            return Err(OpenError::Log { path, reason: format!("the file {missing:?} is missing") });
+            let reason = format!("the file {missing:?} is missing");
+            return Err(OpenError::Log { path, node_id: Some(present.node_id), reason });
         }
     }
     Ok(identity)
@@ -373,6 +390,8 @@ fn assemble(
         samples: state_machine.samples(),
         #[cfg(test)]
         tamper: state_machine.tamper(),
+        #[cfg(test)]
+        brake: state_machine.brake(),
         closer: LogCloser::new(Arc::clone(&shared)),
         log: LogStore::new(shared),
         state_machine,

@@ -129,6 +129,8 @@ pub struct StateMachine {
     snapshots: Snapshots,
     #[cfg(test)]
     tamper: Tamper,
+    #[cfg(test)]
+    brake: watch::Sender<bool>,
 }
 
 /// Where a test asks for a State that is another than the log makes: it takes effect with the next batch.
@@ -149,6 +151,8 @@ impl StateMachine {
             snapshots,
             #[cfg(test)]
             tamper: Tamper::default(),
+            #[cfg(test)]
+            brake: watch::Sender::default(),
         }
     }
 
@@ -175,6 +179,12 @@ impl StateMachine {
     #[cfg(test)]
     pub(crate) fn tamper(&self) -> Tamper {
         Tamper::clone(&self.tamper)
+    }
+
+    /// While it is true, nothing more is applied.
+    #[cfg(test)]
+    pub(crate) fn brake(&self) -> watch::Sender<bool> {
+        self.brake.clone()
     }
 
     /// What a later version agreed on cannot be followed by this one.
@@ -223,6 +233,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let mut answers = Vec::new();
+        #[cfg(test)]
+        self.brake.subscribe().wait_for(|held| !held).await.map_err(io::Error::other)?;
         #[cfg(test)]
         if self.tamper.swap(false, std::sync::atomic::Ordering::Relaxed) {
             self.current.state.tamper();

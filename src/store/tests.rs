@@ -328,7 +328,10 @@ async fn a_directory_has_one_owner() {
 
     fs::remove_file(directory.path().join("vote")).unwrap();
     let error = open(options(directory.path())).unwrap_err().to_string();
-    assert!(error.contains("\"vote\" is missing") && error.contains("under a new id"), "{error}");
+    assert!(
+        error.contains("\"vote\" is missing") && error.contains("cluster remove 1)") && error.contains("under a new id"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

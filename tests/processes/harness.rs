@@ -113,6 +113,10 @@ impl Node {
         (status.code(), text)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the node runs").id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("the node runs");
         kill_process(Pid::from_child(process), signal).unwrap();

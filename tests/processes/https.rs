@@ -50,7 +50,7 @@ async fn get(node: &Node, port: u16, client: &Arc<ClientConfig>, host: &'static 
 async fn with_key(environment: &[(&'static str, PathBuf)]) -> Cluster {
     let mut cluster = Cluster::prepare();
     let key = cluster.path().join("key");
-    new_key(&cluster, &key).await;
+    new_key(&key).await;
     for node in &mut cluster.nodes {
         node.environment = environment.to_vec();
         node.environment.push(("RAFTGATE_SECRETS__KEY_FILE", key.clone()));

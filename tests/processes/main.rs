@@ -7,6 +7,7 @@ mod atomicity;
 mod certificates;
 mod crashes;
 mod disk;
+mod floods;
 mod harness;
 mod https;
 mod listeners;

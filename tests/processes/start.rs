@@ -38,7 +38,7 @@ async fn configuration_errors_name_the_key() {
         ("node_id = 1", "node_id = 7", &["node_id", "initial_members"]),
         ("node_id = 1", "node_idd = 1", &["node_idd"]),
         ("debug_headers = true", "debug_haeders = true", &["debug_haeders"]),
-        ("debug_headers = true", "tls = true", &["tls", "not supported yet"]),
+        ("debug_headers = true", "tls = { client_auth = \"require\" }", &["listener[0].tls.client_auth", "client_ca"]),
         (":9081\"", ":99999\"", &["admin", "address"]),
         ("[cluster]", "[cluster", &["node.toml"]),
         ("[admin]\n", "[admin]\n#", &["admin.address"]),

@@ -1,35 +1,53 @@
 //! What a node answers to a write, printed.
 
+use std::collections::BTreeMap;
+
 use anyhow::bail;
 use serde_json::Value;
 
+use crate::ctl::arguments::ApplyArguments;
 use crate::ctl::print::{DIM, GOOD, out, plain, styled, text, warning};
+
+/// Resources that are told one by one; of more, how many they are.
+const LINES_MAX: usize = 20;
 
 /// Prints the answer to a write. Fails where `waited` for every member to serve it and one does not.
 pub(in crate::ctl) fn print_written(answer: &Value, waited: bool) -> anyhow::Result<()> {
+    print(answer, usize::MAX, waited)
+}
+
+/// Prints the answer to what `apply` sent: of many resources their counts, unless all of them are asked for.
+pub(super) fn print_applied(answer: &Value, arguments: &ApplyArguments) -> anyhow::Result<()> {
+    print(answer, if arguments.verbose { usize::MAX } else { LINES_MAX }, arguments.wait)
+}
+
+fn print(answer: &Value, lines_max: usize, waited: bool) -> anyhow::Result<()> {
     for warning_text in list(answer, "warnings").iter().filter_map(Value::as_str) {
         warning(warning_text);
     }
-    lines(answer).iter().for_each(out);
+    lines(answer, lines_max).iter().for_each(out);
     if waited { check_live(answer, &plain(answer, "revision")) } else { Ok(()) }
 }
 
-fn lines(answer: &Value) -> Vec<String> {
+fn lines(answer: &Value, lines_max: usize) -> Vec<String> {
     if answer.get("dryRun").and_then(Value::as_bool) == Some(true) {
-        return changes(answer);
+        return changes(answer, lines_max);
     }
     let revision = plain(answer, "revision");
     let changed = answer.get("changed").and_then(Value::as_bool).unwrap_or(true);
-    let mut lines = Vec::new();
-    for result in list(answer, "results") {
-        let made_now = changed && plain(result, "revision") == revision;
-        let word = match result.get("created").and_then(Value::as_bool) {
-            Some(true) => styled(GOOD, "created"),
-            _ if made_now => styled(GOOD, "changed"),
-            _ => styled(DIM, "unchanged"),
-        };
-        lines.push(format!("{} {} {word}", text(result, "kind"), text(result, "name")));
-    }
+    let word = |result: &Value| match result.get("created").and_then(Value::as_bool) {
+        Some(true) => "created",
+        _ if changed && plain(result, "revision") == revision => "changed",
+        _ => "unchanged",
+    };
+    let results = list(answer, "results");
+    let mut lines: Vec<String> = if results.len() > lines_max {
+        vec![format!("{} resources: {}", results.len(), counts(results.iter().map(word)))]
+    } else {
+        let coloured = |word| styled(if word == "unchanged" { DIM } else { GOOD }, word);
+        let line = |result| format!("{} {} {}", text(result, "kind"), text(result, "name"), coloured(word(result)));
+        results.iter().map(line).collect()
+    };
     // Of a large change, which has no results.
     if let Some(operations) = answer.get("operations") {
         lines.push(format!("{} resources put, {} deleted", plain(operations, "put"), plain(operations, "delete")));
@@ -38,15 +56,28 @@ fn lines(answer: &Value) -> Vec<String> {
     lines
 }
 
-fn changes(answer: &Value) -> Vec<String> {
-    let change = |change| format!("{} {} would be {}", text(change, "kind"), text(change, "name"), text(change, "change"));
-    let mut lines: Vec<String> = list(answer, "changes").iter().map(change).collect();
+fn changes(answer: &Value, lines_max: usize) -> Vec<String> {
+    let changes = list(answer, "changes");
+    let mut lines: Vec<String> = if changes.len() > lines_max {
+        let words = changes.iter().map(|change| text(change, "change"));
+        vec![format!("{} resources would change: {}", changes.len(), counts(words))]
+    } else {
+        let line = |change| format!("{} {} would be {}", text(change, "kind"), text(change, "name"), text(change, "change"));
+        changes.iter().map(line).collect()
+    };
     match answer.get("changesOmitted").and_then(Value::as_u64) {
         Some(more) if more > 0 => lines.push(format!("and {more} more would change")),
         _ if lines.is_empty() => lines.push("nothing would change".to_owned()),
         _ => {}
     }
     lines
+}
+
+/// `3 changed, 12 created`
+fn counts<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut counts = BTreeMap::new();
+    words.for_each(|word| *counts.entry(word).or_insert(0) += 1);
+    counts.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }
 
 fn check_live(answer: &Value, revision: &str) -> anyhow::Result<()> {
@@ -96,8 +127,22 @@ mod tests {
                 "Route a would be created\nand 12000 more would change",
             ),
         ] {
-            assert_eq!(anstream::adapter::strip_str(&lines(&answer).join("\n")).to_string(), expected);
+            assert_eq!(anstream::adapter::strip_str(&lines(&answer, LINES_MAX).join("\n")).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn many_resources_are_counted() {
+        let result =
+            |number| json!({"kind": "Route", "name": format!("r{number}"), "revision": 7 - number % 3, "created": number == 3});
+        let answer = |count: usize| json!({"revision": 7, "results": (0..count).map(result).collect::<Vec<_>>()});
+        assert_eq!(lines(&answer(LINES_MAX), LINES_MAX).len(), LINES_MAX + 1);
+        let summary = "21 resources: 6 changed, 1 created, 14 unchanged";
+        assert_eq!(lines(&answer(LINES_MAX + 1), LINES_MAX), [summary, "revision 7"]);
+        assert_eq!(lines(&answer(LINES_MAX + 1), usize::MAX).len(), LINES_MAX + 2);
+        let change = |number| json!({"kind": "Route", "name": "r", "change": if number == 0 { "deleted" } else { "created" }});
+        let dry = json!({"dryRun": true, "changes": (0..30).map(change).collect::<Vec<_>>()});
+        assert_eq!(lines(&dry, LINES_MAX), ["30 resources would change: 29 created, 1 deleted"]);
     }
 
     #[test]

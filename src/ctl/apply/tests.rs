@@ -61,7 +61,7 @@ fn client(servers: &[&str]) -> Client {
 }
 
 fn arguments() -> ApplyArguments {
-    ApplyArguments { files: Vec::new(), dry_run: false, prune: false, wait: false }
+    ApplyArguments { files: Vec::new(), dry_run: false, prune: false, wait: false, verbose: false }
 }
 
 /// A text that is made while it is read.
