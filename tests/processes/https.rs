@@ -132,7 +132,8 @@ async fn listeners_take_up_tls_and_change_it_at_sighup() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_written_at_one_node_answers_at_all() {
     let cluster = with_key(&[("RAFTGATE_LISTENER__0__TLS", "true".into())]).await;
-    let ready = cluster.get(2, "/readyz").await.unwrap();
+    // Its proxy may come after its control plane.
+    let ready = eventually("the third node serves", || cluster.get(2, "/readyz")).await;
     let warning = ready["warnings"][0].as_str().unwrap_or_default();
     assert!(warning.contains("listener \"public\" speaks TLS"), "{ready}");
 
