@@ -70,7 +70,7 @@ pub(super) async fn forward(
     tally: &mut Tally,
 ) -> Result<Forwarded, Fault> {
     let Backend { service, certificate, .. } = backend;
-    let total = earlier(rule.timeouts.request, asked.timeout).map(|timeout| tally.started() + timeout);
+    let total = earlier(rule.timeouts().request, asked.timeout).map(|timeout| tally.started() + timeout);
     let retries = Retries::new(rule.retry.as_deref(), total);
     let mut request = retries.keep(request);
     let mut tries = Tries { connection, rule, service, upgrade: asked.upgrade.as_ref(), total, retries };
@@ -131,7 +131,7 @@ impl Tries<'_> {
     ) -> Result<Step, Fault> {
         let progress = request.body().progress();
         let asked = Instant::now();
-        let deadline = earlier(self.total, self.rule.timeouts.backend_request.map(|timeout| asked + timeout));
+        let deadline = earlier(self.total, self.rule.timeouts().backend_request.map(|timeout| asked + timeout));
         let connects = &self.connection.worker().metrics.upstream_connects;
         let opening = open(connects, self.service, endpoint, is_fresh);
         let upstream = match within(self.connection, deadline, pin!(opening)).await {

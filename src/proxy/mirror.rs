@@ -78,7 +78,7 @@ fn begin(
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     }
     let copy = Copy { service: Arc::clone(service), endpoint, connects: worker.metrics.upstream_connects.clone() };
-    let limit = limit(matched.rule.rule.timeouts);
+    let limit = limit(matched.rule.rule.timeouts());
     let results = worker.metrics.mirrors.clone();
     tasks.spawn_local(async move {
         let name = copy.service.id.name.clone();

@@ -56,12 +56,19 @@ pub struct Rule {
     pub filters: Box<[Filter]>,
     /// Shares are proportional to the weights.
     pub backend_refs: Box<[BackendRef]>,
-    /// Deadlines of this rule.
-    pub timeouts: Timeouts,
+    /// Deadlines of this rule. Boxed: few rules have any.
+    pub timeouts: Option<Box<Timeouts>>,
     /// When a request is sent again. Boxed: few rules have one.
     pub retry: Option<Box<Retry>>,
     /// Bounds of what a client may send.
     pub limits: RuleLimits,
+}
+
+impl Rule {
+    /// Its deadlines, all disabled where it has none.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts.as_deref().copied().unwrap_or_default()
+    }
 }
 
 /// The matches of a rule, in list order.

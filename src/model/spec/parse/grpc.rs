@@ -11,7 +11,7 @@ use super::report::Report;
 use super::route::{BACKEND_REFS_MAX, Seen, backend_refs, rule_matches, rule_name, spec_of};
 use super::{filters, matches};
 use crate::model::spec::pattern::Pattern;
-use crate::model::spec::route::{Filter, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, RuleLimits, Timeouts};
+use crate::model::spec::route::{Filter, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, RuleLimits};
 
 /// Bytes of a service's or method's name at most.
 const NAME_BYTES_MAX: usize = 1024;
@@ -39,7 +39,7 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
         matches: matches?.into(),
         filters: filters.into(),
         backend_refs,
-        timeouts: Timeouts::default(),
+        timeouts: None,
         retry: None,
         limits: RuleLimits::default(),
     })

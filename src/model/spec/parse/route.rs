@@ -87,7 +87,10 @@ fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rul
     }
     let of_backend = |backend: &Object<'_>, report: &mut Report| filters::of_backend(backend, matches.as_deref(), report);
     let backend_refs = backend_refs(cursor, &backends, "500", of_backend, report);
-    let timeouts = object.get("timeouts").map_or_else(|| Some(Timeouts::default()), |field| timeouts(&field, report));
+    let timeouts = match object.get("timeouts") {
+        Some(field) => timeouts(&field, report).map(|timeouts| Some(Box::new(timeouts))),
+        None => Some(None),
+    };
     let retry = match object.get("retry") {
         Some(field) => Some(Box::new(retry::retry(&field, report)?)),
         None => None,

@@ -398,7 +398,7 @@ fn faults_of_backends_and_timeouts_are_named() {
         assert_bad_route(&with_rule(json!({"timeouts": timeouts})), &[(&format!("/rules/0/timeouts{path}"), part)]);
     }
     let parsed = good_route(&with_rule(json!({"timeouts": {"request": "0s", "backendRequest": "2s"}})));
-    assert_eq!(parsed.spec.rules[0].timeouts, Timeouts { request: None, backend_request: Some(Duration::from_secs(2)) });
+    assert_eq!(parsed.spec.rules[0].timeouts(), Timeouts { request: None, backend_request: Some(Duration::from_secs(2)) });
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn a_good_route_is_resolved() {
     assert_eq!(rewrite.hostname.as_deref(), Some("in.ternal"));
     assert_eq!(rewrite.path, Some(PathModifier::ReplaceFullPath("/v2/{id}.x/{rest}".into())));
     assert_eq!(rule.backend_refs.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [9, 1]);
-    assert_eq!(rule.timeouts.request, Some(Duration::from_secs(10)));
+    assert_eq!(rule.timeouts().request, Some(Duration::from_secs(10)));
 }
 
 #[test]
