@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod cluster;
 mod command;
+mod down;
 mod edn;
 mod history;
 mod http;

@@ -27,7 +27,7 @@ use super::wire;
 use crate::model::NodeId;
 use crate::model::limits::FEATURE_LEVEL_MAX;
 use crate::pb::peer as pb;
-use crate::store::{ClusterId, Incarnation, Member};
+use crate::store::{AppliedState, ClusterId, Incarnation, Member};
 
 /// Between two questions of a node that waits to be let in.
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
@@ -183,12 +183,16 @@ impl Shared {
         deadline: Instant,
     ) -> Result<NodeId, MemberError> {
         self.raft_to_propose()?;
-        let own = {
-            let applied = self.applied.borrow();
-            applied.membership.membership().get_node(&self.node_id()).map(|member| member.peer_address.clone())
-        };
         let no_leader = |reason: String| MemberError::not_applied(NotAppliedKind::NoLeader, reason);
-        let join_address = own.ok_or_else(|| no_leader("this node is no member itself".to_owned()))?;
+        // A member of a cluster that was formed a moment ago may not have applied that yet.
+        let own = |applied: &AppliedState| {
+            let member = applied.membership.membership().get_node(&self.node_id());
+            member.map(|member| member.peer_address.clone())
+        };
+        let mut applied = self.applied.clone();
+        let is_member = tokio::time::timeout_at(deadline, applied.wait_for(|applied| own(applied).is_some())).await;
+        let join_address = is_member.ok().and_then(|applied| own(&*applied.ok()?));
+        let join_address = join_address.ok_or_else(|| no_leader("this node is no member itself".to_owned()))?;
         let request = pb::InviteRequest {
             node_id: node_id.unwrap_or(0),
             cluster_name: self.cluster_name.to_string(),
@@ -204,7 +208,6 @@ impl Shared {
             return Err(MemberError::Refused(format!("the node at {peer_address}: {}", answer.refused)));
         }
         let incarnation = wire::read_incarnation(&answer.incarnation).map_err(|error| MemberError::Refused(error.to_string()))?;
-        let mut applied = self.applied.clone();
         let joined = applied.wait_for(|applied| member_id(applied.membership.nodes(), incarnation).is_some());
         match tokio::time::timeout_at(deadline, joined).await {
             Ok(Ok(applied)) => Ok(member_id(applied.membership.nodes(), incarnation).unwrap_or(0)),

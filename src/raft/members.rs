@@ -386,35 +386,49 @@ impl Shared {
             return true;
         }
         let _proposals_wait = Held::new(&self.handing_over);
-        let give_up = deadline.min(Instant::now() + HAND_OVER_PATIENCE);
-        let target = loop {
-            if let Some(target) = self.successor(&raft, wanted).await {
-                break target;
-            }
-            // A voter that is only slow for a moment is worth another try.
-            let is_alone = raft.metrics().borrow_watched().membership_config.voter_ids().all(|id| id == own);
-            if is_alone || !self.pause(give_up).await {
+        let mut metrics = raft.server_metrics();
+        loop {
+            let Some(target) = self.find_successor(&raft, wanted, deadline).await else {
                 tracing::warn!(?wanted, "no voter is caught up and answers: leadership is not handed over");
                 return false;
+            };
+            tracing::info!(target, "handing leadership over");
+            let vote = metrics.borrow_and_update().vote;
+            if raft.trigger().transfer_leader(target).await.is_err() {
+                return true;
             }
-        };
-        tracing::info!(target, "handing leadership over");
-        if raft.trigger().transfer_leader(target).await.is_err() {
-            return true;
+            let led_on = async {
+                loop {
+                    let now = metrics.borrow_and_update().clone();
+                    // This node itself, where the target lost its election.
+                    if let Some(leader) = now.current_leader.filter(|&id| id != own || now.vote != vote) {
+                        return Some(leader);
+                    }
+                    if metrics.changed().await.is_err() {
+                        return None;
+                    }
+                }
+            };
+            match tokio::time::timeout_at(deadline, led_on).await {
+                Ok(Some(leader)) if leader == own => {}
+                Ok(Some(leader)) => return wanted.is_none_or(|wanted| wanted == leader),
+                Ok(None) | Err(_) => return false,
+            }
         }
-        let mut metrics = raft.server_metrics();
-        let moved = async {
-            loop {
-                if let Some(leader) = metrics.borrow_and_update().current_leader.filter(|&id| id != own) {
-                    return Some(leader);
-                }
-                if metrics.changed().await.is_err() {
-                    return None;
-                }
+    }
+
+    /// A voter that can take over. One that is only slow for a moment is waited for.
+    async fn find_successor(&self, raft: &Raft, wanted: Option<NodeId>, deadline: Instant) -> Option<NodeId> {
+        let give_up = deadline.min(Instant::now() + HAND_OVER_PATIENCE);
+        loop {
+            if let Some(target) = self.successor(raft, wanted).await {
+                return Some(target);
             }
-        };
-        let leader = tokio::time::timeout_at(deadline, moved).await.unwrap_or(None);
-        leader.is_some() && (wanted.is_none() || leader == wanted)
+            let is_alone = raft.metrics().borrow_watched().membership_config.voter_ids().all(|id| id == self.node_id());
+            if is_alone || !self.pause(give_up).await {
+                return None;
+            }
+        }
     }
 
     /// A voter with the whole log, among those that answer at once and have not diverged, and among `wanted`, if somebody is.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | kill, crash, power cut, damaged data, removal | from the fault until the node answers again, at most 5 s after its start |
 //! | pause | from the fault until 1 s after the process goes on |
-//! | restart in good order | as a kill, and only what began after it: what was under way has to be finished |
+//! | restart in good order | what began between SIGTERM and the node's being ready: what was under way has to be finished, and nobody else suffers |
 //! | disk full, slow, broken | nothing while it lasts; the restart that heals it, as a kill |
 //! | broken backends | 502, 503 and 504 whose `Proxy-Status` blames one of them, at every node, until 1 s after their healing |
 //! | partitions, loss, delay, clocks, leader transfer, storms of changes | nothing |
@@ -114,7 +114,12 @@ fn excuses(window: &Window<'_>, operation: &Operation<'_>, (begin, end): (u64, u
     let on = |from: u64, to: u64| from <= end && begin <= to;
     match window.class {
         Class::Down | Class::Data | Class::Removed => window.hits(node) && on(window.begin, until_up()),
-        Class::Restart => window.hits(node) && window.begin <= begin && on(window.begin, until_up()),
+        // One that does not say when which node was down, as where it went wrong in between, lasts for all of them.
+        Class::Restart if window.downs.is_empty() => window.hits(node) && window.begin <= begin && on(window.begin, until_up()),
+        Class::Restart => {
+            let nanos = |millis: u64| millis.saturating_mul(1_000_000);
+            window.downs.iter().any(|down| down.node == node && (nanos(down.begin)..=nanos(down.end)).contains(&begin))
+        }
         Class::Disk => window.hits(node) && window.healing < u64::MAX && on(window.healing, until_up()),
         Class::Paused => window.hits(node) && on(window.begin, echo),
         Class::Backend => {
@@ -272,6 +277,31 @@ mod tests {
             let mut story = Story::new();
             story.begin(1, NODE, &request(1, 0, 10)).fault(fault, &[NODE]).end(1, NODE, Kind::Fail, request(1, 0, 10));
             story.heal(fault, &[NODE]).is("I6", outcome, "");
+        }
+    }
+
+    #[test]
+    fn a_rolling_restart_excuses_one_node_after_the_other() {
+        // The fault begins at 0 ms; the request 1 ms after what is waited for.
+        for (node, at, outcome) in [
+            (1, 20, Outcome::NotTested),
+            (2, 20, Outcome::Fail),
+            (1, 80, Outcome::Fail),
+            (2, 80, Outcome::NotTested),
+            (3, 80, Outcome::Fail),
+            // The way back, which its healing tells of.
+            (1, 250, Outcome::NotTested),
+            (2, 250, Outcome::Fail),
+        ] {
+            let mut story = Story::new();
+            story.fault_told(
+                "rolling-upgrade",
+                &[1, 2],
+                "node 1: down from 10 to 50 ms, stopped after 5 ms; node 2: down from 60 to 99 ms",
+            );
+            story.wait(at - 2).run(1, node, Kind::Fail, request(1, 1, 10)).wait(500 - at);
+            story.heal_told("rolling-upgrade", &[1, 2], "node 1: down from 240 to 260 ms");
+            story.is("I6", outcome, "");
         }
     }
 

@@ -4,6 +4,7 @@
 //! before it. It carries what only the run itself saw: without it, nobody can tell.
 
 use super::Finding;
+use super::recovery::seconds;
 use crate::history::{Event, Op, Stall};
 use crate::test::{Outcome, Verdict};
 
@@ -34,6 +35,13 @@ pub(crate) fn stalls(history: &[Event]) -> &[Stall] {
         Some(Op::End { stalls, .. }) => stalls,
         _ => &[],
     }
+}
+
+/// What is said beside a finding of the worst stall that touches it.
+pub(super) fn of_worst_stall<'a>(stalls: impl Iterator<Item = &'a Stall>) -> String {
+    let Some(worst) = stalls.max_by_key(|stall| stall.length) else { return String::new() };
+    let (length, begin) = (seconds(worst.length) * 1e3, seconds(worst.begin));
+    format!("; the machine kept the suite itself waiting for up to {length:.0} ms (at {begin:.1} s)")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::operation::Operation;
+use crate::down::Down;
 use crate::history::{Kind, Op};
 
 /// What a fault does to the nodes that it names.
@@ -75,6 +76,8 @@ pub(crate) struct Window<'a> {
     /// What was said of it beside its nodes: the backends that it breaks.
     pub(crate) detail: &'a str,
     pub(crate) begin: u64,
+    /// When which node was down, where the fault met one after the other and said so.
+    pub(crate) downs: Vec<Down>,
     /// When it had taken effect; none where it never did.
     pub(crate) effect: Option<u64>,
     /// When its healing began; the end of time where it never did.
@@ -115,16 +118,22 @@ impl<'a> Faults<'a> {
             // One that certainly did not happen is over with its answer.
             let end = operation.end.filter(|end| end.kind == Kind::Fail).map_or(u64::MAX, |end| end.time);
             let begin = operation.invoke.time;
-            windows.push(Window { name, class: class_of(name), nodes, detail, begin, effect, healing: end, end });
+            let (class, downs) = (class_of(name), Down::all_in(detail));
+            windows.push(Window { name, class, nodes, detail, begin, downs, effect, healing: end, end });
         }
         for operation in operations {
             let Op::Fault { name: healed, nodes: healed_nodes, heals: true, .. } = &operation.invoke.op else { continue };
             let done = operation.end.filter(|end| end.kind == Kind::Ok).map_or(u64::MAX, |end| end.time);
+            let downs = match operation.end.map(|end| &end.op) {
+                Some(Op::Fault { detail, .. }) => Down::all_in(detail),
+                _ => Vec::new(),
+            };
             for window in &mut windows {
                 let meets = healed_nodes.is_empty() || healed_nodes.iter().any(|node| window.hits(*node));
                 if window.name == healed && meets && window.begin <= operation.invoke.time && window.end == u64::MAX {
                     window.healing = window.healing.min(operation.invoke.time);
                     window.end = done;
+                    window.downs.extend(&downs);
                 }
             }
         }

@@ -87,7 +87,11 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     let nodes: Vec<u32> = faults.survivors(test.nodes).into_iter().filter(|node| !left.contains(node)).collect();
     let (lost_of_routes, replayed) = replay::check(&operations, &effects, &timeline);
     let set = set::check(test, &operations, &effects, &nodes);
-    let availability = availability::check(&operations, &effects, &faults);
+    let mut availability = availability::check(&operations, &effects, &faults);
+    for finding in availability.findings.iter_mut().filter(|finding| finding.outcome == Outcome::Fail) {
+        // Excuses nothing.
+        finding.detail.push_str(&complete::of_worst_stall(complete::stalls(history).iter()));
+    }
     let recovery = recovery::check(&operations, &faults, &nodes, complete::stalls(history));
     let numbers = numbers::of(&operations, &effects, &faults, &availability, &recovery, lost_of_routes + set.lost);
     let mut findings = vec![

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Finding;
 use super::fault::{Faults, Window};
 use super::operation::Operation;
+use super::{Finding, complete};
 use crate::history::{Key, Op, Stall};
 
 /// The bound, in nanoseconds.
@@ -81,12 +81,7 @@ fn rolling_restarts(operations: &[Operation<'_>], faults: &Faults<'_>, stalls: &
     let meets = |stall: &&Stall| {
         spans.iter().any(|(begin, end)| stall.begin <= *end && *begin <= stall.begin.saturating_add(stall.length))
     };
-    if let Some(worst) = stalls.iter().filter(meets).max_by_key(|stall| stall.length) {
-        let (length, begin) = (seconds(worst.length) * 1e3, seconds(worst.begin));
-        finding
-            .detail
-            .push_str(&format!("; the machine kept the suite itself waiting for up to {length:.0} ms (at {begin:.1} s)"));
-    }
+    finding.detail.push_str(&complete::of_worst_stall(stalls.iter().filter(meets)));
     (gaps.last().copied(), finding)
 }
 
@@ -168,7 +163,7 @@ fn write_gaps(operations: &[Operation<'_>], spans: &[(u64, u64)]) -> Vec<f64> {
 
 /// Seconds of nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "times of a test are far below 2^53 ns times a thousand")]
-fn seconds(nanos: u64) -> f64 {
+pub(super) fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 

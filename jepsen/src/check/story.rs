@@ -46,16 +46,23 @@ impl Story {
 
     /// A fault that says more than its nodes.
     pub(crate) fn fault_told(&mut self, name: &str, nodes: &[u32], detail: &str) -> &mut Story {
-        let fault = Op::Fault { name: name.to_owned(), nodes: nodes.to_vec(), heals: false, detail: detail.to_owned() };
-        self.add(Process::Nemesis, Kind::Invoke, None, fault.clone()).add(Process::Nemesis, Kind::Ok, None, fault)
+        self.nemesis_told(name, nodes, false, Kind::Ok, detail)
     }
 
     pub(crate) fn heal(&mut self, name: &str, nodes: &[u32]) -> &mut Story {
         self.nemesis(name, nodes, true, Kind::Ok)
     }
 
+    pub(crate) fn heal_told(&mut self, name: &str, nodes: &[u32], detail: &str) -> &mut Story {
+        self.nemesis_told(name, nodes, true, Kind::Ok, detail)
+    }
+
     pub(crate) fn nemesis(&mut self, name: &str, nodes: &[u32], heals: bool, kind: Kind) -> &mut Story {
-        let fault = Op::Fault { name: name.to_owned(), nodes: nodes.to_vec(), heals, detail: String::new() };
+        self.nemesis_told(name, nodes, heals, kind, "")
+    }
+
+    fn nemesis_told(&mut self, name: &str, nodes: &[u32], heals: bool, kind: Kind, detail: &str) -> &mut Story {
+        let fault = Op::Fault { name: name.to_owned(), nodes: nodes.to_vec(), heals, detail: detail.to_owned() };
         self.add(Process::Nemesis, Kind::Invoke, None, fault.clone()).add(Process::Nemesis, kind, None, fault)
     }
 

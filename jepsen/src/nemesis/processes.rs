@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::act::{Act, Trouble};
 use super::kind::Fault;
 use crate::cluster::wait_for;
+use crate::down::Down;
 
 /// How long a graceful stop may take: the gateway drains for 30 s at most.
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
@@ -162,12 +163,14 @@ async fn one_table(act: &Act<'_>) -> Result<(), Trouble> {
     act.cluster().wait_recovered(READY_PATIENCE).await.map_err(Trouble::Product)
 }
 
-/// Restarts each node of the act as this program. Gives how long each took.
+/// Restarts each node of the act as this program. Gives when each was down.
 async fn restart_one_by_one(act: &Act<'_>, program: &Path) -> Result<String, Trouble> {
     let cluster = act.cluster();
+    let recorder = &act.stage.scene.recorder;
+    let now = || u64::try_from(recorder.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut told = Vec::new();
     for id in act.nodes.clone() {
-        let began = Instant::now();
+        let (began, begin) = (Instant::now(), now());
         act.signal(id, Signal::TERM).await?;
         let code = cluster.node(id).wait(STOP_PATIENCE).await;
         let stopped = began.elapsed();
@@ -191,11 +194,7 @@ async fn restart_one_by_one(act: &Act<'_>, program: &Path) -> Result<String, Tro
         if ready.is_none() {
             return Err(Trouble::Product(format!("node {id} was not ready within {READY_PATIENCE:?} of its restart")));
         }
-        told.push(format!(
-            "node {id}: stopped in {} ms, ready {} ms after SIGTERM",
-            stopped.as_millis(),
-            began.elapsed().as_millis()
-        ));
+        told.push(format!("{}, stopped after {} ms", Down { node: id, begin, end: now() }, stopped.as_millis()));
         act.hold_for(act.planned.length / 3).await;
     }
     Ok(told.join("; "))
