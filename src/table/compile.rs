@@ -136,8 +136,9 @@ fn scope(route: &Resource, mut hostnames: Vec<String>, listeners: Vec<String>) -
     }
     hostnames.sort();
     hostnames.dedup();
-    let boxed = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
-    Arc::new(Scope { hostnames: boxed(hostnames), listeners: boxed(listeners), is_grpc: route.key.kind == Kind::GrpcRoute })
+    let hostnames = hostnames.into_iter().map(SmolStr::from).collect();
+    let listeners = listeners.into_iter().map(String::into_boxed_str).collect();
+    Arc::new(Scope { hostnames, listeners, is_grpc: route.key.kind == Kind::GrpcRoute })
 }
 
 fn compiled_rule(

@@ -3,40 +3,32 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::depths::DepthCounts;
+use smol_str::SmolStr;
+
+use super::depths::{DepthCounts, KindCounts, KindDepth, narrow};
 use super::index::Place;
 use super::key::{HostPattern, label_count, suffixes};
 use super::trie::HashTrie;
-use crate::model::spec::PathMatchType;
 
 /// Which host pattern: a number that a table gives once. A pattern that went and came again has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HostId(u64);
 
-/// What there is under one host pattern, so that a look-up probes nothing else. The candidates stand in maps of the whole table.
+/// What there is under one host pattern, so that a look-up probes nothing else. The candidates stand in maps of the whole table. With its
+/// counts it takes 80 bytes: a table may have a million hosts.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     pub(super) id: HostId,
     is_wildcard: bool,
     /// Of a wildcard without `*.`.
-    text: Box<str>,
-    pub(super) exact_count: u32,
-    pub(super) prefix_depths: DepthCounts,
-    pub(super) template_depths: DepthCounts,
-    pub(super) expression_depths: DepthCounts,
+    text: SmolStr,
+    pub(super) depths: KindCounts,
 }
 
 impl Host {
     fn new(id: HostId, pattern: HostPattern<'_>) -> Host {
-        Host {
-            id,
-            is_wildcard: matches!(pattern, HostPattern::Wildcard(_)),
-            text: Box::from(pattern.text()),
-            exact_count: 0,
-            prefix_depths: DepthCounts::default(),
-            template_depths: DepthCounts::default(),
-            expression_depths: DepthCounts::default(),
-        }
+        let is_wildcard = matches!(pattern, HostPattern::Wildcard(_));
+        Host { id, is_wildcard, text: SmolStr::new(pattern.text()), depths: KindCounts::default() }
     }
 
     /// Whether it is this pattern, which is not that of every host.
@@ -45,26 +37,15 @@ impl Host {
     }
 
     fn is_empty(&self) -> bool {
-        let depths = [&self.prefix_depths, &self.template_depths, &self.expression_depths];
-        self.exact_count == 0 && depths.iter().all(|depths| depths.is_empty())
+        self.depths.is_empty()
     }
 
     fn count(&mut self, place: &Place<'_>) {
-        match place.kind {
-            PathMatchType::Exact => self.exact_count += 1,
-            PathMatchType::PathPrefix => self.prefix_depths.add(place.depth),
-            PathMatchType::PathTemplate => self.template_depths.add(place.depth),
-            PathMatchType::RegularExpression => self.expression_depths.add(place.depth),
-        }
+        self.depths.add(KindDepth::new(place.kind, place.depth));
     }
 
     fn discount(&mut self, place: &Place<'_>) {
-        match place.kind {
-            PathMatchType::Exact => self.exact_count -= 1,
-            PathMatchType::PathPrefix => self.prefix_depths.remove(place.depth),
-            PathMatchType::PathTemplate => self.template_depths.remove(place.depth),
-            PathMatchType::RegularExpression => self.expression_depths.remove(place.depth),
-        }
+        self.depths.remove(KindDepth::new(place.kind, place.depth));
     }
 }
 
@@ -147,7 +128,7 @@ impl Hosts {
         host.count(place);
         self.named.insert(hash, Arc::new(host));
         if let HostPattern::Wildcard(suffix) = pattern {
-            self.wildcard_labels.add(label_count(suffix));
+            self.wildcard_labels.add(narrow(label_count(suffix)));
         }
         self.last_id
     }
@@ -165,7 +146,7 @@ impl Hosts {
         }
         self.named.remove(hash, |host| host.is(pattern));
         if let HostPattern::Wildcard(suffix) = pattern {
-            self.wildcard_labels.remove(label_count(suffix));
+            self.wildcard_labels.remove(narrow(label_count(suffix)));
         }
     }
 
@@ -173,5 +154,16 @@ impl Hosts {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty() && self.wildcard_labels.is_empty() && self.any.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_its_counts_takes_80_bytes() {
+        let counts = 2 * size_of::<usize>();
+        assert!(size_of::<Host>() + counts <= 80, "{}", size_of::<Host>());
     }
 }

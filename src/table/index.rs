@@ -1,7 +1,7 @@
 //! The index: every candidate under its host pattern and path.
 
 use super::bucket::{Bucket, Placed};
-use super::depths::DepthCounts;
+use super::depths::{DepthCounts, narrow};
 use super::hosts::{HostId, Hosts};
 use super::key::{HostPattern, depth, key, prefix_hash, text_hash};
 use super::rule::Candidate;
@@ -108,7 +108,7 @@ impl Index {
     /// Takes a candidate out that is in it.
     pub(super) fn remove(&mut self, candidate: &Candidate) {
         let place = Place::of(candidate);
-        self.depths.remove(place.depth);
+        self.depths.remove(narrow(place.depth));
         self.hosts.discount(place.host, place.host_hash, &place);
         match self.buckets_mut(place.kind) {
             Some(buckets) => take(buckets, place.key, |bucket| bucket.remove(candidate)),
@@ -150,7 +150,7 @@ impl Index {
     }
 
     fn count(&mut self, place: &Place<'_>) -> HostId {
-        self.depths.add(place.depth);
+        self.depths.add(narrow(place.depth));
         self.hosts.count(place.host, place.host_hash, place)
     }
 

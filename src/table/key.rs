@@ -13,7 +13,7 @@ pub(super) const ANY_HOST: &str = "*";
 const HASH: FixedState = FixedState::with_seed(0x7261_6674_6761_7465);
 
 /// Hashes of paths kept without an allocation; longer paths spill.
-const INLINE_DEPTHS: usize = 16;
+const INLINE_DEPTHS: usize = 8;
 
 /// A map of text that hashes with the fixed seed.
 pub(super) type TextMap<K, V> = imbl::GenericHashMap<K, V, FixedState, DefaultSharedPtr>;

@@ -4,6 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use itertools::Itertools as _;
+use smol_str::SmolStr;
 
 use crate::model::spec::{PathMatchType, RouteMatch, Rule, ServiceSpec};
 use crate::model::{Kind, Name, ResourceKey, Revision};
@@ -41,7 +42,7 @@ impl CompiledRule {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scope {
     /// Each once; [`ANY_HOST`](super::key::ANY_HOST) for a route without hostnames.
-    pub(super) hostnames: Box<[Box<str>]>,
+    pub(super) hostnames: Box<[SmolStr]>,
     /// Empty means all.
     pub(super) listeners: Box<[Box<str>]>,
     /// Whether it is a `GRPCRoute`, which answers gRPC requests alone.

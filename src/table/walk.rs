@@ -10,6 +10,7 @@ use super::index::Index;
 use super::key::{Prefixes, key, text_hash};
 use super::rule::Candidate;
 use super::shard::stands_under;
+use crate::model::spec::PathMatchType;
 
 impl Level<'_, '_> {
     fn holds(&self, placed: &Placed) -> bool {
@@ -54,12 +55,12 @@ impl Index {
         visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let path = hashes.path;
-        if level.host.exact_count > 0
+        if level.host.depths.has(PathMatchType::Exact)
             && let Some(bucket) = self.exact.get(key(level.hash, hashes.whole()), |_| true)
         {
             visit_those(bucket, &level, path, visit)?;
         }
-        for depth in level.host.template_depths.deepest_first() {
+        for depth in level.host.depths.deepest_first(PathMatchType::PathTemplate) {
             let Some(prefix) = hashes.prefixes().get(depth) else { continue };
             let Some(shard) = self.templates.get(key(level.hash, prefix.hash), |_| true) else { continue };
             let (literal, tail) = path.split_at(prefix.end);
@@ -71,7 +72,7 @@ impl Index {
             })?;
         }
         self.walk_expressions(level, hashes, visit)?;
-        for depth in level.host.prefix_depths.deepest_first() {
+        for depth in level.host.depths.deepest_first(PathMatchType::PathPrefix) {
             let Some(prefix) = hashes.prefixes().get(depth) else { continue };
             let Some(bucket) = self.prefixes.get(key(level.hash, prefix.hash), |_| true) else { continue };
             visit_those(bucket, &level, &path[..prefix.end], visit)?;
@@ -86,12 +87,12 @@ impl Index {
         hashes: &mut Hashes<'_>,
         visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        if level.host.expression_depths.is_empty() {
+        if !level.host.depths.has(PathMatchType::RegularExpression) {
             return ControlFlow::Continue(());
         }
         let path = hashes.path;
         let prefixes = hashes.prefixes();
-        let depths = level.host.expression_depths.deepest_first();
+        let depths = level.host.depths.deepest_first(PathMatchType::RegularExpression);
         let keys = depths.filter_map(|depth| prefixes.get(depth)).map(|prefix| key(level.hash, prefix.hash));
         let buckets = keys.filter_map(|key| self.expressions.get(key, |_| true)).map(Bucket::iter);
         let of_level = buckets.kmerge().filter(|placed| level.holds(placed)).map(|placed| &placed.candidate);
