@@ -107,7 +107,9 @@ fn control_reasons(status: &ClusterStatus, table: Option<Arc<str>>) -> Vec<Strin
     }
     let lag = status.committed_index.saturating_sub(status.applied_index);
     if lag > LAG_ENTRIES_MAX {
-        reasons.push(format!("lagging: {lag} committed entries are not applied"));
+        let own = status.members.iter().find(|member| member.id == status.node_id);
+        let address = own.map_or_else(String::new, |own| format!("; the other members reach this node at {}", own.peer_address));
+        reasons.push(format!("lagging: {lag} committed entries are not applied{address}"));
     }
     reasons
 }

@@ -149,9 +149,13 @@ impl Shared {
     /// Makes a change as the leader; gives the log index of the membership that shows it.
     pub(super) async fn change_here(self: &Arc<Self>, change: MemberChange, deadline: Instant) -> Result<u64, MemberError> {
         let raft = self.raft_to_propose()?;
+        if let MemberChange::Promote(id) = change {
+            // One that never catches up shall not keep others from their changes, its own removal among them.
+            self.wait_caught_up(&raft, id, deadline).await?;
+        }
         let turn = self.turn()?;
         let seen = self.settled(&raft, deadline).await?;
-        match self.plan(change, &raft, &seen, deadline).await? {
+        match self.plan(change, &seen).await? {
             Plan::Done => Ok(seen.log_id().map_or(0, |id| id.index)),
             Plan::Propose(proposed) => {
                 let after = self.propose_members(&raft, turn, proposed, deadline).await?;
@@ -193,13 +197,7 @@ impl Shared {
         }
     }
 
-    async fn plan(
-        &self,
-        change: MemberChange,
-        raft: &Raft,
-        seen: &StoredMembership,
-        deadline: Instant,
-    ) -> Result<Plan, MemberError> {
+    async fn plan(&self, change: MemberChange, seen: &StoredMembership) -> Result<Plan, MemberError> {
         let (MemberChange::Promote(id) | MemberChange::Demote(id) | MemberChange::Remove(id) | MemberChange::Lead(id)) = change;
         if seen.membership().get_node(&id).is_none() {
             return Err(MemberError::NotFound(format!("node {id} is no member")));
@@ -209,10 +207,7 @@ impl Shared {
         let propose = |changes, retain| Plan::Propose(Proposed { changes, retain, seen: *seen.log_id() });
         match change {
             MemberChange::Promote(_) if is_voter => return Ok(Plan::Done),
-            MemberChange::Promote(_) => {
-                self.wait_caught_up(raft, id, deadline).await?;
-                return Ok(propose(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true));
-            }
+            MemberChange::Promote(_) => return Ok(propose(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)),
             MemberChange::Lead(_) if id == self.node_id() => return Ok(Plan::Done),
             MemberChange::Lead(_) if is_voter => return Ok(Plan::HandOver(Some(id))),
             MemberChange::Lead(_) => {
@@ -248,11 +243,17 @@ impl Shared {
         )))
     }
 
+    /// Waits until a learner is caught up; of any other node there is nothing to wait for.
     async fn wait_caught_up(&self, raft: &Raft, id: NodeId, deadline: Instant) -> Result<(), MemberError> {
         loop {
             let (matched, last) = {
                 let metrics = raft.metrics();
                 let metrics = metrics.borrow_watched();
+                let is_learner = metrics.membership_config.membership().get_node(&id).is_some()
+                    && metrics.membership_config.voter_ids().all(|voter| voter != id);
+                if !is_learner {
+                    return Ok(());
+                }
                 let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
                 (matched.map_or(0, |id| id.index), metrics.last_log_index.unwrap_or(0))
             };

@@ -38,7 +38,7 @@ pub struct ClusterStatus {
     pub diverged: Option<String>,
     /// The last log index on this node.
     pub last_log_index: u64,
-    /// The last index that is known here to be committed.
+    /// The last index that is known here to be committed: by Raft, or because a member has said that it applied it.
     pub committed_index: u64,
     /// The last index that was applied here.
     pub applied_index: u64,
@@ -139,6 +139,9 @@ impl Shared {
         status.joint = is_under_way.then(|| joint.iter().map(|voters| voters.iter().copied().collect()).collect());
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let reports = self.board.reports();
+        // A node that no leader reaches hears of nothing that is committed; but it asks the others itself.
+        let applied_elsewhere = reports.values().filter_map(|report| report.applied).map(|id| id.index).max();
+        status.committed_index = status.committed_index.max(applied_elsewhere.unwrap_or(0));
         // A node that was removed knows the membership from before.
         let known = metrics.membership_config.nodes().filter(|(id, _)| status.removed.is_none() || **id != status.node_id);
         for (&id, member) in known {
@@ -161,7 +164,7 @@ impl Shared {
                 shown.revision = Some(applied.state.revision());
                 shown.digest = Some(applied.state.digest());
                 shown.published = Some(self.published.borrow().revision);
-                shown.lag_entries = status.last_log_index.saturating_sub(status.applied_index);
+                shown.lag_entries = status.last_log_index.max(status.committed_index).saturating_sub(status.applied_index);
                 shown.reachable = true;
             } else if let Some(report) = reports.get(&id) {
                 shown.fill(report, status.last_log_index);

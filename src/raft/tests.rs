@@ -382,6 +382,30 @@ async fn a_full_transaction_commits_from_a_follower() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_no_leader_reaches_knows_that_it_is_behind() {
+    let mut cluster = Cluster::start(3).await;
+    let revision = put_at(&cluster.node(1), "orders", "before").await;
+    cluster.all_at(revision).await;
+    let moved = cluster.leader().await % 3 + 1;
+    cluster.stop_node(moved).await;
+    let other = *cluster.running.keys().next().unwrap();
+    for number in 0..20 {
+        put_at(&cluster.node(other), "orders", &number.to_string()).await;
+    }
+    // It asks the others, and none of them finds it at its new address.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    cluster.start_as(moved, Some(moved), BTreeMap::new(), None, listener).await;
+    let node = cluster.node(moved);
+    eventually("it knows", || {
+        let status = node.status();
+        let own = status.members.iter().find(|member| member.id == moved);
+        status.committed_index >= status.applied_index + 20 && own.is_some_and(|own| own.lag_entries >= 20)
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_lags_past_the_purge_gets_a_snapshot() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;

@@ -39,6 +39,23 @@ pub(crate) fn replace(node_id: Option<NodeId>) -> String {
     )
 }
 
+/// What the operator does about a disk that cannot be used at present, where the error tells.
+fn repair(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; nothing is lost by that: free space on this disk and start the node again with this directory"
+        }
+        io::ErrorKind::PermissionDenied => "; let the user that runs this node read and write it",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount it for writing",
+        _ => "",
+    }
+}
+
+/// Whether an error says nothing of what stands on the disk.
+fn is_passing(error: &io::Error) -> bool {
+    !repair(error).is_empty()
+}
+
 /// What to open.
 #[derive(Debug)]
 pub struct StoreOptions {
@@ -126,8 +143,8 @@ pub enum OpenError {
         /// The data directory.
         path: PathBuf,
     },
-    /// The disk failed, or a small file is damaged.
-    #[error("data directory {path}: {what}: {source}")]
+    /// The disk failed or is full. What stands on it may be whole.
+    #[error("data directory {path}: {what}: {source}{}", repair(.source))]
     File {
         /// The data directory.
         path: PathBuf,
@@ -259,9 +276,13 @@ fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Ar
         return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
     }
     let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), node_id, reason };
-    let file = open_log().map_err(|error| log_error(format!("the log in log/ cannot be opened: {error}")))?;
+    let unusable = |what: &str, error: io::Error| match is_passing(&error) {
+        true => file_error("log")(error),
+        false => log_error(format!("{what}{error}")),
+    };
+    let file = open_log().map_err(|error| unusable("the log in log/ cannot be opened: ", error))?;
     let database = Database::new(file);
-    let log = load_log(&database, vote, current.log_id).map_err(|error| log_error(error.to_string()))?;
+    let log = load_log(&database, vote, current.log_id).map_err(|error| unusable("", error))?;
     check(&log, vote, mark, current.log_id).map_err(log_error)?;
     sync_directory(dir).map_err(file_error("directory"))?;
     sync_directory(dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
@@ -404,4 +425,31 @@ fn assemble(
         is_empty,
     };
     (writer, opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::limits::FEATURE_LEVEL_MAX;
+
+    #[test]
+    fn a_disk_that_is_full_asks_for_space_and_for_no_other_node() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            dir: directory.path().to_path_buf(),
+            node_id: Some(1),
+            cluster_name: "test".to_owned(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+            metrics: Metrics::new(),
+        };
+        let message = |kind| {
+            let error = examine_with(&options, || Err(io::Error::from(kind))).err().expect("the log cannot be opened");
+            error.to_string()
+        };
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let text = message(kind);
+            assert!(text.contains("free space") && !text.contains("must not vote"), "{text}");
+        }
+        assert!(message(io::ErrorKind::InvalidData).contains("must not vote again"));
+    }
 }

@@ -112,6 +112,21 @@ async fn a_node_that_waits_is_added_by_any_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_never_catches_up_keeps_nobody_from_removing_it() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    cluster.join(4, None, Some(leader)).await;
+    eventually("the learner is a member", || cluster.node(leader).status().members.len() == 4).await;
+    cluster.stop_node(4).await;
+    let node = cluster.node(leader);
+    eventually("the learner is known to be away", || !node.status().members[3].reachable).await;
+    let promotion = tokio::spawn(async move { node.change_member(MemberChange::Promote(4), Instant::now() + SOON).await });
+    assert_eq!(cluster.change(leader, MemberChange::Remove(4)).await, Ok(()));
+    assert!(matches!(promotion.await.unwrap(), Err(MemberError::NotFound(_))));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_disk_is_refused_and_replaced_by_its_own_steps() {
     let mut cluster = Cluster::start(3).await;
     put_at(&cluster.node(1), "orders", "kept").await;
