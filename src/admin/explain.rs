@@ -3,6 +3,7 @@
 //! What the proxy refuses before it asks a rule is told as it is there: a target that it would not take is a fault of the question, a
 //! method that it does not pass on is answered with `refused`, the status and the reason, and no rule.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -164,14 +165,22 @@ impl Question {
     fn of(fields: &Fields<'_>, listeners: &[Listener]) -> Result<Question, FieldError> {
         let method = fields.get("method").map_or(Ok("GET"), |_| fields.string("method"))?;
         let method = method.parse().map_err(|_| at("/method", format!("{method:?} is not a method")))?;
-        let named = listener(fields, listeners)?;
         let headers = headers(fields.get("headers"))?;
         let url = fields.string("url")?;
         let uri: Uri = url.parse().map_err(|error| at("/url", format!("{url:?} is not a URL: {error}")))?;
+        if let Some(scheme) = uri.scheme_str().filter(|scheme| !["http", "https"].contains(scheme)) {
+            return Err(at("/url", format!("a URL has the scheme http or https, not {scheme}")));
+        }
+        let named = listener(fields, uri.port_u16(), listeners)?;
         let host = host(&uri, &headers)?;
         let taking = taking(named, listeners, &host);
         let listener = taking.unwrap_or(named);
-        let path = normalize(uri.path(), listener.escaped_slashes).map_err(|error| at("/url", error.to_string()))?;
+        // The server as a whole, which only OPTIONS asks about (RFC 9110 9.3.7).
+        let is_server = uri.path() == "*" && method == Method::OPTIONS;
+        let path = match is_server {
+            true => Cow::Borrowed("*"),
+            false => normalize(uri.path(), listener.escaped_slashes).map_err(|error| at("/url", error.to_string()))?,
+        };
         Ok(Question {
             listener: listener.name.clone(),
             is_taken: taking.is_some(),
@@ -208,10 +217,14 @@ fn revision(fields: &Fields<'_>) -> Result<Option<Revision>, FieldError> {
     Ok(Some(Revision(number)))
 }
 
-/// The listener that is named, or the first.
-fn listener<'a>(fields: &Fields<'_>, listeners: &'a [Listener]) -> Result<&'a Listener, FieldError> {
+/// The listener that is named, or the one at the URL's port, or the first.
+fn listener<'a>(fields: &Fields<'_>, port: Option<u16>, listeners: &'a [Listener]) -> Result<&'a Listener, FieldError> {
     let given = fields.get("listener").map(|_| fields.string("listener")).transpose()?;
-    let found = listeners.iter().find(|listener| given.is_none_or(|name| listener.name == name));
+    let at_port = || port.and_then(|port| listeners.iter().find(|listener| listener.address.port() == port));
+    let found = match given {
+        Some(name) => listeners.iter().find(|listener| listener.name == name),
+        None => at_port().or(listeners.first()),
+    };
     found.ok_or_else(|| {
         let known: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         at("/listener", format!("this node has no such listener; it has {}", known.join(", ")))
@@ -281,6 +294,10 @@ mod tests {
         assert_eq!(question.headers.get_all("x-a").iter().count(), 2);
         let question = read(json!({"url": "/b", "headers": {"Host": "A:1"}, "listener": "inner"})).expect("a question");
         assert_eq!((question.host.as_str(), question.listener.as_str()), ("a", "inner"));
+        let question = read(json!({"url": "http://a:2/"})).expect("a question");
+        assert_eq!(question.listener, "inner", "the one at the port");
+        let question = read(json!({"url": "*", "method": "OPTIONS", "headers": {"host": "a"}})).expect("a question");
+        assert_eq!((question.path.as_str(), question.host.as_str()), ("*", "a"));
     }
 
     #[test]
@@ -300,6 +317,8 @@ mod tests {
             (json!({}), "/url"),
             (json!({"url": "http://"}), "/url"),
             (json!({"url": "/a%2fb"}), "/url"),
+            (json!({"url": "*"}), "/url"),
+            (json!({"url": "ftp://a/b"}), "/url"),
             (json!({"url": "/", "method": "GET IT"}), "/method"),
             (json!({"url": "/", "listener": "outer"}), "/listener"),
             (json!({"url": "/", "headers": {"x": 1}}), "/headers/x"),

@@ -114,7 +114,13 @@ impl Reading<'_> {
             if !METADATA.contains(&field.as_str()) {
                 return Err(format!("{path}: unknown field"));
             }
-            self.ignore(&path, "is not kept");
+            let why = match field.as_str() {
+                "creationTimestamp" => {
+                    "of routes that match alike the one that was created here first answers, then the first by name"
+                }
+                _ => "is not kept",
+            };
+            self.ignore(&path, why);
         }
         let mut spec = object(&mut fields, "", "spec")?.ok_or("/spec is missing")?;
         if fields.remove("status").is_some() {

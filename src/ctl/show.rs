@@ -125,7 +125,9 @@ pub(super) async fn explain(client: &Client, question: &Value, output: Output) -
     if raw(&answer, output)? {
         return Ok(());
     }
-    out(format!("{} {} at revision {}", text(question, "method"), text(question, "url"), plain(&answer, "revision")));
+    let listener = answer.get("request").map_or("?", |request| text(request, "listener"));
+    let (method, url, revision) = (text(question, "method"), text(question, "url"), plain(&answer, "revision"));
+    out(format!("{method} {url} at listener {listener}, at revision {revision}"));
     out(verdict(&answer));
     for backend in answer.get("backends").and_then(Value::as_array).into_iter().flatten() {
         out(format!("  to {}", backend_line(backend)));

@@ -139,7 +139,7 @@ impl Tries<'_> {
             Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::Unsent(request)),
             None => return self.late(progress.as_deref(), Remains::Unsent(request)),
         };
-        let remains = Remains::Exposed(self.retries.copy(&request, upstream.is_reused()));
+        let remains = Remains::Exposed(self.retries.copy(&request));
         match within(self.connection, deadline, pin!(upstream.send(endpoint, request))).await {
             Some(Ok((response, lease))) => {
                 tally.note_upstream(asked);

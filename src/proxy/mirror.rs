@@ -2,10 +2,11 @@
 //!
 //! A copy is made once a request, not a try, of what the rule's filters made of it; the filters of the chosen backend are not for it.
 //! It goes its own way in a task of the worker's: the request never waits for it, and its answer is read and dropped. Everything that it
-//! can take is bounded: how many are under way, how long one may take, how far its body may lag behind the request's, how much of the
-//! answer is read. What does not fit is dropped and counted.
+//! can take is bounded: how many are under way, in all and to one service (one that hangs shall not take the others' places), how long one may
+//! take, how far its body may lag behind the request's, how much of the answer is read. What does not fit is dropped and counted.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,16 @@ use tokio::task::JoinSet;
 
 use super::forward::open;
 use super::worker::Worker;
-use crate::model::Kind;
 use crate::model::spec::{Filter, RequestMirror, Timeouts};
+use crate::model::{Kind, Name};
 use crate::observe::CounterVec;
 use crate::table::{Matched, Service};
 use crate::upstream::{Endpoint, Lease, RequestBody};
 
 /// Copies under way in one worker.
 pub(super) const MIRRORS_MAX: usize = 128;
+/// Copies under way to one service in one worker.
+pub(super) const MIRRORS_OF_SERVICE_MAX: usize = 32;
 /// How long one may take, if the rule's timeouts are not shorter.
 const TIME_MAX: Duration = Duration::from_secs(30);
 /// Bytes of an answer that are read, so that its connection can be kept.
@@ -33,7 +36,29 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The copies under way in one worker. Dropping it ends them.
 #[derive(Debug, Default)]
-pub(super) struct Mirrors(RefCell<JoinSet<()>>);
+pub(super) struct Mirrors(RefCell<UnderWay>);
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    tasks: JoinSet<()>,
+    /// Shared by the copies to a service: its count of owners is one more than there are of them.
+    by_service: HashMap<Name, Rc<()>>,
+}
+
+impl UnderWay {
+    /// A place for one more copy to `service`, if there is one. It is taken for as long as it lives.
+    fn place(&mut self, service: &Name) -> Option<Rc<()>> {
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() >= MIRRORS_MAX {
+            return None;
+        }
+        if self.by_service.len() > MIRRORS_MAX {
+            self.by_service.retain(|_, places| Rc::strong_count(places) > 1);
+        }
+        let places = self.by_service.entry(service.clone()).or_default();
+        (Rc::strong_count(places) <= MIRRORS_OF_SERVICE_MAX).then(|| Rc::clone(places))
+    }
+}
 
 /// Begins a copy for each of the rule's mirrors that draws this request. `head` and `body` are as the rule's filters made them.
 pub(super) fn send_copies(worker: &Worker, matched: &Matched, head: &request::Parts, body: &mut RequestBody) {
@@ -57,11 +82,8 @@ fn begin(
     head: &request::Parts,
     body: &mut RequestBody,
 ) -> Result<(), &'static str> {
-    let mut tasks = worker.mirrors.0.borrow_mut();
-    while tasks.try_join_next().is_some() {}
-    if tasks.len() >= MIRRORS_MAX {
-        return Err("busy");
-    }
+    let mut under_way = worker.mirrors.0.borrow_mut();
+    let place = under_way.place(&mirror.service).ok_or("busy")?;
     let service = matched.snapshot.service(&mirror.service).ok_or("no_service")?;
     let is_call = matched.rule.kind() == Kind::GrpcRoute;
     if is_call && !service.spec.protocol.carries_grpc() {
@@ -80,7 +102,8 @@ fn begin(
     let copy = Copy { service: Arc::clone(service), endpoint, connects: worker.metrics.upstream_connects.clone() };
     let limit = limit(matched.rule.rule.timeouts());
     let results = worker.metrics.mirrors.clone();
-    tasks.spawn_local(async move {
+    under_way.tasks.spawn_local(async move {
+        let _place = place;
         let name = copy.service.id.name.clone();
         // A body that lags makes the sending fail too: what came first counts.
         let result = tokio::select! {

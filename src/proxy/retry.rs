@@ -1,13 +1,14 @@
 //! Whether a request is sent again, and when. Pure but for the bodies that it keeps: time and randomness are arguments.
 //!
-//! Without a stanza a request is sent again once, at once, and only if no byte of it went out, or if a connection that was kept turns
-//! out to be closed and the request is idempotent and has no body. With one (Gateway API `HTTPRouteRetry`):
+//! Without a stanza a request is sent again once, at once, and only if no byte of it went out, or if its connection ended before a byte of
+//! an answer came and the request is idempotent (RFC 9110 9.2.2). With one (Gateway API `HTTPRouteRetry`):
 //!
 //! - an answer with one of its `codes` is let go, whatever the method;
 //! - a failure after bytes went out counts for idempotent methods (RFC 9110 9.2.2), any other failure for all;
-//! - a body goes out again from its first byte, if all of it that went out is still kept;
 //! - before each re-try there is a wait, of which `backoff` is the least. Where it would end after the request's deadline there is no
 //!   further try: what the last one gave is the answer.
+//!
+//! A body goes out again from its first byte, if all of it that went out is still kept.
 
 use std::time::{Duration, Instant};
 
@@ -110,20 +111,20 @@ impl<'a> Retries<'a> {
         Retries { policy, made: 0, deadline }
     }
 
-    /// The request as the first try takes it: with a body that can be sent again, where a stanza may ask for that.
+    /// The request as the first try takes it: with a body that can be sent again, where that may be asked for.
     pub(super) fn keep(&self, request: Request<RequestBody>) -> Request<RequestBody> {
         match self.policy {
-            None => request,
-            Some(_) => request.map(RequestBody::keep),
+            None if !request.method().is_idempotent() => request,
+            None | Some(_) => request.map(RequestBody::keep),
         }
     }
 
     /// A copy of what is about to be sent, where there may be a use for it.
-    pub(super) fn copy(&self, request: &Request<RequestBody>, is_connection_reused: bool) -> Option<Copy> {
+    pub(super) fn copy(&self, request: &Request<RequestBody>) -> Option<Copy> {
         let is_idempotent = request.method().is_idempotent();
         let is_useful = match self.policy {
             Some(policy) => self.made < policy.attempts && (is_idempotent || !policy.codes.is_empty()),
-            None => is_connection_reused && is_idempotent && matches!(request.body(), RequestBody::Empty),
+            None => self.made < RETRIES_DEFAULT && is_idempotent,
         };
         if is_useful { Copy::of(request) } else { None }
     }
@@ -204,8 +205,8 @@ mod tests {
     }
 
     /// What is left after `request` went out.
-    fn exposed(retries: &Retries<'_>, method: Method, is_reused: bool) -> Remains {
-        Remains::Exposed(retries.copy(&request(method), is_reused))
+    fn exposed(retries: &Retries<'_>, method: Method) -> Remains {
+        Remains::Exposed(retries.copy(&request(method)))
     }
 
     fn unsent(method: Method) -> Remains {
@@ -234,16 +235,18 @@ mod tests {
     #[test]
     fn without_a_stanza_one_re_try_where_it_is_safe() {
         let now = Instant::now();
-        for (method, is_reused, was_closed, expected) in [
-            (Method::GET, true, true, true),
-            (Method::GET, true, false, false),
-            (Method::GET, false, true, false),
-            (Method::POST, true, true, false),
+        for (method, was_closed, expected) in [
+            (Method::GET, true, true),
+            (Method::PUT, true, true),
+            (Method::GET, false, false),
+            (Method::POST, true, false),
+            (Method::PATCH, true, false),
         ] {
             let mut retries = Retries::new(None, None);
-            let remains = exposed(&retries, method.clone(), is_reused);
+            let remains = exposed(&retries, method.clone());
             let next = retries.after_failure(was_closed, remains, now, || 0);
-            assert_eq!(next.is_some(), expected, "{method} {is_reused} {was_closed}");
+            assert_eq!(next.is_some(), expected, "{method} {was_closed}");
+            assert!(retries.copy(&request(method.clone())).is_none() || !expected, "there is one re-try");
         }
         let mut retries = Retries::new(None, None);
         let next = retries.after_failure(false, unsent(Method::POST), now, || 0).unwrap();
@@ -269,13 +272,13 @@ mod tests {
         let (policy, now) = (policy(&[503], 2), Instant::now());
         for (method, status, expected) in [(Method::GET, 503, true), (Method::POST, 503, true), (Method::GET, 502, false)] {
             let mut retries = Retries::new(Some(&policy), None);
-            let remains = exposed(&retries, method.clone(), false);
+            let remains = exposed(&retries, method.clone());
             let next = retries.after_answer(StatusCode::from_u16(status).unwrap(), remains, || now, || 0);
             assert_eq!(next.map(|next| next.wait), expected.then_some(policy.backoff), "{method} {status}");
         }
         for (method, expected) in [(Method::GET, true), (Method::DELETE, true), (Method::POST, false), (Method::PATCH, false)] {
             let mut retries = Retries::new(Some(&policy), None);
-            let remains = exposed(&retries, method.clone(), false);
+            let remains = exposed(&retries, method.clone());
             assert_eq!(retries.after_failure(false, remains, now, || 0).is_some(), expected, "{method}");
             assert!(retries.after_failure(false, unsent(method), now, || 0).is_some(), "no byte went out");
         }
@@ -286,7 +289,7 @@ mod tests {
         let (policy, now) = (policy(&[503], 2), Instant::now());
         let mut retries = Retries::new(Some(&policy), None);
         for expected in [true, true, false] {
-            let remains = exposed(&retries, Method::GET, false);
+            let remains = exposed(&retries, Method::GET);
             assert_eq!(retries.after_answer(StatusCode::SERVICE_UNAVAILABLE, remains, || now, || 0).is_some(), expected);
         }
         for (left, expected) in [(9, false), (10, false), (11, true)] {

@@ -83,7 +83,8 @@ fn what_has_no_meaning_is_told_once_with_its_place() {
     let (_, warnings) = read(PRINTED).unwrap();
     let expected = [
         "/metadata/annotations has no meaning here: is not kept (and in one more place)",
-        "/metadata/creationTimestamp has no meaning here: is not kept",
+        "/metadata/creationTimestamp has no meaning here: of routes that match alike the one that was created here first answers, then the \
+         first by name",
         "/metadata/generation has no meaning here: is not kept",
         "/metadata/resourceVersion has no meaning here: is not kept",
         "/metadata/uid has no meaning here: is not kept",

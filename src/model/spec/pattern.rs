@@ -1,6 +1,10 @@
 //! Regular expressions of matches: crate `regex`, so the time is linear in what is matched.
+//!
+//! One of a few characters may take 260 kB compiled (`\w{3}`), and a thousand routes may ask for the same: those with one text share one.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
@@ -11,6 +15,9 @@ pub const PATTERN_BYTES_MAX: usize = 1024;
 
 /// Bytes of one compiled expression at most; its lazily built automaton may take as many again for each thread that uses it.
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
+
+/// Texts of compiled expressions that are remembered before those that nothing holds any more are looked for.
+const SWEEP_MIN: usize = 64;
 
 /// Groups inside groups at most.
 const NEST_MAX: u32 = 64;
@@ -31,9 +38,9 @@ pub struct Pattern {
 #[derive(Clone)]
 enum Form {
     /// The value.
-    Whole(Regex),
+    Whole(Arc<Regex>),
     /// The service and the method of a path `/service/method`; any name where there is no expression.
-    Call { service: Option<Regex>, method: Option<Regex> },
+    Call { service: Option<Arc<Regex>>, method: Option<Arc<Regex>> },
 }
 
 impl Pattern {
@@ -49,17 +56,7 @@ impl Pattern {
             }
             error => format!("not a regular expression: {error}"),
         })?;
-        let regex = RegexBuilder::new(&format!("^(?:{text})$"))
-            .size_limit(COMPILED_BYTES_MAX)
-            .dfa_size_limit(COMPILED_BYTES_MAX)
-            .nest_limit(NEST_MAX + 2)
-            .build()
-            .map_err(|error| match error {
-                regex::Error::CompiledTooBig(limit) => {
-                    format!("compiles to more than {limit} bytes: use fewer repetitions or smaller classes")
-                }
-                _ => "not a regular expression: a comment or flag of it does not end".to_owned(),
-            })?;
+        let regex = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).compiled(text)?;
         let is_literal = matches!(tree.kind(), HirKind::Literal(_));
         Ok(Pattern { text: text.into(), form: Form::Whole(regex), literal: leading_literal(&tree).into(), is_literal })
     }
@@ -68,7 +65,7 @@ impl Pattern {
     pub fn of_call(service: Option<&Pattern>, method: Option<&Pattern>) -> Pattern {
         let text = |part: Option<&Pattern>| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{})", part.text));
         let regex = |part: Option<&Pattern>| match &part?.form {
-            Form::Whole(regex) => Some(regex.clone()),
+            Form::Whole(regex) => Some(Arc::clone(regex)),
             Form::Call { .. } => None,
         };
         let mut literal = [b"/".as_slice(), service.map_or(&[], Pattern::literal)].concat();
@@ -98,7 +95,7 @@ impl Pattern {
         match &self.form {
             Form::Whole(regex) => regex.is_match(value),
             Form::Call { service, method } => call_parts(value).is_some_and(|(service_name, method_name)| {
-                let holds = |regex: &Option<Regex>, name| regex.as_ref().is_none_or(|regex| regex.is_match(name));
+                let holds = |regex: &Option<Arc<Regex>>, name| regex.as_ref().is_none_or(|regex| regex.is_match(name));
                 holds(service, service_name) && holds(method, method_name)
             }),
         }
@@ -111,6 +108,45 @@ impl Pattern {
             Form::Call { service, method } => usize::from(service.is_some()) + usize::from(method.is_some()),
         }
     }
+}
+
+/// The compiled expressions that something holds, by their text.
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+
+#[derive(Default)]
+struct Known {
+    by_text: HashMap<Box<str>, Weak<Regex>>,
+    /// At so many, those that nothing holds any more are let go.
+    sweep_at: usize,
+}
+
+impl Known {
+    fn compiled(&mut self, text: &str) -> Result<Arc<Regex>, String> {
+        if let Some(regex) = self.by_text.get(text).and_then(Weak::upgrade) {
+            return Ok(regex);
+        }
+        let regex = Arc::new(compile(text)?);
+        if self.by_text.len() >= self.sweep_at {
+            self.by_text.retain(|_, regex| regex.strong_count() > 0);
+            self.sweep_at = (self.by_text.len() * 2).max(SWEEP_MIN);
+        }
+        self.by_text.insert(text.into(), Arc::downgrade(&regex));
+        Ok(regex)
+    }
+}
+
+fn compile(text: &str) -> Result<Regex, String> {
+    RegexBuilder::new(&format!("^(?:{text})$"))
+        .size_limit(COMPILED_BYTES_MAX)
+        .dfa_size_limit(COMPILED_BYTES_MAX)
+        .nest_limit(NEST_MAX + 2)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(limit) => {
+                format!("compiles to more than {limit} bytes: use fewer repetitions or smaller classes")
+            }
+            _ => "not a regular expression: a comment or flag of it does not end".to_owned(),
+        })
 }
 
 /// Service and method of a path `/service/method`, neither of which is empty.
@@ -184,6 +220,23 @@ mod tests {
         let of_method = Pattern::of_call(None, Some(&Pattern::new(".*").unwrap()));
         assert!(of_method.matches(b"/a/X") && !of_method.matches(b"//X") && !of_method.matches(b"/a/b/X"));
         assert_ne!(Pattern::new(of_method.text()).unwrap(), of_method);
+    }
+
+    #[test]
+    fn one_text_is_compiled_once_for_as_long_as_it_is_held() {
+        let whole = |pattern: &Pattern| match &pattern.form {
+            Form::Whole(regex) => Arc::clone(regex),
+            Form::Call { .. } => panic!("{pattern:?}"),
+        };
+        let [one, other] = [(), ()].map(|()| Pattern::new("one text, [0-9]+ times").unwrap());
+        assert!(Arc::ptr_eq(&whole(&one), &whole(&other)));
+        let mut known = Known::default();
+        let held: Vec<_> = (0..10).map(|number| known.compiled(&format!("held {number}")).unwrap()).collect();
+        for number in 0..10 * SWEEP_MIN {
+            known.compiled(&format!("let go of {number}")).unwrap();
+        }
+        assert!(known.by_text.len() <= 2 * SWEEP_MIN, "{}", known.by_text.len());
+        assert!(Arc::ptr_eq(&held[3], &known.compiled("held 3").unwrap()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::gateway::{Backend, Gateway, OK, field, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
-use crate::proxy::mirror::MIRRORS_MAX;
+use crate::proxy::mirror::MIRRORS_OF_SERVICE_MAX;
 
 const POST: &str = "POST /a/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -89,15 +89,16 @@ fn a_mirror_that_hangs_delays_nobody() {
 }
 
 #[test]
-fn copies_under_way_are_bounded() {
+fn a_service_that_hangs_takes_a_bounded_number_of_copies_and_leaves_others_their_places() {
     let (backend, copies) = (Backend::answering(OK), hanging());
-    let gateway = gateway(&backend, &copies, json!({"filters": [mirror_to("copies")]}));
+    let gateway = gateway(&backend, &copies, json!({"filters": [mirror_to("copies"), mirror_to("s")]}));
     let mut client = gateway.connect();
-    for _ in 0..MIRRORS_MAX + 7 {
+    for _ in 0..MIRRORS_OF_SERVICE_MAX + 7 {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(status(&client.answer()), 200);
     }
     assert_eq!(count(&gateway, "copies", "busy"), 7);
+    assert_eq!(count(&gateway, "s", "busy"), 0);
 }
 
 #[test]

@@ -77,10 +77,13 @@ pub(super) fn a_connection_that_breaks_is_retried_for_idempotent_methods_alone()
         let gateway = gateway(&backend, json!({}), json!({"codes": [503], "attempts": 1, "backoff": "1ms"}));
         assert_eq!((status(&gateway.ask(request)), backend.seen().len()), (expected, tries), "{request}");
     }
-    // Without a stanza, nothing after bytes went out over a new connection.
-    let backend = in_turn(&["", OK]);
-    let gateway = Gateway::to(&backend);
-    assert_eq!((status(&gateway.ask(GET)), backend.seen().len()), (502, 1));
+    // Without a stanza as well, once.
+    for (request, expected, tries) in cases {
+        let backend = in_turn(&["", OK]);
+        assert_eq!((status(&Gateway::to(&backend).ask(request)), backend.seen().len()), (expected, tries), "{request}");
+    }
+    let backend = in_turn(&["", "", OK]);
+    assert_eq!((status(&Gateway::to(&backend).ask(GET)), backend.seen().len()), (502, 2));
 }
 
 #[test]

@@ -222,6 +222,11 @@ impl<'a> Object<'a> {
         self.map.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
     }
 
+    /// A field that is left out, with the value that it has then.
+    pub(super) fn assume(&self, name: &'static str, value: &'a Value) -> Cursor<'a> {
+        Cursor { value, path: self.path.then(Step::Field(name)) }
+    }
+
     /// The field, or a note that it is missing.
     pub(super) fn require(&self, name: &'static str, report: &mut Report) -> Option<Cursor<'a>> {
         let field = self.get(name);

@@ -21,7 +21,7 @@ const FILTERS: [(&str, ()); 3] = [("RequestHeaderModifier", ()), ("ResponseHeade
 
 /// The whole spec.
 pub(super) fn grpc_route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
-    spec_of(cursor, rule, report)
+    spec_of(cursor, None, rule, report)
 }
 
 fn rule(cursor: &Cursor<'_>, seen: &mut Seen, report: &mut Report) -> Option<Rule> {
@@ -195,7 +195,6 @@ mod tests {
             (json!({"rules": [{"timeouts": {}}]}), "/rules/0/timeouts", "unknown field"),
             (json!({"rules": [{"sessionPersistence": {}}]}), "/rules/0/sessionPersistence", "not supported yet"),
             (json!({"rules": [{"matches": [{"path": {}}]}]}), "/rules/0/matches/0/path", "unknown field"),
-            (json!({"rules": [{}, {}]}), "/rules/1", "never answer"),
             (of_match(json!({})), "/rules/0/matches/0/method", "names a service, a method or both"),
             (
                 of_match(json!({"type": "RegularExpression", "service": "a("})),

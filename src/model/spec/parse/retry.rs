@@ -36,15 +36,18 @@ pub(super) fn retry(cursor: &Cursor<'_>, report: &mut Report) -> Option<Retry> {
 
 /// The statuses, or nothing where one could not be read.
 fn codes(fields: &[Cursor<'_>], report: &mut Report) -> Option<Vec<StatusCode>> {
-    let mut codes = Vec::with_capacity(fields.len());
+    let (mut codes, mut is_good) = (Vec::with_capacity(fields.len()), true);
     for field in fields {
         let code = field.integer(400..=599, report).and_then(|code| u16::try_from(code).ok());
         match code.and_then(|code| StatusCode::from_u16(code).ok()) {
-            Some(code) if codes.contains(&code) => field.fail(report, format!("{} occurs twice in the list", code.as_u16())),
-            code => codes.extend(code),
+            Some(code) if codes.contains(&code) => {
+                report.warn(field.path(), &format!("{} occurs twice in the list", code.as_u16()));
+            }
+            Some(code) => codes.push(code),
+            None => is_good = false,
         }
     }
-    (codes.len() == fields.len()).then_some(codes)
+    is_good.then_some(codes)
 }
 
 fn backoff(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::cursor::{Cursor, Object, Pointer};
 use super::report::Report;
 use super::{cors, filters, host, matches, retry};
@@ -20,7 +22,7 @@ pub(super) const BACKEND_REFS_MAX: usize = 16;
 /// The greatest weight of a backend or endpoint.
 pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
-/// The matches of a route so far, and names of its rules: what must not occur twice.
+/// The matches of a route so far, and names of its rules: what shall not occur twice.
 #[derive(Default)]
 pub(super) struct Seen {
     /// Whether the route has one rule only.
@@ -32,12 +34,15 @@ pub(super) struct Seen {
 
 /// The whole spec of a `Route`.
 pub(super) fn route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
-    spec_of(cursor, rule, report)
+    // Without rules there is one, of which everything is left out (Gateway API, default of `rules`).
+    let rules_default = json!([{}]);
+    spec_of(cursor, Some(&rules_default), rule, report)
 }
 
-/// The whole spec of a route whose rules `rule` reads.
-pub(super) fn spec_of(
-    cursor: &Cursor<'_>,
+/// The whole spec of a route whose rules `rule` reads; with `rules_default`, where it has none.
+pub(super) fn spec_of<'a>(
+    cursor: &Cursor<'a>,
+    rules_default: Option<&'a Value>,
     rule: fn(&Cursor<'_>, &mut Seen, &mut Report) -> Option<Rule>,
     report: &mut Report,
 ) -> Option<RouteSpec> {
@@ -46,7 +51,10 @@ pub(super) fn spec_of(
     let listeners = distinct(object.list("listeners", LISTENERS_MAX, report), report, |text| {
         Name::new(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
     });
-    let field = object.require("rules", report)?;
+    let field = match rules_default {
+        Some(rules) => object.get("rules").unwrap_or(object.assume("rules", rules)),
+        None => object.require("rules", report)?,
+    };
     let rule_fields = field.list(RULES_MAX, report)?;
     if rule_fields.is_empty() {
         field.fail(report, "a route has at least one rule");
@@ -59,12 +67,12 @@ pub(super) fn spec_of(
     Some(RouteSpec { hostnames, listeners, rules })
 }
 
-/// Checked texts. A repetition is refused: one of the two is a slip.
+/// Checked texts, each once. A repetition has no meaning.
 fn distinct(fields: Vec<Cursor<'_>>, report: &mut Report, read: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
     let mut texts = Vec::with_capacity(fields.len());
     for field in fields {
         match field.read(1..=usize::MAX, &read, report) {
-            Some(text) if texts.contains(&text) => field.fail(report, format!("{text:?} occurs twice in the list")),
+            Some(text) if texts.contains(&text) => report.warn(field.path(), &format!("{text:?} occurs twice in the list")),
             text => texts.extend(text),
         }
     }
@@ -157,7 +165,7 @@ pub(super) fn rule_matches(
     for field in &fields {
         if let Some(found) = read(field, report) {
             if !(seen.is_lone_rule && fields.len() == 1) {
-                refuse_duplicate(&found, field.path(), seen, report);
+                warn_of_duplicate(&found, field.path(), seen, report);
             }
             all.push(found);
         }
@@ -165,17 +173,17 @@ pub(super) fn rule_matches(
     if fields.is_empty() {
         let found =
             RouteMatch { path: matches::every_path(), method: None, headers: Box::default(), query_params: Box::default() };
-        refuse_duplicate(&found, rule.path(), seen, report);
+        warn_of_duplicate(&found, rule.path(), seen, report);
         return Some(vec![found]);
     }
     (all.len() == fields.len()).then_some(all)
 }
 
-/// The second of two equal matches could never answer: one of them is a slip.
-fn refuse_duplicate(found: &RouteMatch, path: Pointer, seen: &mut Seen, report: &mut Report) {
+/// The first of two equal matches answers (Gateway API, "matches" of a rule): the other is a slip.
+fn warn_of_duplicate(found: &RouteMatch, path: Pointer, seen: &mut Seen, report: &mut Report) {
     let identity = matches::identity(found);
     match seen.matches.get(&identity) {
-        Some(other) => report.error(path, format!("matches exactly what {other} matches, and would never answer")),
+        Some(other) => report.warn(path, &format!("matches exactly what {other} matches, and never answers")),
         None => {
             seen.matches.insert(identity, path);
         }
