@@ -16,7 +16,7 @@ use crate::canary::Canary;
 use crate::client::put_service;
 use crate::cluster::isolation::Isolation;
 use crate::cluster::{Cluster, Settings, wait_for};
-use crate::history::{Event, Kind, Op, Process};
+use crate::history::{Event, Kind, Op};
 use crate::injectable;
 use crate::journal::Journal;
 use crate::nemesis::{self, Fault, Plan, Stage};
@@ -127,7 +127,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     }
     let mut verdicts = vec![played.verdict(), played.nodes(), phases.verdict()];
     verdicts.extend(played.membership(test.workload, &recorder.events()));
-    recorder.end(Process::Nemesis, Kind::Ok, None, Op::End { verdicts, stalls: canary.stalls() }, None);
+    recorder.finish(|before| Op::End { verdicts, stalls: canary.stalls(), seal: Some(report::seal(before)) });
     journal.catch_up()?;
     let history = recorder.events();
     let mut results = check::judge(&test, &history);
