@@ -21,6 +21,9 @@ const NEEDS_PATIENCE: Duration = Duration::from_secs(5);
 /// A process that was killed is gone in less, unless its disk holds it.
 pub(super) const DEATH_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a node may take from its start to being ready.
+pub(super) const READY_PATIENCE: Duration = Duration::from_secs(40);
+
 /// Why a fault was not played to its end.
 #[derive(Debug, Error)]
 pub(crate) enum Trouble {
@@ -195,7 +198,7 @@ impl<'a> Act<'a> {
         for &id in &self.nodes {
             let node = self.cluster().node(id);
             if let Some(status) = node.ended_by_itself().await {
-                return Some(Trouble::Ended(format!("node {id} has ended by itself ({status}): {}", node.last_words())));
+                return Some(Trouble::Ended(node.tell_end(status)));
             }
         }
         None
@@ -206,6 +209,11 @@ impl<'a> Act<'a> {
         self.signal(id, Signal::KILL).await?;
         self.cluster().node(id).wait(DEATH_PATIENCE).await?;
         Ok(())
+    }
+
+    /// Waits until a node that this act has claimed takes part in the cluster: what begins earlier meets a process that is still starting.
+    pub(crate) async fn wait_ready(&self, id: u32) -> Result<(), Trouble> {
+        ready(self.cluster(), id, READY_PATIENCE, || self.stage.is_over()).await
     }
 
     /// The fault begins.
@@ -240,6 +248,12 @@ impl<'a> Act<'a> {
     pub(crate) fn healed(&mut self, detail: impl Into<String>) {
         self.record(Kind::Ok, true, detail.into(), None);
         self.phase = Phase::Healed;
+    }
+
+    /// It did not happen this time, and may begin again.
+    pub(crate) fn missed(&mut self, reason: &str) {
+        self.gave_up(reason);
+        self.phase = Phase::Waiting;
     }
 
     /// It ends in the middle, for this reason.
@@ -293,5 +307,83 @@ impl<'a> Act<'a> {
             Kind::Invoke => recorder.invoke(Process::Nemesis, None, op),
             Kind::Ok | Kind::Fail | Kind::Info => recorder.end(Process::Nemesis, kind, None, op, error),
         }
+    }
+}
+
+/// Waits until a node says that its control plane is ready; one that is not, or not before the time for faults is over, meets no fault.
+async fn ready(cluster: &Cluster, id: u32, patience: Duration, is_over: impl Fn() -> bool) -> Result<(), Trouble> {
+    let ready = wait_for(patience, || async {
+        if is_over() {
+            return Some(false);
+        }
+        cluster.get(id, "/readyz/control").await.map(|_| true)
+    });
+    match ready.await {
+        Some(true) => Ok(()),
+        Some(false) => Err(Trouble::Missed(format!("node {id} was not ready before the time for faults was over"))),
+        None => Err(Trouble::Missed(format!("node {id} was not ready within {patience:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::nemesis::rehearsal;
+
+    /// Answers every request with these statuses in turn, and then with the last of them.
+    async fn answer(listener: TcpListener, statuses: &[u16]) {
+        let mut left = statuses.iter();
+        let mut status = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            status = left.next().copied().unwrap_or(status);
+            let _ = stream.read(&mut [0; 4096]).await;
+            let text = format!("HTTP/1.1 {status} x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+            let _ = stream.write_all(text.as_bytes()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_when_it_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        for (statuses, is_ready) in [([503, 503, 200], true), ([503, 503, 503], false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let cluster = rehearsal::cluster(directory.path(), listener.local_addr().unwrap()).await;
+            let patience = if is_ready { Duration::from_secs(60) } else { Duration::from_millis(300) };
+            let waited = tokio::select! {
+                waited = ready(&cluster, 1, patience, || false) => waited,
+                () = answer(listener, &statuses) => unreachable!("it answers for ever"),
+            };
+            match waited {
+                Ok(()) => assert!(is_ready),
+                Err(Trouble::Missed(why)) => assert!(!is_ready && why.contains("node 1 was not ready"), "{why}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_did_not_happen_may_begin_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = rehearsal::cluster(directory.path(), "127.0.0.1:1".parse().unwrap()).await;
+        let stage = rehearsal::stage(cluster, false);
+        let mut act = Act::new(&stage, rehearsal::planned(Fault::PowerCutAll, 1));
+        act.claim(vec![1]).unwrap();
+        act.begin("");
+        act.missed("the cuts were 71 ms apart");
+        act.begin("");
+        act.took_effect("");
+        act.heal();
+        act.healed("");
+        // Nothing is added where it was healed.
+        act.gave_up("late");
+        let events = stage.scene.recorder.events();
+        let kinds: Vec<Kind> = events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [Kind::Invoke, Kind::Fail, Kind::Invoke, Kind::Ok, Kind::Invoke, Kind::Ok]);
+        assert_eq!(events[1].error.as_deref(), Some("the cuts were 71 ms apart"));
+        assert!(events.iter().all(|event| matches!(&event.op, Op::Fault { nodes, .. } if *nodes == [1])));
     }
 }

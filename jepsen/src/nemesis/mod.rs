@@ -17,6 +17,8 @@ mod leadership;
 mod peers;
 mod plan;
 mod processes;
+#[cfg(test)]
+mod rehearsal;
 mod splits;
 mod storm;
 
