@@ -20,6 +20,7 @@ mod processes;
 #[cfg(test)]
 mod rehearsal;
 mod splits;
+mod stage;
 mod storm;
 
 use std::time::Duration;
@@ -30,9 +31,10 @@ use crate::cluster::Settings;
 use crate::cluster::isolation::Isolation;
 use crate::test::Workload;
 
-pub(crate) use act::{Stage, Trouble};
+pub(crate) use act::Trouble;
 pub(crate) use kind::{Fault, MIX, NONE};
 pub(crate) use plan::Plan;
+pub(crate) use stage::Stage;
 
 use act::Act;
 use plan::Planned;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::act::Stage;
 use super::kind::Fault;
 use super::plan::Planned;
+use super::stage::Stage;
 use crate::cluster::isolation::Isolation;
 use crate::cluster::{Cluster, Disk, Node, Place, Settings};
 use crate::record::Recorder;
