@@ -1,6 +1,6 @@
 //! What the clients did and saw: the one thing that checkers judge.
 //!
-//! The last event of a history that is complete is its end, which says how many there are and what only the run itself saw.
+//! The last event of a history that is complete is its end, which says how many there are, with a checksum over them, and what only the run itself saw.
 //!
 //! Each operation is invoked once and ends at most once: `ok` (it happened), `fail` (it certainly did not), `info` (nobody knows; the
 //! process that asked is never used again). An operation that never ended counts as `info`.
@@ -62,9 +62,18 @@ pub(crate) enum Op {
     Membership { change: String, leaves: Option<u32> },
     /// A fault that begins (`invoke`), has taken effect (`ok`) or did not (`fail`). `heals`: it ends the fault of that name.
     Fault { name: String, nodes: Vec<u32>, heals: bool, detail: String },
-    /// The test is over, and this is its last event: the verdicts of the run itself, which no other event shows, and when the machine kept
-    /// the suite waiting.
-    End { verdicts: Vec<Verdict>, stalls: Vec<Stall> },
+    /// The test is over, and this is its last event: the verdicts of the run itself, which no other event shows, when the machine kept
+    /// the suite waiting, and what stands before it; a history of a suite before there was a seal has none.
+    End { verdicts: Vec<Verdict>, stalls: Vec<Stall>, seal: Option<Seal> },
+}
+
+/// What tells all the events before the end from some of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seal {
+    /// How many there are.
+    pub(crate) events: u64,
+    /// CRC-32C of their lines, each with its line feed.
+    pub(crate) crc32c: u32,
 }
 
 /// A time in which the suite itself was not scheduled, in nanoseconds: what it measured then is also the machine's doing.

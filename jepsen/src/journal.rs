@@ -90,7 +90,13 @@ mod tests {
             seen = tokio::time::timeout(Duration::from_secs(60), seen) => seen.unwrap(),
         }
         recorder.end(process, Kind::Fail, Some(1), Op::Poll { seen: None }, None);
+        recorder.finish(|before| Op::End { verdicts: Vec::new(), stalls: Vec::new(), seal: Some(report::seal(before)) });
         drop(journal);
-        assert_eq!(lines(), 2);
+        assert_eq!(lines(), 3);
+        // The end is of the lines as they stand there.
+        let whole = std::fs::read_to_string(directory.path().join(report::HISTORY)).unwrap();
+        let end = whole.trim_end().rfind('\n').unwrap() + 1;
+        let crc32c = crc32c::crc32c(&whole.as_bytes()[..end]);
+        assert!(whole[end..].contains(&format!(":events 2, :crc32c {crc32c}}}")), "{whole}");
     }
 }

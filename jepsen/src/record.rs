@@ -60,6 +60,13 @@ impl Recorder {
         self.add(process, kind, node, op, error);
     }
 
+    /// Records the last event, made of all before it: nothing can come between.
+    pub(crate) fn finish(&self, end: impl FnOnce(&[Event]) -> Op) {
+        let mut state = self.lock();
+        let op = end(&state.events);
+        self.push(&mut state, Process::Nemesis, Kind::Ok, None, op, None);
+    }
+
     /// Writes that were sent and not answered yet.
     pub(crate) fn writes_in_flight(&self) -> u32 {
         self.lock().writes_in_flight
@@ -101,6 +108,10 @@ impl Recorder {
                 Kind::Info => state.counts.info += 1,
             }
         }
+        self.push(&mut state, process, kind, node, op, error);
+    }
+
+    fn push(&self, state: &mut State, process: Process, kind: Kind, node: Option<u32>, op: Op, error: Option<String>) {
         let time = u64::try_from(self.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let index = state.events.len() as u64;
         state.events.push(Event { index, time, process, kind, node, op, error });

@@ -16,7 +16,7 @@ use crate::canary::Canary;
 use crate::client::put_service;
 use crate::cluster::isolation::Isolation;
 use crate::cluster::{Cluster, Settings, wait_for};
-use crate::history::{Event, Kind, Op, Process};
+use crate::history::{Event, Kind, Op};
 use crate::injectable;
 use crate::journal::Journal;
 use crate::nemesis::{self, Fault, Plan, Stage};
@@ -127,7 +127,7 @@ pub(crate) async fn run(request: &Request, ground: &Ground) -> anyhow::Result<Fi
     }
     let mut verdicts = vec![played.verdict(), played.nodes(), phases.verdict()];
     verdicts.extend(played.membership(test.workload, &recorder.events()));
-    recorder.end(Process::Nemesis, Kind::Ok, None, Op::End { verdicts, stalls: canary.stalls() }, None);
+    recorder.finish(|before| Op::End { verdicts, stalls: canary.stalls(), seal: Some(report::seal(before)) });
     journal.catch_up()?;
     let history = recorder.events();
     let mut results = check::judge(&test, &history);
@@ -208,7 +208,7 @@ async fn play(
         Some(Ok(prepared)) => prepared,
         unprepared => {
             played.wrong.extend(unprepared.and_then(Result::err));
-            played.ended = ended_nodes(cluster).await.into_iter().map(|(_, told)| told).collect();
+            played.ended = ended_nodes(cluster).await;
             return Ok(played);
         }
     };
@@ -295,8 +295,11 @@ async fn conclude(scene: &Scene, phases: &mut Phases, played: &mut Played) -> an
     let cluster = &scene.cluster;
     let Some(ended) = phases.run("heal", HEAL_PATIENCE, heal(cluster)).await.transpose()? else { return Ok(()) };
     let healed = Instant::now();
-    for (id, told) in ended {
-        played.ended.push(told);
+    // Those of a fault were told with its name.
+    let untold = |told: &String| !played.ended.iter().any(|known| known.ends_with(told.as_str()));
+    let ended: Vec<String> = ended.into_iter().filter(untold).collect();
+    played.ended.extend(ended);
+    for id in cluster.members() {
         if !cluster.node(id).runs().await {
             // The rest has to go on without it.
             cluster.set_member(id, false);
@@ -325,10 +328,9 @@ async fn conclude(scene: &Scene, phases: &mut Phases, played: &mut Played) -> an
     Ok(())
 }
 
-/// Mends what faults have left, and starts every member that does not run. Gives those that ended by themselves, before it or now.
-async fn heal(cluster: &Cluster) -> anyhow::Result<Vec<(u32, String)>> {
+/// Mends what faults have left, and starts every member that does not run. Gives all that ended by themselves so far.
+async fn heal(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     cluster.network.heal().await?;
-    let mut ended = ended_nodes(cluster).await;
     for id in cluster.members() {
         let node = cluster.node(id);
         if node.runs().await {
@@ -355,21 +357,14 @@ async fn heal(cluster: &Cluster) -> anyhow::Result<Vec<(u32, String)>> {
         })
         .await;
     }
-    for (id, told) in ended_nodes(cluster).await {
-        ended.retain(|(known, _)| *known != id);
-        ended.push((id, told));
-    }
-    Ok(ended)
+    Ok(ended_nodes(cluster).await)
 }
 
-/// The members that ended although nothing of the suite ended them, with their last words.
-async fn ended_nodes(cluster: &Cluster) -> Vec<(u32, String)> {
+/// What of the members ended although nothing of the suite ended it, also where it was started again since; with its last words.
+async fn ended_nodes(cluster: &Cluster) -> Vec<String> {
     let mut ended = Vec::new();
     for id in cluster.members() {
-        let node = cluster.node(id);
-        if let Some(status) = node.ended_by_itself().await {
-            ended.push((id, format!("node {id} has ended by itself ({status}): {}", node.last_words())));
-        }
+        ended.extend(cluster.node(id).ends_by_itself().await);
     }
     ended
 }

@@ -48,6 +48,13 @@ const LINEAR_TIMEOUT: Duration = Duration::from_secs(60);
 /// Verdicts that fail where nothing comes after the faults, or too little came at all.
 const NEED_THE_END: [&str; 3] = ["I8", "coverage", "operations"];
 
+/// Invariants that every test judges, for it polls what each node serves, writes and reads every route, and has requests at each proxy.
+const IN_EVERY_TEST: [&str; 6] = ["I1", "I2", "I3", "I4", "I5", "I7"];
+/// The same where a fault took effect.
+const IN_EVERY_FAULT: [&str; 1] = ["I6"];
+/// What is said where nothing was there to judge them by.
+const UNJUDGED: &str = "in this history, and every test has some: this invariant is not judged";
+
 /// What one checker says about one invariant.
 #[derive(Debug, Clone, PartialEq)]
 struct Finding {
@@ -114,7 +121,10 @@ pub(crate) fn judge(test: &Test, history: &[Event]) -> Results {
     findings.extend(replayed);
     findings.extend(availability.findings);
     let mut verdicts = verdicts(findings);
-    verdicts.extend_from_slice(complete::own_verdicts(history));
+    if complete::check(history).outcome == Outcome::Pass {
+        must_be_judged(&mut verdicts, faults.windows.iter().any(|window| window.effect.is_some()));
+    }
+    verdicts.extend(complete::own_verdicts(test, history));
     Results { verdicts, numbers }
 }
 
@@ -126,6 +136,15 @@ pub(crate) fn judge_again(test: &Test, history: &[Event]) -> Results {
         results.verdicts.iter_mut().filter(wanting).for_each(|verdict| verdict.outcome = Outcome::Unknown);
     }
     results
+}
+
+/// Of a whole history it is unknown what every test judges and this one has nothing to say about. One that was cut short is no pass anyway.
+fn must_be_judged(verdicts: &mut [Verdict], had_faults: bool) {
+    let must = |name: &str| IN_EVERY_TEST.contains(&name) || (had_faults && IN_EVERY_FAULT.contains(&name));
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.outcome == Outcome::NotTested && must(&verdict.name)) {
+        verdict.outcome = Outcome::Unknown;
+        verdict.detail = format!("{} {UNJUDGED}", verdict.detail);
+    }
 }
 
 /// One verdict an invariant: the worst that was found, with all that was said.

@@ -20,16 +20,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+pub(crate) use claims::{Claim, Claims};
+pub(crate) use disk::Disk;
 use isolation::Isolation;
 use links::{Links, Owners};
 use namespaces::Namespaces;
-use network::{Means, Network};
-use node::Place;
-
-pub(crate) use claims::{Claim, Claims};
-pub(crate) use disk::Disk;
 pub(crate) use network::Direction;
-pub(crate) use node::Node;
+use network::{Means, Network};
+pub(crate) use node::{Node, Place};
 pub(crate) use power::Switch;
 pub(crate) use throttle::Throttle;
 

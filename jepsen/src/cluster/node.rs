@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     /// Whether the suite has sent SIGKILL to the present process.
     killed: AtomicBool,
     process: Mutex<Option<Child>>,
+    /// Ends of processes that nothing of the suite ended, and after which somebody started the node again.
+    passed_over: std::sync::Mutex<Vec<String>>,
 }
 
 /// Where a node is and how it is run.
@@ -79,6 +82,7 @@ impl Node {
             life: AtomicU32::new(0),
             killed: AtomicBool::new(false),
             process: Mutex::new(None),
+            passed_over: std::sync::Mutex::default(),
         })
     }
 
@@ -100,10 +104,12 @@ impl Node {
     /// Starts it, with these arguments of `serve` beside the configuration, and these variables. An error where it runs already.
     pub(crate) async fn start(&self, binary: &Path, arguments: &[String], variables: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut process = self.process.lock().await;
-        if let Some(running) = process.as_mut()
-            && running.try_wait()?.is_none()
-        {
-            bail!("node {} runs already", self.id);
+        if let Some(before) = process.as_mut() {
+            let Some(status) = before.try_wait()? else { bail!("node {} runs already", self.id) };
+            // The new process takes its place: nobody could see any more how it ended.
+            if !self.is_ours(status) {
+                self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).push(self.tell_end(status));
+            }
         }
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut words = self.wrapper.iter().map(String::as_str).chain([binary.to_str().context("a path in UTF-8")?]);
@@ -161,9 +167,24 @@ impl Node {
     pub(crate) async fn ended_by_itself(&self) -> Option<ExitStatus> {
         let mut process = self.process.lock().await;
         let status = process.as_mut()?.try_wait().ok().flatten()?;
-        // A kill of the suite's may have been given up before it saw the process gone; anybody else's is none of its faults.
-        let is_ours = self.killed.load(Ordering::SeqCst) && status.signal() == Some(Signal::KILL.as_raw());
-        (!is_ours).then_some(status)
+        (!self.is_ours(status)).then_some(status)
+    }
+
+    /// A kill of the suite's may have been given up before it saw the process gone; anybody else's is none of its faults.
+    fn is_ours(&self, status: ExitStatus) -> bool {
+        self.killed.load(Ordering::SeqCst) && status.signal() == Some(Signal::KILL.as_raw())
+    }
+
+    /// Every process of the node so far that ended although nothing of the suite ended it, with its last words.
+    pub(crate) async fn ends_by_itself(&self) -> Vec<String> {
+        let now = self.ended_by_itself().await.map(|status| self.tell_end(status));
+        let passed_over = self.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        passed_over.iter().cloned().chain(now).collect()
+    }
+
+    /// How its process ended, in words, before another one runs.
+    pub(crate) fn tell_end(&self, status: ExitStatus) -> String {
+        format!("node {} has ended by itself ({status}): {}", self.id, self.last_words())
     }
 
     /// How long its log is.
@@ -245,6 +266,34 @@ mod tests {
             assert_eq!(ended.is_some(), !by_suite, "{ended:?}");
             node.wait(DEATH_TIMEOUT).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_start_does_not_hide_how_the_process_before_it_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        // Whatever it is told to do, it says so and fails.
+        let node = node_in(directory.path(), &["sh", "-c", "echo its disk is dead; exit 7"]);
+        node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
+        assert_eq!(wait_ended(&node).await.and_then(|status| status.code()), Some(7));
+        let told = node.ends_by_itself().await;
+        assert_eq!(told, ["node 1 has ended by itself (exit status: 7): its disk is dead"]);
+        node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
+        assert_eq!(node.ends_by_itself().await[..1], told);
+        wait_ended(&node).await;
+        assert_eq!(node.ends_by_itself().await.len(), 2);
+        // An end that was waited for was expected, and a kill of the suite's too.
+        let node = node_in(directory.path(), &["sh", "-c", "exec sleep 100"]);
+        for waited_for in [true, false] {
+            node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
+            node.signal(Signal::KILL).await.unwrap();
+            match waited_for {
+                true => drop(node.wait(DEATH_TIMEOUT).await.unwrap()),
+                false => drop(wait_ended(&node).await),
+            }
+        }
+        node.start(Path::new("/bin/ls"), &[], &[]).await.unwrap();
+        assert_eq!(node.ends_by_itself().await, Vec::<String>::new());
+        node.kill().await.unwrap();
     }
 
     async fn wait_ended(node: &Node) -> Option<ExitStatus> {

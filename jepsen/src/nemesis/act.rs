@@ -1,7 +1,5 @@
 //! One fault while it is played: whom it meets, and what the history says of it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -9,17 +7,19 @@ use rustix::process::Signal;
 use thiserror::Error;
 
 use super::START_PATIENCE;
-use super::kind::Fault;
 use super::plan::Planned;
+use super::stage::Stage;
 use crate::cluster::{Claim, Cluster, wait_for};
 use crate::history::{Kind, Op, Process};
-use crate::workload::Scene;
 
 /// How long a fault waits for what it needs: a leader, a node that no other fault has.
 const NEEDS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that was killed is gone in less, unless its disk holds it.
 pub(super) const DEATH_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a node may take from its start to being ready.
+pub(super) const READY_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Why a fault was not played to its end.
 #[derive(Debug, Error)]
@@ -39,77 +39,6 @@ pub(crate) enum Trouble {
     /// The suite itself failed.
     #[error("{0:#}")]
     Harness(#[from] anyhow::Error),
-}
-
-/// What all faults of a test share. Cloning shares it.
-#[derive(Debug, Clone)]
-pub(crate) struct Stage {
-    pub(crate) scene: Scene,
-    notes: Arc<Mutex<Notes>>,
-    crashes: Arc<AtomicUsize>,
-}
-
-/// What is to be said about the faults at the end.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Notes {
-    /// Fault and reason.
-    pub(crate) not_injectable: Vec<(Fault, String)>,
-    /// What the gateway did and must not do.
-    pub(crate) wrong: Vec<String>,
-    /// Nodes that ended by themselves, with their last words.
-    pub(crate) ended: Vec<String>,
-    /// Other things worth a line.
-    pub(crate) seen: Vec<String>,
-}
-
-impl Stage {
-    /// Nothing is broken yet. `scene.stop` ends the faults, not the clients.
-    pub(crate) fn new(scene: Scene) -> Stage {
-        let crashes = Arc::new(AtomicUsize::new(scene.seed as usize));
-        Stage { scene, notes: Arc::default(), crashes }
-    }
-
-    /// Whether the time for faults is over.
-    pub(crate) fn is_over(&self) -> bool {
-        *self.scene.stop.borrow()
-    }
-
-    /// Waits until so long after the test's beginning, or until the time for faults is over.
-    pub(crate) async fn wait_until(&self, at: Duration) {
-        self.sleep(at.saturating_sub(self.scene.recorder.elapsed())).await;
-    }
-
-    async fn sleep(&self, length: Duration) {
-        let mut stop = self.scene.stop.clone();
-        let _ = tokio::time::timeout(length, stop.wait_for(|stop| *stop)).await;
-    }
-
-    /// Counts the crash points that were tried, from the seed on.
-    pub(crate) fn next_crash(&self) -> usize {
-        self.crashes.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Keeps what went wrong for the end.
-    pub(crate) fn note(&self, fault: Fault, trouble: &Trouble) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = format!("{}: {trouble}", fault.name());
-        match trouble {
-            Trouble::NotInjectable(reason) => {
-                let refusal = (fault, reason.clone());
-                if !notes.not_injectable.contains(&refusal) {
-                    notes.not_injectable.push(refusal);
-                }
-            }
-            Trouble::Product(_) => notes.wrong.push(text),
-            Trouble::Ended(_) => notes.ended.push(text),
-            Trouble::Missed(_) | Trouble::Harness(_) => notes.seen.push(text),
-        }
-    }
-
-    /// What was kept.
-    pub(crate) fn notes(&self) -> Notes {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 /// How far an act is, for what its end means.
@@ -195,7 +124,7 @@ impl<'a> Act<'a> {
         for &id in &self.nodes {
             let node = self.cluster().node(id);
             if let Some(status) = node.ended_by_itself().await {
-                return Some(Trouble::Ended(format!("node {id} has ended by itself ({status}): {}", node.last_words())));
+                return Some(Trouble::Ended(node.tell_end(status)));
             }
         }
         None
@@ -206,6 +135,11 @@ impl<'a> Act<'a> {
         self.signal(id, Signal::KILL).await?;
         self.cluster().node(id).wait(DEATH_PATIENCE).await?;
         Ok(())
+    }
+
+    /// Waits until a node that this act has claimed takes part in the cluster: what begins earlier meets a process that is still starting.
+    pub(crate) async fn wait_ready(&self, id: u32) -> Result<(), Trouble> {
+        ready(self.cluster(), id, READY_PATIENCE, || self.stage.is_over()).await
     }
 
     /// The fault begins.
@@ -240,6 +174,12 @@ impl<'a> Act<'a> {
     pub(crate) fn healed(&mut self, detail: impl Into<String>) {
         self.record(Kind::Ok, true, detail.into(), None);
         self.phase = Phase::Healed;
+    }
+
+    /// It did not happen this time, and may begin again.
+    pub(crate) fn missed(&mut self, reason: &str) {
+        self.gave_up(reason);
+        self.phase = Phase::Waiting;
     }
 
     /// It ends in the middle, for this reason.
@@ -293,5 +233,84 @@ impl<'a> Act<'a> {
             Kind::Invoke => recorder.invoke(Process::Nemesis, None, op),
             Kind::Ok | Kind::Fail | Kind::Info => recorder.end(Process::Nemesis, kind, None, op, error),
         }
+    }
+}
+
+/// Waits until a node says that its control plane is ready; one that is not, or not before the time for faults is over, meets no fault.
+async fn ready(cluster: &Cluster, id: u32, patience: Duration, is_over: impl Fn() -> bool) -> Result<(), Trouble> {
+    let ready = wait_for(patience, || async {
+        if is_over() {
+            return Some(false);
+        }
+        cluster.get(id, "/readyz/control").await.map(|_| true)
+    });
+    match ready.await {
+        Some(true) => Ok(()),
+        Some(false) => Err(Trouble::Missed(format!("node {id} was not ready before the time for faults was over"))),
+        None => Err(Trouble::Missed(format!("node {id} was not ready within {patience:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::nemesis::kind::Fault;
+    use crate::nemesis::rehearsal;
+
+    /// Answers every request with these statuses in turn, and then with the last of them.
+    async fn answer(listener: TcpListener, statuses: &[u16]) {
+        let mut left = statuses.iter();
+        let mut status = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            status = left.next().copied().unwrap_or(status);
+            let _ = stream.read(&mut [0; 4096]).await;
+            let text = format!("HTTP/1.1 {status} x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+            let _ = stream.write_all(text.as_bytes()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_when_it_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        for (statuses, is_ready) in [([503, 503, 200], true), ([503, 503, 503], false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let cluster = rehearsal::cluster(directory.path(), listener.local_addr().unwrap()).await;
+            let patience = if is_ready { Duration::from_secs(60) } else { Duration::from_millis(300) };
+            let waited = tokio::select! {
+                waited = ready(&cluster, 1, patience, || false) => waited,
+                () = answer(listener, &statuses) => unreachable!("it answers for ever"),
+            };
+            match waited {
+                Ok(()) => assert!(is_ready),
+                Err(Trouble::Missed(why)) => assert!(!is_ready && why.contains("node 1 was not ready"), "{why}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_did_not_happen_may_begin_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = rehearsal::cluster(directory.path(), "127.0.0.1:1".parse().unwrap()).await;
+        let stage = rehearsal::stage(cluster, false);
+        let mut act = Act::new(&stage, rehearsal::planned(Fault::PowerCutAll, 1));
+        act.claim(vec![1]).unwrap();
+        act.begin("");
+        act.missed("the cuts were 71 ms apart");
+        act.begin("");
+        act.took_effect("");
+        act.heal();
+        act.healed("");
+        // Nothing is added where it was healed.
+        act.gave_up("late");
+        let events = stage.scene.recorder.events();
+        let kinds: Vec<Kind> = events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [Kind::Invoke, Kind::Fail, Kind::Invoke, Kind::Ok, Kind::Invoke, Kind::Ok]);
+        assert_eq!(events[1].error.as_deref(), Some("the cuts were 71 ms apart"));
+        assert!(events.iter().all(|event| matches!(&event.op, Op::Fault { nodes, .. } if *nodes == [1])));
     }
 }

@@ -19,10 +19,14 @@ pub(super) async fn fail(act: &mut Act<'_>) -> Result<(), Trouble> {
     // Every other time the leader, whose part in the cluster has to end.
     let victims = if act.rng.bool() { vec![act.leader().await?] } else { victims(act).await? };
     act.claim(victims)?;
+    // A disk that breaks while a process starts is another fault: that process may end.
+    act.wait_ready(act.nodes[0]).await?;
     act.begin("EXT4_IOC_SHUTDOWN, and the process goes on");
     let (cluster, id) = (act.cluster(), act.nodes[0]);
     cluster.node(id).disk.switch()?.cut()?;
     let seen = see_it_fail(act).await;
+    // However the look at it went: the process has to live on.
+    let seen = act.ended().await.map_or(seen, Err);
     if seen.is_ok() {
         act.heal();
     }
@@ -43,7 +47,13 @@ async fn see_it_fail(act: &mut Act<'_>) -> Result<(), Trouble> {
     if !cluster.node(id).disk.is_dead() {
         return Err(Trouble::Missed(format!("the disk of node {id} still takes writes")));
     }
-    let Some(first) = wait_for(NOTICE_PATIENCE, || standing(cluster, id)).await else {
+    let noticed = wait_for(NOTICE_PATIENCE, || async {
+        match standing(cluster, id).await {
+            None if !cluster.node(id).runs().await => Some(None),
+            standing => standing.map(Some),
+        }
+    });
+    let Some(first) = noticed.await.flatten() else {
         return Err(Trouble::Product(format!("node {id} did not say within {NOTICE_PATIENCE:?} that its storage failed")));
     };
     act.took_effect(format!("the disk is dead; node {id} says {:?}", first.reason));
@@ -94,6 +104,22 @@ fn wrong(id: u32, first: &Standing, now: Option<&Standing>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nemesis::kind::Fault;
+    use crate::nemesis::rehearsal;
+
+    /// The disk of a node that is not ready stays whole.
+    #[tokio::test]
+    async fn it_begins_only_at_a_node_that_is_ready() {
+        let directory = tempfile::tempdir().unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let stage = rehearsal::stage(rehearsal::cluster(directory.path(), nobody).await, true);
+        // A seed that does not ask for the leader, of which there is none.
+        let seed = (0..).find(|&seed| !fastrand::Rng::with_seed(seed).bool()).unwrap();
+        let mut act = Act::new(&stage, rehearsal::planned(Fault::DiskError, seed));
+        let Err(Trouble::Missed(why)) = fail(&mut act).await else { panic!("it was not left out") };
+        assert!(why.starts_with("node 1 was not ready"), "{why}");
+        assert_eq!((act.nodes, stage.scene.recorder.events()), (vec![1], Vec::new()));
+    }
 
     #[test]
     fn a_node_whose_storage_failed_stays_where_it_is() {

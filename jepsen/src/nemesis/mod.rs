@@ -17,7 +17,10 @@ mod leadership;
 mod peers;
 mod plan;
 mod processes;
+#[cfg(test)]
+mod rehearsal;
 mod splits;
+mod stage;
 mod storm;
 
 use std::time::Duration;
@@ -28,9 +31,10 @@ use crate::cluster::Settings;
 use crate::cluster::isolation::Isolation;
 use crate::test::Workload;
 
-pub(crate) use act::{Stage, Trouble};
+pub(crate) use act::Trouble;
 pub(crate) use kind::{Fault, MIX, NONE};
 pub(crate) use plan::Plan;
+pub(crate) use stage::Stage;
 
 use act::Act;
 use plan::Planned;

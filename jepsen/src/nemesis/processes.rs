@@ -7,15 +7,13 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::act::{Act, Trouble};
+use super::act::{Act, READY_PATIENCE, Trouble};
 use super::kind::Fault;
 use crate::cluster::wait_for;
 use crate::down::Down;
 
 /// How long a graceful stop may take: the gateway drains for 30 s at most.
 const STOP_PATIENCE: Duration = Duration::from_secs(40);
-/// How long a restarted node may take to be ready.
-const READY_PATIENCE: Duration = Duration::from_secs(40);
 /// How long a kill waits for a write to be in flight.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// The kernel stops a process at once, but its state is read from outside.

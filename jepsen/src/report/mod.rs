@@ -17,7 +17,7 @@ use anyhow::Context;
 use crate::check::fault::Faults;
 use crate::check::operation;
 use crate::edn::Edn;
-use crate::history::Event;
+use crate::history::{Event, Seal};
 use crate::test::{Results, Test};
 
 /// The longest line of a history that is read: a read of 100,000 routes fits.
@@ -60,6 +60,13 @@ pub(crate) fn write(directory: &Path, test: &Test, history: &[Event], results: &
 /// One line of the history.
 pub(crate) fn line(event: &Event) -> Edn {
     edn::of_event(event)
+}
+
+/// What the end says of the events before it: their number, and a checksum over their lines as the journal writes them. It is made anew of
+/// what is judged, and a line that reads the same may look otherwise.
+pub(crate) fn seal(before: &[Event]) -> Seal {
+    let crc32c = before.iter().fold(0, |crc, event| crc32c::crc32c_append(crc, format!("{}\n", line(event)).as_bytes()));
+    Seal { events: before.len() as u64, crc32c }
 }
 
 fn write_line(path: &Path, line: &Edn) -> anyhow::Result<()> {
@@ -105,7 +112,7 @@ fn read_events(mut file: impl BufRead) -> anyhow::Result<Vec<Event>> {
 mod tests {
     use super::*;
     use crate::check::story::{self, Story, poll, register, request};
-    use crate::history::Kind;
+    use crate::history::{Kind, Op};
     use crate::test::{Outcome, Verdict};
 
     fn story() -> Story {
@@ -191,6 +198,46 @@ mod tests {
         assert_eq!(judged(&whole[..whole.len() / 2]).0, Outcome::Unknown);
         let (outcome, detail) = judged(&([&lines[..9], &lines[12..]].concat().join("\n") + "\n"));
         assert!(outcome == Outcome::Unknown && detail.contains("3 events are missing"), "{detail}");
+    }
+
+    type Change<'a> = &'a dyn Fn(&mut Vec<Event>);
+
+    /// Whoever takes events out may number the rest anew: the end knows better.
+    #[test]
+    fn a_history_that_was_numbered_anew_never_passes() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = story();
+        let judged = |change: Change<'_>| {
+            let mut changed = Story::new();
+            changed.events.clone_from(&whole.events);
+            change(&mut changed.events);
+            changed.events.iter_mut().zip(0..).for_each(|(event, index)| event.index = index);
+            write_all(directory.path(), &changed);
+            let (test, history) = read_back(directory.path());
+            story::verdict(&crate::check::judge_again(&test, &history), "complete")
+        };
+        assert_eq!(judged(&|_| {}).0, Outcome::Pass);
+        let count = whole.events.len() - 1;
+        let last_lines = |events: &mut Vec<Event>| drop(events.drain(count - 5..count));
+        let one_write = |events: &mut Vec<Event>| drop(events.drain(0..2));
+        let swapped = |events: &mut Vec<Event>| events.swap(4, 8);
+        let other_value = |events: &mut Vec<Event>| events[1].op = story::write(&[(1, 7)], 1);
+        let older = |events: &mut Vec<Event>| match &mut events[count].op {
+            Op::End { seal, .. } => *seal = None,
+            other => panic!("{other:?}"),
+        };
+        let fewer = |by: usize| format!("it names {count} events before it, and there are {}", count - by);
+        let changes: [(Change<'_>, String); 5] = [
+            (&last_lines, fewer(5)),
+            (&one_write, fewer(2)),
+            (&swapped, "it names the checksum".to_owned()),
+            (&other_value, "it names the checksum".to_owned()),
+            (&older, "neither how many events are before it nor their checksum".to_owned()),
+        ];
+        for (change, words) in changes {
+            let (outcome, detail) = judged(change);
+            assert!(outcome == Outcome::Unknown && detail.contains(&words), "{words}: {detail}");
+        }
     }
 
     fn read_back(directory: &Path) -> (Test, Vec<Event>) {

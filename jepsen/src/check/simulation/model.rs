@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::check::story::asked;
+use crate::check::story::{asked, end_of};
 use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Value, Written, backend_of};
 
 const NODES: u32 = 3;
@@ -277,7 +277,8 @@ impl Model<'_> {
             self.whole(node, Op::ReadAll { seen: None });
             self.whole(node, Op::Read { keys: vec![0], seen: None });
         }
-        self.add(Process::Nemesis, Kind::Ok, None, Op::End { verdicts: Vec::new(), stalls: Vec::new() });
+        let end = end_of(&self.events, Vec::new(), Vec::new());
+        self.add(Process::Nemesis, Kind::Ok, None, end);
     }
 
     fn whole(&mut self, node: u32, op: Op) {

@@ -13,7 +13,10 @@
 //! | proxied request | `:request` | `[key value]` | |
 //! | membership | `:membership` | what, in words | |
 //! | fault begins, heals | `:fault`, `:heal` | `{:name :nodes :detail}` | |
-//! | the end, the last line | `:end` | `{:verdicts :stalls}` of the run itself | |
+//! | the end, the last line | `:end` | `{:verdicts :stalls}` of the run itself, `{:events :crc32c}` of the lines before it | |
+//!
+//! `:events` is the number of lines before the end, and `:crc32c` the CRC-32C of them all, each with its line feed, as they were written:
+//! a history that lacks some, or has others, is told from the whole one however its lines are numbered.
 //!
 //! A precondition is a revision, which no register of Knossos knows: to it a conditional write is a write. The nemesis is `:info` to
 //! Jepsen's tools whatever it does; where in its life the operation is stands in `:phase`.
@@ -30,7 +33,7 @@ mod tests {
 
     use super::*;
     use crate::edn;
-    use crate::history::{Answered, Event, Kind, Op, Polled, Process, Read, ReadAll, Stall, Written};
+    use crate::history::{Answered, Event, Kind, Op, Polled, Process, Read, ReadAll, Seal, Stall, Written};
     use crate::test::{Outcome, Verdict};
 
     fn item() -> impl Strategy<Value = Option<(u64, u64)>> {
@@ -88,7 +91,8 @@ mod tests {
         });
         let stalls = any::<Vec<(u64, u64)>>()
             .prop_map(|stalls| stalls.into_iter().map(|(begin, length)| Stall { begin, length }).collect());
-        let end = (verdicts, stalls).prop_map(|(verdicts, stalls)| Op::End { verdicts, stalls });
+        let seal = any::<Option<(u64, u32)>>().prop_map(|seal| seal.map(|(events, crc32c)| Seal { events, crc32c }));
+        let end = (verdicts, stalls, seal).prop_map(|(verdicts, stalls, seal)| Op::End { verdicts, stalls, seal });
         prop_oneof![read(), write, all, poll, request, membership, fault, end]
     }
 
@@ -153,6 +157,10 @@ mod tests {
             ("{:index 1, :time 0, :process 0, :type :done, :f :poll, :value nil}", ":type: not known"),
             ("{:index 1, :time 0, :process 0, :type :ok, :f :dance, :value nil}", ":f: not known"),
             ("{:index 1, :time 0, :process 0, :type :ok, :f :read, :value 3}", ":value: not a vector"),
+            (
+                "{:index 1, :time 0, :process :nemesis, :phase :ok, :f :end, :value {:verdicts {}, :stalls [], :events 1}}",
+                ":crc32c is missing",
+            ),
             (
                 "{:index 1, :time 0, :process 0, :type :ok, :f :txn, :value [[:r 1 nil] [:w 1 2]]}",
                 ":value: reads and writes in one transaction",

@@ -1,7 +1,7 @@
 //! From EDN back to events and tests. All of it comes from a file that anybody may have edited: what is wrong is an error.
 
 use crate::edn::Edn;
-use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Stall, Value, Written};
+use crate::history::{Answered, Event, Key, Kind, Op, Polled, Process, Read, ReadAll, Seal, Stall, Value, Written};
 use crate::test::{Outcome, Test, Verdict, Workload};
 
 use super::write::workload_name;
@@ -183,7 +183,13 @@ fn end(line: &Edn) -> Result<Op, Error> {
         [begin, length] => Ok(Stall { begin: to_int("stalls", begin)?, length: to_int("stalls", length)? }),
         _ => Err(Error::Wrong("stalls", "not pairs of begin and length")),
     });
-    Ok(Op::End { verdicts: verdicts.collect::<Result<_, _>>()?, stalls: stalls.collect::<Result<_, _>>()? })
+    let seal = match (optional(value, "events")?, optional(value, "crc32c")?) {
+        (Some(events), Some(crc32c)) => Some(Seal { events, crc32c }),
+        (None, None) => None,
+        (Some(_), None) => return Err(Error::Missing("crc32c")),
+        (None, Some(_)) => return Err(Error::Missing("events")),
+    };
+    Ok(Op::End { verdicts: verdicts.collect::<Result<_, _>>()?, stalls: stalls.collect::<Result<_, _>>()?, seal })
 }
 
 fn required<'a>(map: &'a Edn, name: &'static str) -> Result<&'a Edn, Error> {

@@ -117,9 +117,16 @@ fn of_op(op: &Op, line: &mut Line) -> (&'static str, Edn) {
             let value = Edn::map([("name", name.as_str().into()), ("nodes", nodes), ("detail", detail.as_str().into())]);
             (if *heals { "heal" } else { "fault" }, value)
         }
-        Op::End { verdicts, stalls } => {
+        Op::End { verdicts, stalls, seal } => {
             let stall = |stall: &Stall| Edn::Vector(vec![stall.begin.into(), stall.length.into()]);
-            ("end", Edn::map([("verdicts", of_verdicts(verdicts)), ("stalls", Edn::vector(stalls.iter().map(stall)))]))
+            let mut value = Line(Vec::with_capacity(4));
+            value.put("verdicts", of_verdicts(verdicts));
+            value.put("stalls", Edn::vector(stalls.iter().map(stall)));
+            if let Some(seal) = seal {
+                value.put("events", seal.events);
+                value.put("crc32c", seal.crc32c);
+            }
+            ("end", Edn::Map(value.0))
         }
     }
 }
