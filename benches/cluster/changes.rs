@@ -2,7 +2,7 @@
 //!
 //! The first node runs alone on core 0; the other nodes, the backend and the load on core 1. Requests come open loop at a fixed rate over
 //! connections that stay open, each to a random route; their time counts from the moment at which they were due. Rounds without changes
-//! alternate with rounds of 500 changes a second, sent to all nodes in turn, each of which replaces a random route. Then the changes go on until
+//! alternate with rounds of 500 changes a second (`CHANGES_A_SECOND`), sent to all nodes in turn, each of which replaces a random route. Then the changes go on until
 //! there were ten minutes of them, and the node's memory is compared with that before the first. The share of its core that the node uses without
 //! changes says how much of its capacity the traffic takes.
 
@@ -31,7 +31,6 @@ use super::nodes::{Raftgate, cpu_time_of};
 pub(super) const HOST: &str = "bench.example.com";
 const REQUESTS_A_SECOND: u64 = 2_000;
 pub(super) const CONNECTIONS: u64 = 32;
-const CHANGES_A_SECOND: u64 = 500;
 /// Changes under way at once.
 const CHANGES_MAX: usize = 256;
 /// Routes in one piece of the body that fills the table.
@@ -48,18 +47,28 @@ struct Round {
     cpu: Duration,
 }
 
-/// `changing` is how long changes go on in all before the memory is compared.
-pub(crate) async fn measure(sizes: &[usize], rounds: u64, length: Duration, changing: Duration) {
+/// How long rounds are, and what they are of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) rounds: u64,
+    pub(crate) length: Duration,
+    /// How long changes go on in all before the memory is compared.
+    pub(crate) changing: Duration,
+    pub(crate) changes_a_second: u64,
+}
+
+pub(crate) async fn measure(sizes: &[usize], plan: Plan) {
     println!(
         "{:>9} {:<14} {:>9} {:>7} {:>9} {:>9} {:>9} {:>11} {:>7}",
         "routes", "round", "requests", "failed", "p50 us", "p99 us", "p99.9 us", "changes/s", "core %"
     );
     for &size in sizes {
-        measure_size(size, rounds, length, changing).await;
+        measure_size(size, plan).await;
     }
 }
 
-async fn measure_size(size: usize, rounds: u64, length: Duration, changing: Duration) {
+async fn measure_size(size: usize, plan: Plan) {
+    let Plan { rounds, length, changing, changes_a_second } = plan;
     let backend = backend().await;
     let raftgate = Arc::new(Raftgate::start(&[]).await);
     fill(&raftgate, size, backend).await;
@@ -68,14 +77,14 @@ async fn measure_size(size: usize, rounds: u64, length: Duration, changing: Dura
     let (mut still, mut busy) = (Vec::new(), Vec::new());
     let before = memory(&raftgate);
     for _ in 0..rounds {
-        still.push(round(&raftgate, size, length, false).await);
-        busy.push(round(&raftgate, size, length, true).await);
+        still.push(round(&raftgate, size, length, 0).await);
+        busy.push(round(&raftgate, size, length, changes_a_second).await);
     }
     print(size, "no changes", still, length);
     print(size, "changes", busy, length);
     let rest = changing.saturating_sub(length * rounds as u32);
     if !rest.is_zero() {
-        let long = round(&raftgate, size, rest, true).await;
+        let long = round(&raftgate, size, rest, changes_a_second).await;
         print(size, "changes, on", vec![long], rest);
     }
     let after = memory(&raftgate);
@@ -157,9 +166,10 @@ pub(super) fn memory(raftgate: &Raftgate) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-async fn round(raftgate: &Arc<Raftgate>, size: usize, length: Duration, with_changes: bool) -> Round {
+async fn round(raftgate: &Arc<Raftgate>, size: usize, length: Duration, changes_a_second: u64) -> Round {
     let stop = Arc::new(AtomicBool::new(false));
-    let changing = with_changes.then(|| tokio::spawn(change(Arc::clone(raftgate), size, CHANGES_A_SECOND, Arc::clone(&stop))));
+    let changing =
+        (changes_a_second > 0).then(|| tokio::spawn(change(Arc::clone(raftgate), size, changes_a_second, Arc::clone(&stop))));
     let failed = Arc::new(AtomicU64::new(0));
     let cpu_before = cpu_time_of(raftgate.processes.id(MEASURED));
     let mut clients = JoinSet::new();

@@ -14,7 +14,7 @@
 //! `-- soak 10` runs for ten minutes at 70 % of saturation while routes change.
 //!
 //! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20), `SECONDS_OF_CHANGES` before the memory
-//! is compared (default 600).
+//! is compared (default 600), `CHANGES_A_SECOND` (default 500).
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
@@ -214,7 +214,9 @@ async fn main() {
     let given: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if given.is_empty() { vec![10_000] } else { given.clone() };
     if std::env::args().any(|argument| argument == "changes") {
-        return changes::measure(&sizes, rounds, length, Duration::from_secs(setting("SECONDS_OF_CHANGES", 600))).await;
+        let changing = Duration::from_secs(setting("SECONDS_OF_CHANGES", 600));
+        let changes_a_second = setting("CHANGES_A_SECOND", 500);
+        return changes::measure(&sizes, changes::Plan { rounds, length, changing, changes_a_second }).await;
     }
     if std::env::args().any(|argument| argument == "soak") {
         let minutes = given.first().map_or(10, |minutes| *minutes as u64);

@@ -120,7 +120,7 @@ const ELSEWHERE: [(&str, &str); 3] = [
         "packets are reordered below TCP, for which this kernel has no netem; a stream through a proxy has one order, and TCP restores it",
     ),
     ("a sync that fails once and then succeeds", "needs a library before the C library's own: tests/processes/disk.rs"),
-    ("a node of another cluster", "its first message is refused before it could do anything: src/raft/tests.rs"),
+    ("a node of another cluster", "its first message is refused before it could do anything: src/raft/tests/strangers.rs"),
 ];
 
 impl Matrix {

@@ -198,7 +198,7 @@ impl Shared {
     /// `deadline` came first.
     async fn hold(&self, deadline: Instant) -> bool {
         let mut handing_over = self.handing_over.subscribe();
-        let over = handing_over.wait_for(|handing_over| !handing_over);
+        let over = handing_over.wait_for(|count| *count == 0);
         tokio::time::timeout_at(deadline, over).await.is_ok()
     }
 

@@ -17,11 +17,12 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::board::Report;
 use super::error::{MemberError, NotAppliedKind};
+use super::hand_over::HAND_OVER_PATIENCE;
 use super::peers::{CallError, call};
 use super::shared::{Raft, Shared};
 use super::wire_outcome;
@@ -32,10 +33,6 @@ use crate::store::{LogId, Member, StoredMembership, TypeConfig};
 
 /// A learner that is no more entries behind counts as caught up: the rest is on its way.
 const CAUGHT_UP_ENTRIES: u64 = 128;
-/// A voter that leadership goes to has answered within this time.
-const HAND_OVER_ANSWER: Duration = Duration::from_millis(100);
-/// How long a leader looks for a voter that can take over, and another node for what it says then.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a member may take to answer for itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a leader looks for a joint configuration that nobody finishes.
@@ -375,82 +372,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Hands leadership over, to `wanted` or to a voter that has all of this node's log and has just answered; waits for a new
-    /// leader until `deadline`. True when that voter, or without a wish another node, leads then; a follower does nothing.
-    ///
-    /// What is proposed meanwhile waits. Else the log would go on growing, a voter that misses its last entries would refuse to take over
-    /// (openraft has no way back from there: the followers' leases are given up by then), and the cluster would be left to an election.
-    pub(super) async fn hand_over(&self, wanted: Option<NodeId>, deadline: Instant) -> bool {
-        let own = self.node_id();
-        let Some(raft) = self.raft() else { return true };
-        if self.leader() != Some(own) {
-            return true;
-        }
-        let _proposals_wait = Held::new(&self.handing_over);
-        let mut metrics = raft.server_metrics();
-        loop {
-            let Some(target) = self.find_successor(&raft, wanted, deadline).await else {
-                tracing::warn!(?wanted, "no voter is caught up and answers: leadership is not handed over");
-                return false;
-            };
-            tracing::info!(target, "handing leadership over");
-            let vote = metrics.borrow_and_update().vote;
-            if raft.trigger().transfer_leader(target).await.is_err() {
-                return true;
-            }
-            let led_on = async {
-                loop {
-                    let now = metrics.borrow_and_update().clone();
-                    // This node itself, where the target lost its election.
-                    if let Some(leader) = now.current_leader.filter(|&id| id != own || now.vote != vote) {
-                        return Some(leader);
-                    }
-                    if metrics.changed().await.is_err() {
-                        return None;
-                    }
-                }
-            };
-            match tokio::time::timeout_at(deadline, led_on).await {
-                Ok(Some(leader)) if leader == own => {}
-                Ok(Some(leader)) => return wanted.is_none_or(|wanted| wanted == leader),
-                Ok(None) | Err(_) => return false,
-            }
-        }
-    }
-
-    /// A voter that can take over. One that is only slow for a moment is waited for.
-    async fn find_successor(&self, raft: &Raft, wanted: Option<NodeId>, deadline: Instant) -> Option<NodeId> {
-        let give_up = deadline.min(Instant::now() + HAND_OVER_PATIENCE);
-        loop {
-            if let Some(target) = self.successor(raft, wanted).await {
-                return Some(target);
-            }
-            let is_alone = raft.metrics().borrow_watched().membership_config.voter_ids().all(|id| id == self.node_id());
-            if is_alone || !self.pause(give_up).await {
-                return None;
-            }
-        }
-    }
-
-    /// A voter with the whole log, among those that answer at once and have not diverged, and among `wanted`, if somebody is.
-    async fn successor(&self, raft: &Raft, wanted: Option<NodeId>) -> Option<NodeId> {
-        let candidates: Vec<_> = {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-            let has_all = |id: &NodeId| matched(id).map(|log_id| log_id.index) == metrics.last_log_index;
-            let may_lead = |id: &NodeId| *id != self.node_id() && wanted.is_none_or(|wanted| wanted == *id) && has_all(id);
-            metrics.membership_config.voter_ids().filter(may_lead).collect()
-        };
-        for id in candidates {
-            let answered = self.poll(id, HAND_OVER_ANSWER).await;
-            if answered.is_ok_and(|report| report.stands_aside.is_none()) && !self.divergence.is_outside(id) {
-                return Some(id);
-            }
-        }
-        None
-    }
-
     /// This node heard that the cluster removed it: it takes no part in Raft any more.
     pub(super) fn note_removed(&self, reason: &str) {
         let news = self.removed.send_if_modified(|removed| {
@@ -464,22 +385,6 @@ impl Shared {
                 "this node was removed from the cluster: it stops voting, and goes on serving its last table"
             );
         }
-    }
-}
-
-/// Proposals wait for as long as it lives.
-struct Held<'a>(&'a watch::Sender<bool>);
-
-impl<'a> Held<'a> {
-    fn new(handing_over: &'a watch::Sender<bool>) -> Held<'a> {
-        handing_over.send_replace(true);
-        Held(handing_over)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(false);
     }
 }
 

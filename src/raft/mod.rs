@@ -27,6 +27,7 @@ mod clear_text;
 mod compaction;
 mod divergence;
 mod error;
+mod hand_over;
 mod handshakes;
 mod identity;
 mod join;

@@ -94,7 +94,7 @@ impl Node {
             blocking: opened.blocking,
             bootstrap_failed: watch::Sender::new(None),
             removed: watch::Sender::new(None),
-            handing_over: watch::Sender::new(false),
+            handing_over: watch::Sender::new(0),
             invitation: watch::Sender::new(invitation),
             member_turn: Arc::default(),
             metrics: options.metrics,

@@ -79,8 +79,8 @@ pub(super) struct Shared {
     pub(super) removed: watch::Sender<Option<String>>,
     /// Whom to ask for a cluster to join.
     pub(super) invitation: watch::Sender<Option<Invitation>>,
-    /// Whether this node is handing leadership over: what it is to write as the leader waits until that is over.
-    pub(super) handing_over: watch::Sender<bool>,
+    /// How many hand-overs of leadership are under way: what this node is to write as the leader waits until they are over.
+    pub(super) handing_over: watch::Sender<usize>,
     /// One change of the members at a time.
     pub(super) member_turn: Arc<Mutex<()>>,
     pub(super) metrics: Metrics,

@@ -1,9 +1,13 @@
 //! Three nodes in one process, on loopback, on real disks.
 
+mod bootstrap;
 mod divergence;
+mod failures;
+mod leadership;
 mod members;
 mod secured;
 mod snapshots;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -267,103 +271,6 @@ async fn a_cluster_of_one_works_and_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_cluster_goes_on_without_its_leader_and_takes_it_back() {
-    let mut cluster = Cluster::start(3).await;
-    put_at(&cluster.node(1), "orders", "before").await;
-    let old = cluster.leader().await;
-    cluster.stop_node(old).await;
-    let follower = *cluster.running.keys().next().unwrap();
-    let command = put(&[("orders", spec("after"))], Some("once"));
-    let outcome = cluster.node(follower).propose(command.clone(), Instant::now() + SOON).await.unwrap();
-    assert_eq!(outcome.revision(), Revision(2));
-    let again = cluster.node(follower).propose(command, Instant::now() + SOON).await.unwrap();
-    assert_eq!(again, outcome, "the idempotency key is remembered");
-    cluster.start_node(old).await;
-    let state = cluster.node(old).read(Instant::now() + SOON).await.unwrap();
-    assert_eq!(text_of(&state, "orders"), Some(spec("after")));
-    cluster.all_at(Revision(2)).await;
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leadership_is_handed_over_without_a_gap() {
-    let cluster = Cluster::start(3).await;
-    put_at(&cluster.node(1), "orders", "before").await;
-    let old = cluster.leader().await;
-    let started = Instant::now();
-    assert!(cluster.node(old).hand_over(Instant::now() + Duration::from_secs(5)).await);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert_ne!(cluster.leader().await, old);
-    put_at(&cluster.node(old), "orders", "after").await;
-    cluster.stop().await;
-}
-
-/// The next leader has all of the log although it never stops growing: each hand-over is one election, which its target wins.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leadership_is_handed_over_under_writes() {
-    let cluster = Cluster::start(3).await;
-    put_at(&cluster.node(1), "orders", "before").await;
-    let stop = CancellationToken::new();
-    let written = Arc::new(AtomicU64::new(0));
-    let mut writers = JoinSet::new();
-    for writer in 0..16_u64 {
-        let (node, stop, written) = (cluster.node(writer % 3 + 1), stop.clone(), Arc::clone(&written));
-        writers.spawn(async move {
-            let mut count = 0_u64;
-            while !stop.is_cancelled() {
-                count += 1;
-                let (name, key) = (format!("w{writer}"), format!("{writer}-{count}"));
-                let command = put(&[(name.as_str(), spec(&key))], Some(&key));
-                node.propose(command, Instant::now() + SOON).await.unwrap();
-                written.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    for _ in 0..5 {
-        let before = written.load(Ordering::Relaxed);
-        eventually("writes go on", || written.load(Ordering::Relaxed) >= before + 16).await;
-        let old = cluster.leader().await;
-        assert!(cluster.node(old).hand_over(Instant::now() + Duration::from_secs(5)).await, "by node {old}");
-    }
-    stop.cancel();
-    writers.join_all().await;
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_quorum_nothing_is_applied_and_nothing_is_read() {
-    let mut cluster = Cluster::start(3).await;
-    put_at(&cluster.node(1), "orders", "before").await;
-    let leader = cluster.leader().await;
-    for id in (1..=3).filter(|&id| id != leader) {
-        cluster.stop_node(id).await;
-    }
-    let node = cluster.node(leader);
-    eventually("the quorum is missed", || !node.status().quorum).await;
-    assert_eq!(node.status().leader, None, "who leads nobody is not shown as the leader");
-    let deadline = Duration::from_millis(500);
-    let started = Instant::now();
-    let error = node.propose(put(&[("orders", spec("never"))], None), started + deadline).await.unwrap_err();
-    assert!(matches!(error, ProposeError::NotApplied { .. }), "{error:?}");
-    assert!(started.elapsed() < deadline * 3, "{:?}", started.elapsed());
-    let error = node.read(Instant::now() + deadline).await.unwrap_err();
-    assert!(matches!(&error, ReadError::Unavailable(reason) if !reason.contains(['{', '['])), "{error:?}");
-    assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "the local State stays");
-
-    let follower = (1..=3).find(|&id| id != leader).unwrap();
-    cluster.stop_node(leader).await;
-    cluster.start_node(follower).await;
-    let node = cluster.node(follower);
-    eventually("the members are known", || node.status().members.len() == 3).await;
-    let status = node.status();
-    assert!(status.leader.is_none() && !status.quorum, "{status:?}");
-    for member in status.members.iter().filter(|member| member.id != follower) {
-        assert!(!member.reachable && member.revision.is_none() && member.digest.is_none(), "{member:?}");
-    }
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_transaction_commits_from_a_follower() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
@@ -378,30 +285,6 @@ async fn a_full_transaction_commits_from_a_follower() {
     let error = cluster.node(follower).propose(put(&operations, None), Instant::now() + SOON).await.unwrap_err();
     assert!(matches!(error, ProposeError::TooLarge { .. }), "{error:?}");
     cluster.all_at(Revision(1)).await;
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_no_leader_reaches_knows_that_it_is_behind() {
-    let mut cluster = Cluster::start(3).await;
-    let revision = put_at(&cluster.node(1), "orders", "before").await;
-    cluster.all_at(revision).await;
-    let moved = cluster.leader().await % 3 + 1;
-    cluster.stop_node(moved).await;
-    let other = *cluster.running.keys().next().unwrap();
-    for number in 0..20 {
-        put_at(&cluster.node(other), "orders", &number.to_string()).await;
-    }
-    // It asks the others, and none of them finds it at its new address.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    cluster.start_as(moved, Some(moved), BTreeMap::new(), None, listener).await;
-    let node = cluster.node(moved);
-    eventually("it knows", || {
-        let status = node.status();
-        let own = status.members.iter().find(|member| member.id == moved);
-        status.committed_index >= status.applied_index + 20 && own.is_some_and(|own| own.lag_entries >= 20)
-    })
-    .await;
     cluster.stop().await;
 }
 
@@ -426,131 +309,6 @@ async fn a_node_that_lags_past_the_purge_gets_a_snapshot() {
     cluster.all_at(revision).await;
     let installed = cluster.running[&away].metrics.raft_snapshots_installed.get();
     assert!(installed >= 1, "caught up by a snapshot");
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused_and_counted() {
-    let cluster = Cluster::start(1).await;
-    let node = &cluster.running[&1];
-    // The membership counts once it is applied.
-    node.node.read(Instant::now() + SOON).await.unwrap();
-    let mut client = PeerClient::connect(format!("http://{}", cluster.members[&1])).await.unwrap();
-    let hello = client.hello(pb::HelloRequest::default()).await.unwrap().into_inner();
-    assert!(hello.formed);
-    let good = pb::Header {
-        cluster_id: hello.cluster_id,
-        sender: 9,
-        incarnation: Bytes::from_static(&[3; 16]),
-        receiver: 1,
-        protocol: 1,
-    };
-    let cases = [
-        (None, "no_header"),
-        (Some(pb::Header { cluster_id: Bytes::from_static(&[0; 16]), ..good.clone() }), "cluster"),
-        (Some(pb::Header { receiver: 2, ..good.clone() }), "receiver"),
-        (Some(pb::Header { sender: 1, ..good.clone() }), "incarnation"),
-        (Some(pb::Header { protocol: 99, ..good.clone() }), "protocol"),
-        (Some(pb::Header { incarnation: Bytes::new(), ..good.clone() }), "malformed"),
-    ];
-    for (header, reason) in cases {
-        let refused = client.status(pb::StatusRequest { header }).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{reason}");
-        assert_eq!(node.metrics.raft_peer_refusals.with_label_values(&[reason]).get(), 1, "{reason}");
-    }
-    client.status(pb::StatusRequest { header: Some(good) }).await.unwrap();
-    cluster.stop().await;
-}
-
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_calls_that_were_given_up_at_once_do_not_end_a_connection() {
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
-    const GOAWAY: u8 = 7;
-    let cluster = Cluster::start(1).await;
-    let mut stream = tokio::net::TcpStream::connect(&cluster.members[&1]).await.unwrap();
-    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat();
-    for call in 0..100 {
-        let id = call * 2 + 1;
-        // POST http /, with the end of the headers; then the reset "cancelled".
-        bytes.extend(frame(1, 4, id, &[0x83, 0x86, 0x84]));
-        bytes.extend(frame(3, 0, id, &8u32.to_be_bytes()));
-    }
-    bytes.extend(frame(PING, 0, 0, &[7; 8]));
-    stream.write_all(&bytes).await.unwrap();
-    let answered = async {
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
-            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            stream.read_exact(&mut payload).await.unwrap();
-            assert_ne!(head[3], GOAWAY, "{}", String::from_utf8_lossy(&payload));
-            if head[3] == PING && payload == [7; 8] {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(SOON, answered).await.unwrap();
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_without_a_cluster_says_that_it_is_starting() {
-    let mut cluster = Cluster::prepare(3).await;
-    cluster.start_node(1).await;
-    let mut client = PeerClient::connect(format!("http://{}", cluster.members[&1])).await.unwrap();
-    let header = Some(pb::Header { protocol: 1, receiver: 1, ..pb::Header::default() });
-    let refused = client.status(pb::StatusRequest { header }).await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (tonic::Code::FailedPrecondition, "node 1 is starting"));
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_node_does_not_come_back_under_its_id() {
-    let mut cluster = Cluster::start(3).await;
-    put_at(&cluster.node(1), "orders", "kept").await;
-    cluster.stop_node(3).await;
-    std::fs::remove_dir_all(cluster.data_dir(3)).unwrap();
-    cluster.start_node(3).await;
-    let node = cluster.node(3);
-    eventually("the wiped node refuses", || node.status().bootstrap_failed.is_some()).await;
-    let reason = node.status().bootstrap_failed.unwrap();
-    assert!(reason.contains("already belongs to cluster"), "{reason}");
-    put_at(&cluster.node(1), "orders", "goes on").await;
-    // Nor with a list of members that is out of date: where it expects node 2, node 1 answers.
-    cluster.stop_node(3).await;
-    std::fs::remove_dir_all(cluster.data_dir(3)).unwrap();
-    let [one, two] = [1, 2].map(|id| cluster.members[&id].clone());
-    cluster.members.extend([(1, two), (2, one)]);
-    cluster.start_node(3).await;
-    let node = cluster.node(3);
-    eventually("the wiped node refuses", || node.status().bootstrap_failed.is_some()).await;
-    let reason = node.status().bootstrap_failed.unwrap();
-    assert!(reason.contains("node 2, at the address of member 1, already belongs to cluster"), "{reason}");
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_interrupted_bootstrap_goes_on() {
-    let mut cluster = Cluster::prepare(3).await;
-    cluster.start_node(1).await;
-    cluster.start_node(2).await;
-    cluster.start_node(3).await;
-    let first = cluster.node(1);
-    eventually("node 1 has its identity", || first.cluster_id().is_some()).await;
-    cluster.stop_node(1).await;
-    cluster.stop_node(3).await;
-    cluster.start_node(3).await;
-    cluster.start_node(1).await;
-    cluster.leader().await;
-    put_at(&cluster.node(3), "orders", "formed").await;
-    cluster.all_at(Revision(1)).await;
     cluster.stop().await;
 }
 
@@ -617,85 +375,5 @@ async fn many_writers_at_every_node_make_revisions_without_gaps() {
     let mut revisions: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=WRITERS * WRITES).collect::<Vec<_>>());
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_whose_disk_fails_leaves_raft_for_good_and_the_others_go_on() {
-    let mut cluster = Cluster::start(3).await;
-    let revision = put_at(&cluster.node(1), "orders", "before").await;
-    cluster.all_at(revision).await;
-    // A new cluster's own first command shall not be the one that meets the broken disk.
-    eventually("the first feature level", || cluster.node(1).state().feature_level() > 0).await;
-    let broken = cluster.leader().await;
-    cluster.running[&broken].log.break_disk();
-    let node = cluster.node(broken);
-    // Appended at the leader, and perhaps committed by the others: unknown. "Not applied" is true only where an entry of Raft's own met the
-    // broken disk before it, as after an election; it is held to that at the end.
-    let lost = node.propose(put(&[("lost", spec("?"))], None), Instant::now() + SOON).await;
-    assert!(
-        matches!(
-            lost,
-            Ok(_) | Err(ProposeError::Unknown { .. } | ProposeError::NotApplied { kind: NotAppliedKind::StorageFailed, .. })
-        ),
-        "{lost:?}"
-    );
-    eventually("the failure shows", || node.status().storage_failed.is_some()).await;
-    let status = node.status();
-    assert!(status.storage_failed.unwrap().contains("injected"));
-    assert!(!status.quorum && status.leader.is_none());
-    let refused = node.propose(put(&[("orders", spec("never"))], None), Instant::now() + SOON).await.unwrap_err();
-    assert!(matches!(refused, ProposeError::NotApplied { kind: NotAppliedKind::StorageFailed, .. }), "{refused:?}");
-    assert!(matches!(node.read(Instant::now() + SOON).await, Err(ReadError::StorageFailed(_))));
-    assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "what is known is still served");
-
-    let other = (1..=3).find(|&id| id != broken).unwrap();
-    put_at(&cluster.node(other), "orders", "after").await;
-    assert_eq!(text_of(&node.state(), "orders"), Some(spec("before")), "it never resumes");
-    cluster.stop_node(broken).await;
-    cluster.start_node(broken).await;
-    let state = cluster.node(broken).read(Instant::now() + SOON).await.unwrap();
-    assert_eq!(text_of(&state, "orders"), Some(spec("after")));
-    if matches!(lost, Err(ProposeError::NotApplied { .. })) {
-        assert_eq!(text_of(&state, "lost"), None, "not applied");
-    }
-    let revision = state.revision();
-    cluster.all_at(revision).await;
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_core_that_ends_by_itself_is_reported() {
-    let cluster = Cluster::start(1).await;
-    let node = cluster.node(1);
-    put_at(&node, "orders", "before").await;
-    // As after a panic inside of it: nobody asked this node to stop.
-    node.end_core().await;
-    eventually("the end shows", || node.status().storage_failed.is_some()).await;
-    assert!(!node.status().quorum);
-    let refused = node.propose(put(&[("orders", spec("never"))], None), Instant::now() + SOON).await.unwrap_err();
-    assert!(matches!(refused, ProposeError::NotApplied { kind: NotAppliedKind::StorageFailed, .. }), "{refused:?}");
-    assert!(cluster.running[&1].failure.reason().is_some());
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_follower_learns_of_a_commit_before_the_next_heartbeat() {
-    let cluster = Cluster::start(3).await;
-    let leader = cluster.leader().await;
-    put_at(&cluster.node(leader), "orders", "first").await;
-    let mut delays = Vec::new();
-    for write in 0..40 {
-        let revision = put_at(&cluster.node(leader), "orders", &write.to_string()).await;
-        let answered = Instant::now();
-        for follower in (1..=3).filter(|&id| id != leader) {
-            let mut states = cluster.node(follower).states();
-            let applied = states.wait_for(|state| state.revision() >= revision);
-            tokio::time::timeout(SOON, applied).await.unwrap().unwrap();
-        }
-        delays.push(answered.elapsed());
-    }
-    delays.sort();
-    assert!(delays[20] < Duration::from_millis(20), "as slow as a heartbeat of 50 ms would be: {delays:?}");
     cluster.stop().await;
 }

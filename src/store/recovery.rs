@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::format::{DiskMark, DiskVote};
-use super::open::{Examined, OpenError, StoreOptions, examine};
+use super::open::{Examined, StoreOptions, examine};
+use super::open_error::OpenError;
 use super::sidecar::{DirectoryLock, Identity, IdentityFile, Slots, sync_directory};
 use super::snapshot::SnapshotDirectory;
 use super::state_machine::AppliedState;
