@@ -91,7 +91,7 @@ fn high_water(raftgate: &Raftgate) -> u64 {
 /// The size of the newest snapshot; the log after it may be as long.
 async fn snapshot_bytes(raftgate: &Raftgate) -> u64 {
     let text = raftgate.client.get(raftgate.admin(MEASURED, "/metrics")).send().await.unwrap().text().await.unwrap();
-    let line = text.lines().find(|line| line.starts_with("raftgate_raft_snapshot_bytes "));
+    let line = text.lines().find(|line| line.starts_with("raftgate_raft_snapshot_size_bytes "));
     line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or(0.0) as u64
 }
 

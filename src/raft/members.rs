@@ -304,7 +304,18 @@ impl Shared {
         // A leader may have lost its place again before this node heard of it.
         let give_up =
             if matches!(change, MemberChange::Lead(_)) { deadline.min(Instant::now() + HAND_OVER_PATIENCE) } else { deadline };
-        while !self.shows(change, index) && self.pause(give_up).await {}
+        while !self.shows(change, index) {
+            if let MemberChange::Lead(id) = change {
+                // The board asks ten times a second, and a hand-over takes less.
+                let _ = self.poll(id, HAND_OVER_PATIENCE).await;
+                if self.shows(change, index) {
+                    return;
+                }
+            }
+            if !self.pause(give_up).await {
+                return;
+            }
+        }
     }
 
     fn shows(&self, change: MemberChange, index: u64) -> bool {
