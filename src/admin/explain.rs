@@ -21,7 +21,7 @@ use super::content::{Fields, at, type_of};
 use super::problem::Problem;
 use super::query::Parameters;
 use super::render::json_at;
-use crate::model::path::{EscapedSlashes, normalize};
+use crate::model::path::{EscapedSlashes, is_whole_server, normalize};
 use crate::model::spec::{FieldError, Filter, RequestMirror};
 use crate::model::{MethodRefusal, Name, Revision, hostname};
 use crate::table::{Matched, RequestView, Snapshot, is_grpc};
@@ -175,9 +175,7 @@ impl Question {
         let host = host(&uri, &headers)?;
         let taking = taking(named, listeners, &host);
         let listener = taking.unwrap_or(named);
-        // The server as a whole, which only OPTIONS asks about (RFC 9110 9.3.7).
-        let is_server = uri.path() == "*" && method == Method::OPTIONS;
-        let path = match is_server {
+        let path = match is_whole_server(&method, uri.path()) {
             true => Cow::Borrowed("*"),
             false => normalize(uri.path(), listener.escaped_slashes).map_err(|error| at("/url", error.to_string()))?,
         };

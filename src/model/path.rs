@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use http::Method;
 use thiserror::Error;
 
 /// What to do with an escaped `/` or `\`, about which backends disagree whether it separates elements.
@@ -38,6 +39,11 @@ pub enum PathError {
     /// `%2f`, `%5c` or `\`.
     #[error("an escaped slash or a backslash is refused in a path")]
     EscapedSlash,
+}
+
+/// Whether a request is about the server as a whole, and not about a path: `*` with OPTIONS (RFC 9110 9.3.7).
+pub fn is_whole_server(method: &Method, path: &str) -> bool {
+    path == "*" && *method == Method::OPTIONS
 }
 
 /// The normal form of `path` (without its query). Borrows where `path` is normal already. Normalising twice changes nothing.

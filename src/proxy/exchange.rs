@@ -18,7 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -237,7 +237,7 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
 fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     let uri = &head.uri;
     let is_path = uri.path().starts_with('/');
-    let is_server = uri.path() == "*" && head.method == Method::OPTIONS;
+    let is_server = path::is_whole_server(&head.method, uri.path());
     match uri.scheme_str() {
         _ if head.version == Version::HTTP_2 => is_path || is_server,
         None => uri.authority().is_none() && (is_path || is_server),

@@ -26,7 +26,7 @@ use crate::table::{Matched, Service};
 use crate::upstream::{Endpoint, Lease, RequestBody};
 
 /// Copies under way in one worker.
-pub(super) const MIRRORS_MAX: usize = 128;
+const MIRRORS_MAX: usize = 128;
 /// Copies under way to one service in one worker.
 pub(super) const MIRRORS_OF_SERVICE_MAX: usize = 32;
 /// How long one may take, if the rule's timeouts are not shorter.

@@ -102,6 +102,12 @@ impl Board {
         self.inner().reports.clone()
     }
 
+    /// The last log index that another member has said it applied. A node that no leader reaches hears of nothing that is committed; but it
+    /// asks the others itself.
+    pub(super) fn applied_elsewhere(&self) -> u64 {
+        self.inner().reports.values().filter_map(|report| report.applied).map(|id| id.index).max().unwrap_or(0)
+    }
+
     pub(super) fn report(&self, id: NodeId) -> Option<Report> {
         self.inner().reports.get(&id).cloned()
     }
@@ -242,6 +248,6 @@ impl Shared {
         self.metrics.raft_applied_index.set(gauge(applied));
         self.metrics.raft_diverged.set(i64::from(self.diverged().summary.is_some()));
         self.metrics.raft_stands_aside.set(i64::from(self.divergence.aside().is_some()));
-        self.metrics.raft_apply_lag_entries.set(gauge(last.saturating_sub(applied)));
+        self.metrics.raft_apply_lag_entries.set(gauge(last.max(self.board.applied_elsewhere()).saturating_sub(applied)));
     }
 }

@@ -51,9 +51,9 @@ impl Shared {
                 }
             };
             match tokio::time::timeout_at(deadline, led_on).await {
-                Ok(Some(leader)) if leader == own => {}
-                Ok(Some(leader)) => return wanted.is_none_or(|wanted| wanted == leader),
-                Ok(None) | Err(_) => return false,
+                Ok(Some(leader)) if leader != own => return wanted.is_none_or(|wanted| wanted == leader),
+                Ok(Some(_)) if Instant::now() < deadline => {}
+                Ok(_) | Err(_) => return false,
             }
         }
     }

@@ -152,7 +152,7 @@ impl Shared {
         }
         let turn = self.turn()?;
         let seen = self.settled(&raft, deadline).await?;
-        match self.plan(change, &seen).await? {
+        match self.plan(change, &raft, &seen).await? {
             Plan::Done => Ok(seen.log_id().map_or(0, |id| id.index)),
             Plan::Propose(proposed) => {
                 let after = self.propose_members(&raft, turn, proposed, deadline).await?;
@@ -194,7 +194,7 @@ impl Shared {
         }
     }
 
-    async fn plan(&self, change: MemberChange, seen: &StoredMembership) -> Result<Plan, MemberError> {
+    async fn plan(&self, change: MemberChange, raft: &Raft, seen: &StoredMembership) -> Result<Plan, MemberError> {
         let (MemberChange::Promote(id) | MemberChange::Demote(id) | MemberChange::Remove(id) | MemberChange::Lead(id)) = change;
         if seen.membership().get_node(&id).is_none() {
             return Err(MemberError::NotFound(format!("node {id} is no member")));
@@ -204,7 +204,10 @@ impl Shared {
         let propose = |changes, retain| Plan::Propose(Proposed { changes, retain, seen: *seen.log_id() });
         match change {
             MemberChange::Promote(_) if is_voter => return Ok(Plan::Done),
-            MemberChange::Promote(_) => return Ok(propose(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)),
+            MemberChange::Promote(_) => {
+                self.check_caught_up(raft, id)?;
+                return Ok(propose(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true));
+            }
             MemberChange::Lead(_) if id == self.node_id() => return Ok(Plan::Done),
             MemberChange::Lead(_) if is_voter => return Ok(Plan::HandOver(Some(id))),
             MemberChange::Lead(_) => {
@@ -240,30 +243,36 @@ impl Shared {
         )))
     }
 
-    /// Waits until a learner is caught up; of any other node there is nothing to wait for.
+    /// Waits until a learner is caught up.
     async fn wait_caught_up(&self, raft: &Raft, id: NodeId, deadline: Instant) -> Result<(), MemberError> {
         loop {
-            let (matched, last) = {
-                let metrics = raft.metrics();
-                let metrics = metrics.borrow_watched();
-                let is_learner = metrics.membership_config.membership().get_node(&id).is_some()
-                    && metrics.membership_config.voter_ids().all(|voter| voter != id);
-                if !is_learner {
-                    return Ok(());
-                }
-                let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
-                (matched.map_or(0, |id| id.index), metrics.last_log_index.unwrap_or(0))
-            };
-            let behind = last.saturating_sub(matched);
-            let answers = self.board.report(id).is_some_and(|report| report.is_fresh());
-            if answers && behind <= CAUGHT_UP_ENTRIES {
-                return Ok(());
-            }
-            if !self.pause(deadline).await {
-                let reason = if answers { format!("is {behind} entries behind") } else { "does not answer".to_owned() };
-                return Err(MemberError::Conflict(format!("node {id} {reason}: a voter must be caught up")));
+            match self.check_caught_up(raft, id) {
+                Err(_) if self.pause(deadline).await => {}
+                checked => return checked,
             }
         }
+    }
+
+    /// Whether a learner is caught up; of any other node there is nothing to say.
+    fn check_caught_up(&self, raft: &Raft, id: NodeId) -> Result<(), MemberError> {
+        let behind = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = &metrics.membership_config;
+            if membership.membership().get_node(&id).is_none() || membership.voter_ids().any(|voter| voter == id) {
+                return Ok(());
+            }
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
+            metrics.last_log_index.unwrap_or(0).saturating_sub(matched.map_or(0, |id| id.index))
+        };
+        let reason = if !self.board.report(id).is_some_and(|report| report.is_fresh()) {
+            "does not answer".to_owned()
+        } else if behind > CAUGHT_UP_ENTRIES {
+            format!("is {behind} entries behind")
+        } else {
+            return Ok(());
+        };
+        Err(MemberError::Conflict(format!("node {id} {reason}: a voter must be caught up")))
     }
 
     /// Proposes, and goes on to the end also where nobody waits for it any more.
@@ -304,15 +313,14 @@ impl Shared {
         // A leader may have lost its place again before this node heard of it.
         let give_up =
             if matches!(change, MemberChange::Lead(_)) { deadline.min(Instant::now() + HAND_OVER_PATIENCE) } else { deadline };
-        while !self.shows(change, index) {
-            if let MemberChange::Lead(id) = change {
+        loop {
+            if let MemberChange::Lead(id) = change
+                && id != self.node_id()
+            {
                 // The board asks ten times a second, and a hand-over takes less.
-                let _ = self.poll(id, HAND_OVER_PATIENCE).await;
-                if self.shows(change, index) {
-                    return;
-                }
+                let _ = self.poll(id, ANSWER_TIMEOUT).await;
             }
-            if !self.pause(give_up).await {
+            if self.shows(change, index) || !self.pause(give_up).await {
                 return;
             }
         }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - [`Node`] is the handle. Everything behind it lives in one `Shared` value and in tasks that end with the node.
-//! - `bootstrap` forms a new cluster, `join` lets a node into a running one, `members` changes who votes.
+//! - `bootstrap` forms a new cluster, `join` lets a node into a running one, `members` changes who votes,
+//!   `hand_over` who leads.
 //! - `identity` says who speaks in every message and refuses whom this node must not hear.
 //! - `proposals` keeps "not applied" and "unknown" apart, `batches` takes commands to the leader in batches.
 //! - `reads` shares ReadIndex rounds; `live` waits for published tables.

@@ -130,7 +130,8 @@ impl Shared {
         let metrics = metrics.borrow_watched();
         status.term = metrics.current_term;
         status.last_log_index = metrics.last_log_index.unwrap_or(0);
-        status.committed_index = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);
+        let committed = metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index);
+        status.committed_index = committed.max(self.board.applied_elsewhere());
         status.snapshot_index = metrics.snapshot.map_or(0, |id| id.index);
         status.purged_index = metrics.purged.map_or(0, |id| id.index);
         let joint = metrics.membership_config.membership().get_joint_config();
@@ -139,9 +140,6 @@ impl Shared {
         status.joint = is_under_way.then(|| joint.iter().map(|voters| voters.iter().copied().collect()).collect());
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let reports = self.board.reports();
-        // A node that no leader reaches hears of nothing that is committed; but it asks the others itself.
-        let applied_elsewhere = reports.values().filter_map(|report| report.applied).map(|id| id.index).max();
-        status.committed_index = status.committed_index.max(applied_elsewhere.unwrap_or(0));
         // A node that was removed knows the membership from before.
         let known = metrics.membership_config.nodes().filter(|(id, _)| status.removed.is_none() || **id != status.node_id);
         for (&id, member) in known {

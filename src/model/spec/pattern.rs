@@ -56,7 +56,7 @@ impl Pattern {
             }
             error => format!("not a regular expression: {error}"),
         })?;
-        let regex = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).compiled(text)?;
+        let regex = compiled(&KNOWN, text)?;
         let is_literal = matches!(tree.kind(), HirKind::Literal(_));
         Ok(Pattern { text: text.into(), form: Form::Whole(regex), literal: leading_literal(&tree).into(), is_literal })
     }
@@ -121,18 +121,33 @@ struct Known {
 }
 
 impl Known {
-    fn compiled(&mut self, text: &str) -> Result<Arc<Regex>, String> {
-        if let Some(regex) = self.by_text.get(text).and_then(Weak::upgrade) {
-            return Ok(regex);
+    fn get(&self, text: &str) -> Option<Arc<Regex>> {
+        self.by_text.get(text).and_then(Weak::upgrade)
+    }
+
+    /// Remembers an expression, unless somebody else's of that text came first.
+    fn keep(&mut self, text: &str, regex: Regex) -> Arc<Regex> {
+        if let Some(first) = self.get(text) {
+            return first;
         }
-        let regex = Arc::new(compile(text)?);
         if self.by_text.len() >= self.sweep_at {
             self.by_text.retain(|_, regex| regex.strong_count() > 0);
             self.sweep_at = (self.by_text.len() * 2).max(SWEEP_MIN);
         }
+        let regex = Arc::new(regex);
         self.by_text.insert(text.into(), Arc::downgrade(&regex));
-        Ok(regex)
+        regex
     }
+}
+
+/// The expression of this text, which `known` may hold. It is compiled outside of the lock: that takes milliseconds.
+fn compiled(known: &Mutex<Known>, text: &str) -> Result<Arc<Regex>, String> {
+    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = lock().get(text) {
+        return Ok(regex);
+    }
+    let regex = compile(text)?;
+    Ok(lock().keep(text, regex))
 }
 
 fn compile(text: &str) -> Result<Regex, String> {
@@ -230,13 +245,15 @@ mod tests {
         };
         let [one, other] = [(), ()].map(|()| Pattern::new("one text, [0-9]+ times").unwrap());
         assert!(Arc::ptr_eq(&whole(&one), &whole(&other)));
-        let mut known = Known::default();
-        let held: Vec<_> = (0..10).map(|number| known.compiled(&format!("held {number}")).unwrap()).collect();
+        let known = Mutex::new(Known::default());
+        let held: Vec<_> = (0..10).map(|number| compiled(&known, &format!("held {number}")).unwrap()).collect();
         for number in 0..10 * SWEEP_MIN {
-            known.compiled(&format!("let go of {number}")).unwrap();
+            compiled(&known, &format!("let go of {number}")).unwrap();
         }
+        assert!(Arc::ptr_eq(&held[3], &compiled(&known, "held 3").unwrap()));
+        let mut known = known.into_inner().unwrap();
         assert!(known.by_text.len() <= 2 * SWEEP_MIN, "{}", known.by_text.len());
-        assert!(Arc::ptr_eq(&held[3], &known.compiled("held 3").unwrap()));
+        assert!(Arc::ptr_eq(&held[4], &known.keep("held 4", compile("held 4").unwrap())), "the first one stays");
     }
 
     #[test]
