@@ -197,7 +197,7 @@ impl Shared {
     async fn plan(&self, change: MemberChange, raft: &Raft, seen: &StoredMembership) -> Result<Plan, MemberError> {
         let (MemberChange::Promote(id) | MemberChange::Demote(id) | MemberChange::Remove(id) | MemberChange::Lead(id)) = change;
         if seen.membership().get_node(&id).is_none() {
-            return Err(MemberError::NotFound(format!("node {id} is no member")));
+            return Err(no_member(id));
         }
         let voters: BTreeSet<NodeId> = seen.voter_ids().collect();
         let is_voter = voters.contains(&id);
@@ -247,19 +247,22 @@ impl Shared {
     async fn wait_caught_up(&self, raft: &Raft, id: NodeId, deadline: Instant) -> Result<(), MemberError> {
         loop {
             match self.check_caught_up(raft, id) {
-                Err(_) if self.pause(deadline).await => {}
+                Err(MemberError::Conflict(_)) if self.pause(deadline).await => {}
                 checked => return checked,
             }
         }
     }
 
-    /// Whether a learner is caught up; of any other node there is nothing to say.
+    /// Whether a node is caught up, as a voter always is.
     fn check_caught_up(&self, raft: &Raft, id: NodeId) -> Result<(), MemberError> {
         let behind = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
             let membership = &metrics.membership_config;
-            if membership.membership().get_node(&id).is_none() || membership.voter_ids().any(|voter| voter == id) {
+            if membership.membership().get_node(&id).is_none() {
+                return Err(no_member(id));
+            }
+            if membership.voter_ids().any(|voter| voter == id) {
                 return Ok(());
             }
             let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
@@ -420,6 +423,10 @@ async fn write_members(raft: &Raft, proposed: Proposed) -> Result<(u64, String),
             Err(if moved { MemberError::Unknown(format!("half made: {error}")) } else { member_error(error) })
         }
     }
+}
+
+fn no_member(id: NodeId) -> MemberError {
+    MemberError::NotFound(format!("node {id} is no member"))
 }
 
 /// Of a change whose first entry was not appended.

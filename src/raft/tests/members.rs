@@ -62,7 +62,9 @@ async fn a_node_joins_votes_and_leaves_for_ever() {
     let follower = (1..=3).find(|id| *id != leader).unwrap();
     cluster.join(4, None, Some(follower)).await;
     eventually("the new node has everything", || cluster.node(4).state().revision() == Revision(1)).await;
-    assert_eq!((cluster.node(4).node_id(), cluster.roles(4)), (4, (vec![1, 2, 3], vec![4])));
+    // The core tells of itself a moment after the State machine has.
+    eventually("it knows the members", || cluster.roles(4) == (vec![1, 2, 3], vec![4])).await;
+    assert_eq!(cluster.node(4).node_id(), 4);
     put_at(&cluster.node(4), "orders", "through the learner").await;
     assert_eq!(cluster.change(follower, MemberChange::Promote(4)).await, Ok(()));
     assert_eq!(cluster.change(4, MemberChange::Promote(4)).await, Ok(()), "it is so already");
