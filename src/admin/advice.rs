@@ -57,7 +57,7 @@ pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Res
 }
 
 impl Findings {
-    /// Routes that will be kept and not serve, because one of the other kind stands in their way: `Accepted=False` in Gateway API.
+    /// Routes that will be kept and not serve, or not on all of their listeners, because one of the other kind stands in their way: `Accepted=False` in Gateway API.
     fn waiting(&self, table: &Snapshot, removed: Option<&[ResourceKey]>) -> Vec<String> {
         let others = removed.map_or(Others::Go, Others::StayBut);
         let waiting = table.waiting_after(self.outlines(), others).into_iter();

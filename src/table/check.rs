@@ -69,19 +69,18 @@ impl Snapshot {
     }
 
     fn check_index(&self, route: &CompiledRoute) -> Result<(), &'static str> {
-        let waits = route.rules.first().is_some_and(|rule| self.contest.is_waiting(rule));
-        if self.contest.blocks(route) != waits {
+        if !self.contest.is_settled(route) {
             return Err("a route of the other kind stands in its way, or none does, and the table holds otherwise");
         }
         let mut found = route.candidates().map(|candidate| {
             let present = self.index.find(&candidate);
             present.is_some_and(|present| present.rule == candidate.rule)
         });
-        match waits {
-            false if found.all(|found| found) => Ok(()),
-            false => Err("a match of the route is not in the index"),
-            true if found.any(|found| found) => Err("the route waits, and a match of it is in the index"),
-            true => Ok(()),
+        match self.contest.serves(route) {
+            true if found.all(|found| found) => Ok(()),
+            true => Err("a match of the route is not in the index"),
+            false if found.any(|found| found) => Err("the route waits, and a match of it is in the index"),
+            false => Ok(()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use itertools::Itertools as _;
 
-use super::conditions::{Failure, first_failure};
+use super::conditions::Failure;
 use super::explain::{CLOSEST_MAX, Condition, failure_text, path_text};
 use super::key::HostPattern;
 use super::request::RequestView;
@@ -33,7 +33,7 @@ impl Snapshot {
             return Closest { candidates: Vec::new(), truncated: false };
         }
         let routes = self.routes.values().take(CLOSEST_SCANNED_MAX);
-        let serving = routes.filter(|route| !route.rules.first().is_some_and(|rule| self.contest.is_waiting(rule)));
+        let serving = routes.filter(|route| self.contest.serves(route));
         let candidates = serving.flat_map(|route| route.candidates());
         let same_host = candidates.filter(|candidate| patterns.contains(&HostPattern::parse(candidate.host())));
         let mut candidates: Vec<Candidate> =
@@ -50,7 +50,7 @@ impl Snapshot {
         }
         let mut closest: Option<(&Candidate, Failure<'_>)> = None;
         let _: ControlFlow<()> = self.index.walk(request.host, request.path, &mut |candidate| {
-            let failure = first_failure(candidate, request);
+            let failure = self.failure(candidate, request);
             let is_closer = |failure: &Failure<'_>| closest.is_none_or(|(_, held)| held.condition() < failure.condition());
             if let Some(failure) = failure.filter(is_closer) {
                 closest = Some((candidate, failure));
@@ -91,6 +91,7 @@ fn conditions_text(candidate: &Candidate, failure: Failure<'_>, request: &Reques
         headers.then(|| "headers matched".to_owned()),
     ];
     let failed = match failure {
+        Failure::Waits => "the route waits there".to_owned(),
         Failure::Listener(_) => "listener differs".to_owned(),
         Failure::NotGrpc => "the request is none of gRPC".to_owned(),
         Failure::Method(_) => "method differs".to_owned(),

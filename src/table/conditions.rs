@@ -12,6 +12,8 @@ use crate::model::spec::{HeaderMatch, QueryMatch, ValueMatch};
 /// A condition that does not hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure<'t> {
+    /// A route of the other kind serves on the request's listener.
+    Waits,
     Listener(&'t [Box<str>]),
     NotGrpc,
     Method(&'t http::Method),
@@ -22,7 +24,7 @@ pub(super) enum Failure<'t> {
 impl Failure<'_> {
     pub(super) fn condition(self) -> Condition {
         match self {
-            Failure::Listener(_) => Condition::Listener,
+            Failure::Waits | Failure::Listener(_) => Condition::Listener,
             Failure::NotGrpc => Condition::Grpc,
             Failure::Method(_) => Condition::Method,
             Failure::Header(_) => Condition::Header,

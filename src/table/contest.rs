@@ -1,180 +1,91 @@
 //! HTTP routes and gRPC routes that cannot both serve, and which of them does.
 //!
-//! Where a `Route` and a `GRPCRoute` have hostnames that intersect, on one listener, exactly one of them serves (Gateway API, GRPCRoute
-//! "hostnames"): the oldest, then the first by name. The other waits, as a whole, and comes alive when nothing stands before it any more.
-//! Two routes of one kind are never in each other's way.
+//! Where a `Route` and a `GRPCRoute` have hostnames that intersect, on one listener, exactly one of them serves there (Gateway API, GRPCRoute
+//! "hostnames"): the oldest, then the first by name. The other waits on that listener, with all of its hostnames, and comes alive when nothing
+//! stands before it any more; on its other listeners it serves meanwhile. A route that is bound to no listener is attached to all at once:
+//! which there are, only the nodes know. Two routes of one kind are never in each other's way.
 //!
-//! Routes are judged from the oldest on: a route serves unless one of the other kind that serves already stands in its way. What a change
-//! means for others is worked out by the same order: only newer routes can be touched, so the oldest that is in doubt is judged next, until
-//! none is. The result depends on the routes alone and not on the order in which they came.
+//! What is judged is the [`Attachment`] of a route to a listener, from the oldest route on: it serves unless one of the other kind that serves
+//! already stands in its way. What a change means for others is worked out by the same order: only newer routes can be touched, so the
+//! oldest attachment that is in doubt is judged next, until none is. The result depends on the routes alone and not on the order in which
+//! they came.
 //!
-//! The hostnames of the routes that serve stand in ordered sets, one for each kind and listener, by their text from its end: all hosts under
+//! The hostnames of the routes that serve ([`claims`]) stand in ordered sets, one for each kind and listener, by their text from its end: all hosts under
 //! `*.example.com` stand side by side. A change costs a few look-ups a hostname and listener, and the routes that it touches. The first
 //! `GRPCRoute` of a table costs one pass over its routes besides: tables that have none keep none of this.
 
-use std::cmp::Ordering;
+mod claims;
+
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use equivalent::{Comparable, Equivalent};
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
+use itertools::Itertools as _;
+use smol_str::SmolStr;
 
-use super::key::{ANY_HOST, HostPattern, suffixes};
+use self::claims::{Age, Ages, Attachment, Claim, EVERY_LISTENER, overlapping};
+use super::key::HostPattern;
 use super::rule::{CompiledRoute, CompiledRule};
-use crate::model::{Kind, Name, ResourceKey, Revision};
+use crate::model::{Kind, ResourceKey};
 
-/// The order in which routes win: the oldest, then the first by name; of two made at once under one name, the `Route`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Age {
-    created: Revision,
-    name: Name,
-    kind: Kind,
-}
-
-impl Age {
-    fn of(rule: &CompiledRule) -> Age {
-        Age { created: rule.created_revision, name: rule.route.clone(), kind: rule.kind() }
-    }
-}
-
-/// A hostname of a route that serves. The route has a rule.
-#[derive(Debug, Clone)]
-struct Claim {
-    route: Arc<CompiledRoute>,
-    host_index: u16,
-}
-
-impl Claim {
-    fn all_of(route: &Arc<CompiledRoute>) -> impl Iterator<Item = Claim> {
-        let count = route.rules.first().map_or(0, |rule| rule.scope.hostnames.len());
-        (0..count).map(|index| Claim { route: Arc::clone(route), host_index: index as u16 })
-    }
-
-    fn rule(&self) -> &CompiledRule {
-        &self.route.rules[0]
-    }
-
-    fn host(&self) -> &str {
-        &self.rule().scope.hostnames[usize::from(self.host_index)]
-    }
-
-    fn rank(&self) -> (Revision, &Name, Kind) {
-        let rule = self.rule();
-        (rule.created_revision, &rule.route, rule.kind())
-    }
-}
-
-impl Ord for Claim {
-    fn cmp(&self, other: &Claim) -> Ordering {
-        from_the_end(self.host(), other.host()).then_with(|| self.rank().cmp(&other.rank()))
-    }
-}
-
-impl PartialOrd for Claim {
-    fn partial_cmp(&self, other: &Claim) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Claim {
-    fn eq(&self, other: &Claim) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Claim {}
-
-fn from_the_end(one: &str, other: &str) -> Ordering {
-    one.bytes().rev().cmp(other.bytes().rev())
-}
-
-/// A place in a set of claims.
-enum Place<'a> {
-    /// Before every claim of this hostname.
-    Before(&'a str),
-    /// Where a claim of this hostname and age stands.
-    At(&'a str, &'a Age),
-    /// After every claim of this hostname.
-    After(&'a str),
-    /// After every claim of a hostname that ends in this text.
-    AfterEnding(&'a str),
-}
-
-impl Equivalent<Claim> for Place<'_> {
-    fn equivalent(&self, claim: &Claim) -> bool {
-        self.compare(claim) == Ordering::Equal
-    }
-}
-
-impl Comparable<Claim> for Place<'_> {
-    fn compare(&self, claim: &Claim) -> Ordering {
-        match *self {
-            Place::Before(host) => from_the_end(host, claim.host()).then(Ordering::Less),
-            Place::At(host, age) => {
-                from_the_end(host, claim.host()).then_with(|| (age.created, &age.name, age.kind).cmp(&claim.rank()))
-            }
-            Place::After(host) => from_the_end(host, claim.host()).then(Ordering::Greater),
-            Place::AfterEnding(ending) if claim.host().ends_with(ending) => Ordering::Greater,
-            Place::AfterEnding(ending) => from_the_end(ending, claim.host()),
-        }
-    }
-}
-
-/// Which claims are looked for.
-#[derive(Clone, Copy)]
-enum Ages<'a> {
-    All,
-    Before(&'a Age),
-    After(&'a Age),
-}
-
-impl Ages<'_> {
-    fn hold(self, claim: &Claim) -> bool {
-        match self {
-            Ages::All => true,
-            Ages::Before(age) => claim.rank() < (age.created, &age.name, age.kind),
-            Ages::After(age) => claim.rank() > (age.created, &age.name, age.kind),
-        }
-    }
-}
-
-/// A route that does not serve.
+/// An attachment that does not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
     route: Arc<CompiledRoute>,
     /// One that serves and stands in its way; there may be others.
-    blocker: Age,
+    blocker: Attachment,
 }
 
 /// The claims of one kind, by listener; [`EVERY_LISTENER`] for routes that are bound to none.
-type Claims = OrdMap<String, OrdSet<Claim>>;
-
-/// No listener has this name.
-const EVERY_LISTENER: &str = "";
+type Claims = OrdMap<SmolStr, OrdSet<Claim>>;
 
 /// What becomes of a route by a change.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It serves from now on.
+    /// It serves from now on, on one listener at least.
     Serves(Arc<CompiledRoute>),
-    /// It served, and does not any more.
+    /// It served, and does not any more on any.
     Ceases(Arc<CompiledRoute>),
 }
 
+/// On how many of its listeners a route serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// It is not in.
+    Absent,
+    Nowhere,
+    Partly,
+    Everywhere,
+}
+
+impl Extent {
+    fn serves(self) -> bool {
+        matches!(self, Extent::Partly | Extent::Everywhere)
+    }
+}
+
+/// Routes that a change touches, and on how many listeners they served before.
+type Touched = BTreeMap<Age, (Arc<CompiledRoute>, Extent)>;
+
 /// All routes with a rule: those that serve, and those that wait. A clone costs O(1).
 ///
-/// Invariants: a route serves unless a serving one of the other kind, which comes before it, shares a hostname and a listener with it;
-/// `claims` are those of exactly the routes that serve, once there was a gRPC route; `blocked` is `waiting` by blocker.
+/// Invariants: an attachment serves unless a serving one of the other kind, whose route comes before its own, shares a hostname and a listener
+/// with it; `claims` are those of exactly the attachments that serve, once there was a gRPC route; `blocked` is `waiting` by blocker; the
+/// counts are those of the routes of `waiting`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contest {
     /// Of HTTP routes, and of gRPC routes.
     claims: [Claims; 2],
     /// Whether a gRPC route ever came.
     is_open: bool,
-    waiting: OrdMap<Age, Waiting>,
-    blocked: OrdMap<Age, OrdSet<Age>>,
+    waiting: OrdMap<Attachment, Waiting>,
+    blocked: OrdMap<Attachment, OrdSet<Attachment>>,
+    /// Routes that serve nowhere.
+    idle_count: usize,
+    /// Routes that serve on some of their listeners.
+    partial_count: usize,
 }
 
 impl Contest {
@@ -188,9 +99,13 @@ impl Contest {
         let Some(rule) = rule else { return vec![Verdict::Serves(Arc::clone(route))] };
         if !self.is_open {
             self.is_open = true;
-            others.for_each(|other| self.claim(other));
+            for other in others {
+                Attachment::all_of(other).for_each(|attachment| self.claim(other, &attachment.listener));
+            }
         }
-        self.settle(BTreeMap::from([(Age::of(rule), Arc::clone(route))]))
+        let touched = Touched::from([(Age::of(rule), (Arc::clone(route), Extent::Absent))]);
+        let doubtful = Attachment::all_of(route).map(|attachment| (attachment, Arc::clone(route)));
+        self.settle(doubtful.collect(), touched)
     }
 
     /// Takes a route out.
@@ -198,14 +113,19 @@ impl Contest {
         if !self.is_open {
             return vec![Verdict::Ceases(Arc::clone(route))];
         }
-        let age = route.rules.first().map(|rule| Age::of(rule));
-        if let Some(waiting) = age.as_ref().and_then(|age| self.waiting.remove(age)) {
-            self.unblock(&waiting.blocker, age.as_ref());
-            return Vec::new();
+        let extent = self.extent(route);
+        self.count(extent, Extent::Absent);
+        let (mut doubtful, mut touched) = (BTreeMap::new(), Touched::new());
+        for attachment in Attachment::all_of(route) {
+            if let Some(waiting) = self.waiting.remove(&attachment) {
+                self.unblock(&waiting.blocker, &attachment);
+                continue;
+            }
+            self.withdraw(route, &attachment.listener);
+            doubtful.extend(self.release(&attachment, &mut touched));
         }
-        self.withdraw(route);
-        let doubtful = age.map(|age| self.release(&age)).unwrap_or_default();
-        std::iter::once(Verdict::Ceases(Arc::clone(route))).chain(self.settle(doubtful)).collect()
+        let own = extent.serves().then(|| Verdict::Ceases(Arc::clone(route)));
+        own.into_iter().chain(self.settle(doubtful, touched)).collect()
     }
 
     /// Puts `new` in the place of `old`, which claims the same. Whether it serves.
@@ -213,28 +133,48 @@ impl Contest {
         if !self.is_open {
             return true;
         }
-        if let Some(waiting) = new.rules.first().and_then(|rule| self.waiting.get_mut(&Age::of(rule))) {
-            waiting.route = Arc::clone(new);
-            return false;
+        for attachment in Attachment::all_of(new) {
+            if let Some(waiting) = self.waiting.get_mut(&attachment) {
+                waiting.route = Arc::clone(new);
+                continue;
+            }
+            self.withdraw(old, &attachment.listener);
+            self.claim(new, &attachment.listener);
         }
-        self.withdraw(old);
-        self.claim(new);
-        true
+        self.serves(new)
     }
 
-    /// How many routes wait.
+    /// How many routes serve nowhere.
+    pub(super) fn idle_count(&self) -> usize {
+        self.idle_count
+    }
+
+    /// How many routes wait, on all or some of their listeners.
     pub(super) fn waiting_count(&self) -> usize {
-        self.waiting.len()
+        self.idle_count + self.partial_count
     }
 
-    /// Whether the route with this rule waits.
-    pub(super) fn is_waiting(&self, rule: &CompiledRule) -> bool {
-        !self.waiting.is_empty() && self.waiting.contains_key(&Age::of(rule))
+    /// Whether the route, which is in, serves on one listener at least.
+    pub(super) fn serves(&self, route: &CompiledRoute) -> bool {
+        self.idle_count == 0 || self.extent(route).serves()
     }
 
-    /// Whether a route that serves stands in the way of this one.
-    pub(super) fn blocks(&self, route: &CompiledRoute) -> bool {
-        self.blocker(route).is_some()
+    /// Whether the route, which is in, waits on one listener at least.
+    pub(super) fn waits(&self, route: &CompiledRoute) -> bool {
+        self.extent(route) != Extent::Everywhere
+    }
+
+    /// Whether the route of this rule, which serves, waits on this listener.
+    pub(super) fn waits_on(&self, rule: &CompiledRule, listener: &str) -> bool {
+        self.partial_count > 0 && self.waiting.contains_key(&Attachment::of(rule, listener))
+    }
+
+    /// Whether what is held of a route, which is in, is what the routes that serve make of it.
+    pub(super) fn is_settled(&self, route: &CompiledRoute) -> bool {
+        Attachment::all_of(route).all(|attachment| {
+            let is_blocked = self.blocker(route, &attachment).is_some();
+            is_blocked == self.waiting.contains_key(&attachment)
+        })
     }
 
     /// Whether a gRPC route ever came.
@@ -242,182 +182,211 @@ impl Contest {
         self.is_open
     }
 
-    /// The routes that wait, the oldest first.
+    /// The routes that wait somewhere, the oldest first.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Arc<CompiledRoute>> {
-        self.waiting.values().map(|waiting| &waiting.route)
+        self.waiting.values().map(|waiting| &waiting.route).dedup_by(|one, other| one.key == other.key)
     }
 
-    /// The routes that wait and did not in `before`, the oldest first. Costs what differs, where one came from the other.
+    /// The routes that wait where they did not in `before`, the oldest first. Costs what differs, where one came from the other.
     pub(super) fn waiting_unlike<'t>(&'t self, before: &'t Contest) -> impl Iterator<Item = &'t Arc<CompiledRoute>> {
-        before.waiting.diff(&self.waiting).filter_map(|difference| match difference {
+        let routes = before.waiting.diff(&self.waiting).filter_map(|difference| match difference {
             DiffItem::Add(_, waiting) => Some(&waiting.route),
             DiffItem::Update { .. } | DiffItem::Remove(..) => None,
-        })
+        });
+        routes.dedup_by(|one, other| one.key == other.key)
     }
 
     /// What stands in the way of a route, if anything does, for people.
     pub(super) fn reason(&self, route: &CompiledRoute) -> Option<String> {
-        let claim = self.blocker(route)?;
-        let blocker = ResourceKey::new(claim.rule().kind(), claim.rule().route.clone());
-        let reason = "on a listener that both share: a Route and a GRPCRoute cannot both serve there";
-        Some(format!("{blocker} is older, or first by name, and has hostname {:?} {reason}", claim.host()))
+        let mut reasons = Vec::new();
+        let mut is_partial = false;
+        for attachment in Attachment::all_of(route) {
+            let Some((_, claim)) = self.blocker(route, &attachment) else {
+                is_partial = true;
+                continue;
+            };
+            let blocker = ResourceKey::new(claim.rule().kind(), claim.rule().route.clone());
+            let place = match attachment.listener.as_str() {
+                EVERY_LISTENER => "on a listener that both share".to_owned(),
+                listener => format!("on listener {listener:?}"),
+            };
+            reasons.push(format!("{blocker} is older, or first by name, and has hostname {:?} {place}", claim.host()));
+        }
+        let meanwhile = if is_partial { "; it serves on its other listeners" } else { "" };
+        let reason = "a Route and a GRPCRoute cannot both serve there";
+        (!reasons.is_empty()).then(|| format!("{}: {reason}{meanwhile}", reasons.join(", and ")))
     }
 
     /// Whether a gRPC route that serves has this host, on this listener.
     pub(super) fn has_grpc(&self, host: &str, listener: &str) -> bool {
-        let sets = self.sets(Kind::GrpcRoute, [listener].into_iter());
-        sets.into_iter()
-            .any(|claims| overlapping(claims, HostPattern::Exact(host), Ages::All, &mut ControlFlow::Break).is_break())
+        self.sets(Kind::GrpcRoute, listener)
+            .any(|(_, claims)| overlapping(claims, HostPattern::Exact(host), Ages::All, &mut ControlFlow::Break).is_break())
     }
 
-    /// Judges routes that neither serve nor wait, and whom that touches, from the oldest on.
-    fn settle(&mut self, mut doubtful: BTreeMap<Age, Arc<CompiledRoute>>) -> Vec<Verdict> {
-        let mut verdicts = Vec::new();
-        while let Some((age, route)) = doubtful.pop_first() {
-            if let Some(blocker) = self.blocker(&route).map(|claim| Age::of(claim.rule())) {
-                self.wait(age, route, blocker);
+    /// Judges attachments that neither serve nor wait, and whom that touches, from the oldest on.
+    fn settle(&mut self, mut doubtful: BTreeMap<Attachment, Arc<CompiledRoute>>, mut touched: Touched) -> Vec<Verdict> {
+        while let Some((attachment, route)) = doubtful.pop_first() {
+            if let Some(blocker) =
+                self.blocker(&route, &attachment).map(|(listener, claim)| Attachment::of(claim.rule(), listener))
+            {
+                self.wait(attachment, route, blocker);
                 continue;
             }
-            for (loser_age, loser) in self.losers(&route, &age) {
-                self.withdraw(&loser);
-                doubtful.extend(self.release(&loser_age));
-                verdicts.push(Verdict::Ceases(Arc::clone(&loser)));
-                self.wait(loser_age, loser, age.clone());
+            for (lost, loser) in self.losers(&route, &attachment) {
+                self.touch(&lost.age, &loser, &mut touched);
+                self.withdraw(&loser, &lost.listener);
+                doubtful.extend(self.release(&lost, &mut touched));
+                self.wait(lost, loser, attachment.clone());
             }
-            self.claim(&route);
-            verdicts.push(Verdict::Serves(route));
+            self.claim(&route, &attachment.listener);
+        }
+        let mut verdicts = Vec::new();
+        for (route, before) in touched.into_values() {
+            let after = self.extent(&route);
+            self.count(before, after);
+            match (before.serves(), after.serves()) {
+                (false, true) => verdicts.push(Verdict::Serves(route)),
+                (true, false) => verdicts.push(Verdict::Ceases(route)),
+                (true, true) | (false, false) => {}
+            }
         }
         verdicts
     }
 
-    /// The first claim that stands in the way of a route.
-    fn blocker<'t>(&'t self, route: &CompiledRoute) -> Option<&'t Claim> {
+    /// Notes on how many listeners a route serves, before the first change of that.
+    fn touch(&self, age: &Age, route: &Arc<CompiledRoute>, touched: &mut Touched) {
+        if !touched.contains_key(age) {
+            touched.insert(age.clone(), (Arc::clone(route), self.extent(route)));
+        }
+    }
+
+    fn extent(&self, route: &CompiledRoute) -> Extent {
+        if self.waiting.is_empty() {
+            return Extent::Everywhere;
+        }
+        let (mut waits, mut serves) = (false, false);
+        for attachment in Attachment::all_of(route) {
+            let is_waiting = self.waiting.contains_key(&attachment);
+            (waits, serves) = (waits || is_waiting, serves || !is_waiting);
+        }
+        match (waits, serves) {
+            (false, _) => Extent::Everywhere,
+            (true, true) => Extent::Partly,
+            (true, false) => Extent::Nowhere,
+        }
+    }
+
+    fn count(&mut self, before: Extent, after: Extent) {
+        let is = |extent| (usize::from(before == extent), usize::from(after == extent));
+        for (count, (less, more)) in [(&mut self.idle_count, is(Extent::Nowhere)), (&mut self.partial_count, is(Extent::Partly))]
+        {
+            *count = *count + more - less;
+        }
+    }
+
+    /// The first claim that stands in the way of an attachment of a route, and the listener of its own.
+    fn blocker<'t>(&'t self, route: &CompiledRoute, attachment: &Attachment) -> Option<(&'t SmolStr, &'t Claim)> {
         let rule = route.rules.first()?;
-        let age = Age::of(rule);
-        let sets = self.rivals(rule);
+        let sets: Vec<_> = self.rivals(rule.kind(), &attachment.listener).collect();
         rule.scope.hostnames.iter().find_map(|host| {
             let pattern = HostPattern::parse(host);
-            let first = |claims| overlapping(claims, pattern, Ages::Before(&age), &mut ControlFlow::Break).break_value();
-            sets.iter().copied().find_map(first)
+            let ages = Ages::Before(&attachment.age);
+            sets.iter().find_map(|(listener, claims)| {
+                let claim = overlapping(claims, pattern, ages, &mut ControlFlow::Break).break_value()?;
+                Some((*listener, claim))
+            })
         })
     }
 
-    /// The routes that serve, and that a route of this age stands in the way of.
-    fn losers(&self, route: &CompiledRoute, age: &Age) -> BTreeMap<Age, Arc<CompiledRoute>> {
+    /// The attachments that serve, and that one of a route stands in the way of.
+    fn losers(&self, route: &CompiledRoute, attachment: &Attachment) -> BTreeMap<Attachment, Arc<CompiledRoute>> {
         let mut losers = BTreeMap::new();
         let Some(rule) = route.rules.first() else { return losers };
-        for (host, claims) in
-            rule.scope.hostnames.iter().flat_map(|host| self.rivals(rule).into_iter().map(move |set| (host, set)))
-        {
-            let _: ControlFlow<()> = overlapping(claims, HostPattern::parse(host), Ages::After(age), &mut |claim| {
-                losers.insert(Age::of(claim.rule()), Arc::clone(&claim.route));
-                ControlFlow::Continue(())
-            });
+        for (listener, claims) in self.rivals(rule.kind(), &attachment.listener) {
+            for host in &rule.scope.hostnames {
+                let ages = Ages::After(&attachment.age);
+                let _: ControlFlow<()> = overlapping(claims, HostPattern::parse(host), ages, &mut |claim| {
+                    losers.insert(Attachment::of(claim.rule(), listener), Arc::clone(&claim.route));
+                    ControlFlow::Continue(())
+                });
+            }
         }
         losers
     }
 
-    /// The claims of the other kind on listeners that a rule's route shares.
-    fn rivals(&self, rule: &CompiledRule) -> Vec<&OrdSet<Claim>> {
-        let kind = if rule.kind() == Kind::GrpcRoute { Kind::Route } else { Kind::GrpcRoute };
-        match &*rule.scope.listeners {
-            [] => self.claims[place_of(kind)].values().collect(),
-            names => self.sets(kind, names.iter().map(AsRef::as_ref)),
-        }
+    /// The claims of the other kind that a route of `kind` meets on `listener`.
+    fn rivals(&self, kind: Kind, listener: &str) -> impl Iterator<Item = (&SmolStr, &OrdSet<Claim>)> {
+        let other = if kind == Kind::GrpcRoute { Kind::Route } else { Kind::GrpcRoute };
+        let every = (listener == EVERY_LISTENER).then(|| self.claims[place_of(other)].iter());
+        let some = (listener != EVERY_LISTENER).then(|| self.sets(other, listener));
+        every.into_iter().flatten().chain(some.into_iter().flatten())
     }
 
-    /// The claims of a kind on these listeners.
-    fn sets<'n>(&self, kind: Kind, listeners: impl Iterator<Item = &'n str>) -> Vec<&OrdSet<Claim>> {
+    /// The claims of a kind on this listener.
+    fn sets(&self, kind: Kind, listener: &str) -> impl Iterator<Item = (&SmolStr, &OrdSet<Claim>)> {
         let claims = &self.claims[place_of(kind)];
-        std::iter::once(EVERY_LISTENER).chain(listeners).filter_map(|listener| claims.get(listener)).collect()
+        [EVERY_LISTENER, listener].into_iter().filter_map(|listener| claims.get_key_value(listener))
     }
 
-    fn claim(&mut self, route: &Arc<CompiledRoute>) {
-        for (kind, listener) in places_of(route) {
-            let claims = self.claims[place_of(kind)].entry(listener.to_owned()).or_default();
-            claims.extend(Claim::all_of(route));
+    fn claim(&mut self, route: &Arc<CompiledRoute>, listener: &str) {
+        let Some(rule) = route.rules.first() else { return };
+        let claims = self.claims[place_of(rule.kind())].entry(SmolStr::new(listener)).or_default();
+        claims.extend(Claim::all_of(route));
+    }
+
+    fn withdraw(&mut self, route: &Arc<CompiledRoute>, listener: &str) {
+        let Some(rule) = route.rules.first() else { return };
+        let sets = &mut self.claims[place_of(rule.kind())];
+        let Some(claims) = sets.get_mut(listener) else { return };
+        Claim::all_of(route).for_each(|claim| drop(claims.remove(&claim)));
+        if claims.is_empty() {
+            sets.remove(listener);
         }
     }
 
-    fn withdraw(&mut self, route: &Arc<CompiledRoute>) {
-        for (kind, listener) in places_of(route) {
-            let sets = &mut self.claims[place_of(kind)];
-            let Some(claims) = sets.get_mut(listener) else { continue };
-            Claim::all_of(route).for_each(|claim| drop(claims.remove(&claim)));
-            if claims.is_empty() {
-                sets.remove(listener);
-            }
-        }
+    fn wait(&mut self, attachment: Attachment, route: Arc<CompiledRoute>, blocker: Attachment) {
+        self.blocked.entry(blocker.clone()).or_default().insert(attachment.clone());
+        self.waiting.insert(attachment, Waiting { route, blocker });
     }
 
-    fn wait(&mut self, age: Age, route: Arc<CompiledRoute>, blocker: Age) {
-        self.blocked.entry(blocker.clone()).or_default().insert(age.clone());
-        self.waiting.insert(age, Waiting { route, blocker });
-    }
-
-    fn unblock(&mut self, blocker: &Age, age: Option<&Age>) {
+    fn unblock(&mut self, blocker: &Attachment, attachment: &Attachment) {
         let Some(blocked) = self.blocked.get_mut(blocker) else { return };
-        age.map(|age| blocked.remove(age));
+        blocked.remove(attachment);
         if blocked.is_empty() {
             self.blocked.remove(blocker);
         }
     }
 
-    /// The routes that waited for the one of this age, which neither serve nor wait now.
-    fn release(&mut self, blocker: &Age) -> BTreeMap<Age, Arc<CompiledRoute>> {
+    /// The attachments that waited for this one, which neither serve nor wait from now on.
+    fn release(&mut self, blocker: &Attachment, touched: &mut Touched) -> Vec<(Attachment, Arc<CompiledRoute>)> {
         let blocked = self.blocked.remove(blocker).unwrap_or_default();
-        let released = blocked.into_iter().filter_map(|age| self.waiting.remove(&age).map(|waiting| (age, waiting.route)));
-        released.collect()
+        let mut released = Vec::with_capacity(blocked.len());
+        for attachment in blocked {
+            let Some(waiting) = self.waiting.get(&attachment) else { continue };
+            let route = Arc::clone(&waiting.route);
+            self.touch(&attachment.age, &route, touched);
+            self.waiting.remove(&attachment);
+            released.push((attachment, route));
+        }
+        released
+    }
+
+    /// The routes that wait, each with a listener on which it does.
+    #[cfg(test)]
+    pub(super) fn waiting_attachments(&self) -> impl Iterator<Item = (ResourceKey, String)> {
+        self.waiting.iter().map(|(attachment, waiting)| (waiting.route.key.clone(), attachment.listener.to_string()))
     }
 
     /// Whether nothing is left.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.claims.iter().all(OrdMap::is_empty) && self.waiting.is_empty() && self.blocked.is_empty()
+        self.claims.iter().all(OrdMap::is_empty)
+            && self.waiting.is_empty()
+            && self.blocked.is_empty()
+            && self.waiting_count() == 0
     }
 }
 
 fn place_of(kind: Kind) -> usize {
     usize::from(kind == Kind::GrpcRoute)
-}
-
-/// The kind of a route, with each of its listeners.
-fn places_of(route: &CompiledRoute) -> impl Iterator<Item = (Kind, &str)> {
-    route.rules.first().into_iter().flat_map(|rule| {
-        let listeners = &rule.scope.listeners;
-        let every = listeners.is_empty().then_some(EVERY_LISTENER);
-        every.into_iter().chain(listeners.iter().map(AsRef::as_ref)).map(|listener| (rule.kind(), listener))
-    })
-}
-
-/// Visits the claims of some ages whose hostnames intersect with `pattern`.
-fn overlapping<'t, B>(
-    claims: &'t OrdSet<Claim>,
-    pattern: HostPattern<'_>,
-    ages: Ages<'_>,
-    visit: &mut impl FnMut(&'t Claim) -> ControlFlow<B>,
-) -> ControlFlow<B> {
-    if pattern == HostPattern::Any {
-        return claims.iter().filter(|claim| ages.hold(claim)).try_for_each(visit);
-    }
-    of_host(claims, ANY_HOST, ages).try_for_each(&mut *visit)?;
-    for (_, suffix) in suffixes(pattern.text()) {
-        of_host(claims, &format!("*.{suffix}"), ages).try_for_each(&mut *visit)?;
-    }
-    if let HostPattern::Exact(host) = pattern {
-        return of_host(claims, host, ages).try_for_each(visit);
-    }
-    let ending = format!(".{}", pattern.text());
-    let under = (Bound::Included(Place::Before(&ending)), Bound::Excluded(Place::AfterEnding(&ending)));
-    claims.range(under).filter(|claim| ages.hold(claim)).try_for_each(visit)
-}
-
-/// The claims of one hostname and of some ages.
-fn of_host<'t>(claims: &'t OrdSet<Claim>, host: &str, ages: Ages<'_>) -> impl Iterator<Item = &'t Claim> {
-    let range = match ages {
-        Ages::All => (Bound::Included(Place::Before(host)), Bound::Excluded(Place::After(host))),
-        Ages::Before(age) => (Bound::Included(Place::Before(host)), Bound::Excluded(Place::At(host, age))),
-        Ages::After(age) => (Bound::Excluded(Place::At(host, age)), Bound::Excluded(Place::After(host))),
-    };
-    claims.range(range)
 }

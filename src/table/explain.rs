@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::conditions::{Failure, first_failure};
+use super::conditions::Failure;
 use super::key::{ANY_HOST, HostPattern};
 use super::request::RequestView;
 use super::rule::Candidate;
@@ -77,7 +77,7 @@ pub struct PassedOver {
 pub enum Condition {
     /// The path differs.
     Path,
-    /// The route is bound to other listeners.
+    /// The route is bound to other listeners, or waits on this one for a route of the other kind.
     Listener,
     /// The route is a `GRPCRoute`, and the request is none of gRPC.
     Grpc,
@@ -103,7 +103,7 @@ impl Snapshot {
             if truncated && outcome.is_some() {
                 return ControlFlow::Break(());
             }
-            let passed_over = passed_over(candidate, request, outcome.is_some());
+            let passed_over = passed_over(self.failure(candidate, request), request, outcome.is_some());
             let answers = passed_over.is_none();
             let report = report(candidate, passed_over);
             if answers {
@@ -136,8 +136,8 @@ impl Snapshot {
     }
 }
 
-fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool) -> Option<PassedOver> {
-    let Some(failure) = first_failure(candidate, request) else {
+fn passed_over(failure: Option<Failure<'_>>, request: &RequestView<'_>, answered: bool) -> Option<PassedOver> {
+    let Some(failure) = failure else {
         let detail = "a candidate before it answers".to_owned();
         return answered.then_some(PassedOver { condition: Condition::Precedence, detail });
     };
@@ -147,6 +147,9 @@ fn passed_over(candidate: &Candidate, request: &RequestView<'_>, answered: bool)
 /// What was asked for and what was found.
 pub(super) fn failure_text(failure: Failure<'_>, request: &RequestView<'_>) -> String {
     match failure {
+        Failure::Waits => {
+            format!("waits on listener {:?} until the routes of the other kind before it are gone", request.listener)
+        }
         Failure::Listener(names) => format!("bound to {}, the request came by {:?}", names.join(", "), request.listener),
         Failure::NotGrpc => "asks for a gRPC request: POST with content-type application/grpc".to_owned(),
         Failure::Method(method) => format!("asks for {method}, the request has {}", request.method),

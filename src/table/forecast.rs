@@ -41,7 +41,7 @@ impl Snapshot {
     }
 
     /// The routes that would wait for others, and why, once `written` are made or replaced: those of `written` in their order, then those that
-    /// serve now.
+    /// serve where they would not then.
     pub fn waiting_after(&self, written: &[RouteOutline], others: Others<'_>) -> Vec<(ResourceKey, String)> {
         if !self.contest.is_open() && !self.opens_contest(written) {
             return Vec::new();
@@ -83,7 +83,7 @@ impl Snapshot {
             let untouched = self.routes.values().filter(|route| is_untouched(&route.key));
             contest.enter(route, untouched.chain(&entering[..index]));
         }
-        let of_written = judged.iter().filter(|route| route.rules.first().is_some_and(|rule| contest.is_waiting(rule)));
+        let of_written = judged.iter().filter(|route| contest.waits(route));
         let displaced = contest.waiting_unlike(&self.contest).filter(|route| is_untouched(&route.key));
         let waiting = of_written.chain(displaced);
         waiting.filter_map(|route| Some((route.key.clone(), contest.reason(route)?))).collect()

@@ -20,7 +20,7 @@
 //!    oldest route, name, rule, match. The first whose listener, method, headers and query hold answers.
 //!
 //! A `GRPCRoute` stands in the same index, by the paths of its services and methods, and answers gRPC requests alone. Where it and a
-//! `Route` are in each other's way, [`contest`] says which of them serves; the other is not in the index.
+//! `Route` are in each other's way, [`contest`] says which of them serves on which listener; one that serves on none is not in the index.
 //!
 //! Certificates stand in maps of their own, by the server names that clients ask for ([`certificates`]); their keys are opened here with the
 //! node's [`Keyring`](crate::secrets::Keyring), once a change.

@@ -9,7 +9,7 @@ use imbl::{OrdMap, OrdSet};
 use super::certificate::Certificate;
 use super::certificates::Certificates;
 use super::compile::{Compilation, Compiled, compile, compile_all};
-use super::conditions::first_failure;
+use super::conditions::{Failure, first_failure};
 use super::contest::{Contest, Verdict};
 use super::index::Index;
 use super::key::{TextMap, text_map};
@@ -158,7 +158,8 @@ impl Snapshot {
         self.not_compiled.iter().map(|(key, reason)| (key, reason.as_ref()))
     }
 
-    /// Routes that do not serve because one of the other kind stands in their way, and why. They come alive when it goes.
+    /// Routes that do not serve, or not on all of their listeners, because one of the other kind stands in their way, and why. They come alive
+    /// when it goes.
     pub fn waiting(&self) -> impl Iterator<Item = (ResourceKey, String)> {
         self.contest.waiting().filter_map(|route| Some((route.key.clone(), self.contest.reason(route)?)))
     }
@@ -175,12 +176,11 @@ impl Snapshot {
 
     /// How much there is.
     pub fn counts(&self) -> Counts {
-        let waiting = self.contest.waiting_count();
         Counts {
-            routes: self.routes.len() - waiting,
+            routes: self.routes.len() - self.contest.idle_count(),
             services: self.services.len(),
             certificates: self.certificates.len(),
-            not_compiled: self.not_compiled.len() + waiting,
+            not_compiled: self.not_compiled.len() + self.contest.waiting_count(),
         }
     }
 
@@ -215,11 +215,19 @@ impl Snapshot {
     }
 
     fn winner(&self, request: &RequestView<'_>) -> Option<&Candidate> {
-        let found = self.index.walk(request.host, request.path, &mut |candidate| match first_failure(candidate, request) {
+        let found = self.index.walk(request.host, request.path, &mut |candidate| match self.failure(candidate, request) {
             None => ControlFlow::Break(candidate),
             Some(_) => ControlFlow::Continue(()),
         });
         found.break_value()
+    }
+
+    /// The first condition beside host and path that a candidate of the index fails. A look-up and its explanation ask this alone.
+    pub(super) fn failure<'t>(&self, candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
+        match self.contest.waits_on(&candidate.rule, request.listener) {
+            true => Some(Failure::Waits),
+            false => first_failure(candidate, request),
+        }
     }
 
     fn stamp(mut self, state: &State) -> Snapshot {
@@ -296,7 +304,7 @@ impl Snapshot {
             self.contest.enter(route, routes[..entered].iter());
         }
         let contest = &self.contest;
-        let serving = || routes.iter().filter(|route| !route.rules.first().is_some_and(|rule| contest.is_waiting(rule)));
+        let serving = || routes.iter().filter(|route| contest.serves(route));
         self.index = Index::of(serving().flat_map(|route| route.candidates()));
         for (listener, key) in serving().flat_map(|route| route.bindings()) {
             self.bound.entry(listener.to_owned()).or_default().insert(key);

@@ -49,6 +49,22 @@ async fn a_route_that_will_wait_is_a_warning() {
 }
 
 #[tokio::test]
+async fn a_route_that_waits_on_one_listener_serves_on_the_others() {
+    let api = Api::open();
+    let mut first = web("a.com");
+    first["listeners"] = json!(["default"]);
+    api.put("/v1/routes/web", &first).await;
+    let mut second = calls("a.com");
+    second["listeners"] = json!(["default", "internal"]);
+    let written = api.put("/v1/grpcroutes/calls", &second).await;
+    let end = "has hostname \"a.com\" on listener \"default\": a Route and a GRPCRoute cannot both serve there; it serves on its other listeners";
+    assert!(matches!(told(&written.body)[..], [told] if told.ends_with(end)), "{written:?}");
+    let table = api.get("/v1/table").await.body;
+    assert_eq!(table["routes"], 2, "{table}");
+    assert!(table["notCompiled"].to_string().contains("it serves on its other listeners"), "{table}");
+}
+
+#[tokio::test]
 async fn a_route_that_is_displaced_is_a_warning() {
     let api = Api::open();
     api.put("/v1/routes/web", &web("y.com")).await;

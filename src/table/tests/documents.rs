@@ -309,6 +309,10 @@ pub(super) fn random_operation(rng: &mut Rng, state: &State) -> Operation {
         6 => return put_bytes(kind, resource, b"{"),
         _ => {}
     }
+    if is_route && rng.u8(..3) == 0 {
+        let lists = [json!(["default"]), json!(["default", "other"]), json!(["other"]), json!(["third", "other", "default"])];
+        spec["listeners"] = lists[rng.usize(..4)].clone();
+    }
     put(kind, resource, &spec)
 }
 

@@ -49,13 +49,17 @@ fn a_forecast_comes_true() {
             let gone: Vec<ResourceKey> = standing.filter(|key| written.iter().all(|outline| outline.key != *key)).collect();
             assert_eq!(snapshot.waiting_after(&written, Others::Go), snapshot.waiting_after(&written, Others::StayBut(&gone)));
 
-            let before: BTreeSet<ResourceKey> = snapshot.waiting().map(|(key, _)| key).collect();
+            let before: BTreeSet<(ResourceKey, String)> = snapshot.contest.waiting_attachments().collect();
             let old = state.clone();
             if !operations.is_empty() {
                 apply(&mut state, operations);
             }
             snapshot = Arc::new(snapshot.updated(&old, &state));
-            let is_told = |key: &ResourceKey| written.iter().any(|outline| outline.key == *key) || !before.contains(key);
+            let mut news = snapshot.contest.waiting_attachments().collect::<BTreeSet<_>>();
+            news.retain(|attachment| !before.contains(attachment));
+            let is_told = |key: &ResourceKey| {
+                written.iter().any(|outline| outline.key == *key) || news.iter().any(|(displaced, _)| displaced == key)
+            };
             let expected: BTreeMap<ResourceKey, String> = snapshot.waiting().filter(|(key, _)| is_told(key)).collect();
             assert_eq!(forecast.iter().cloned().collect::<BTreeMap<_, _>>(), expected, "seed {seed}");
             assert_eq!(forecast.len(), expected.len(), "seed {seed}: told twice");

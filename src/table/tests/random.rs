@@ -25,7 +25,7 @@ const EXPRESSIONS: [&str; 10] =
 /// Expressions of services and methods.
 const NAMES: [&str; 6] = ["", "a", "[ab]", "a.*", ".*", "b|ab"];
 const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::PUT];
-const LISTENERS: [&str; 2] = ["public", "internal"];
+const LISTENERS: [&str; 3] = ["public", "internal", "edge"];
 
 const SEEDS_VARIABLE: &str = "RAFTGATE_TABLE_SEEDS";
 /// Requests to each random table.
@@ -132,8 +132,10 @@ fn random_route(rng: &mut Rng, name: &str, created: u64) -> TestRoute {
             spec.hostnames.push(pattern.to_owned());
         }
     }
-    if rng.u8(..4) == 0 {
-        spec.listeners.push(pick(rng, &LISTENERS).to_owned());
+    for listener in LISTENERS {
+        if rng.u8(..6) == 0 {
+            spec.listeners.push(listener.to_owned());
+        }
     }
     for _ in 0..rng.usize(1..4) {
         let of_kind = if is_grpc { random_grpc_match } else { random_match };
@@ -174,7 +176,7 @@ fn assert_same(snapshot: &Arc<Snapshot>, routes: &[TestRoute], request: &TestReq
     assert_eq!(answer(snapshot, request), reference::answer(routes, request), "seed {seed}: {request:?}");
     let (_, waiting) = reference::judged(routes);
     let told: BTreeSet<_> = snapshot.waiting().map(|(key, _)| key).collect();
-    assert_eq!(told, waiting.iter().map(|route| route.key()).collect(), "seed {seed}");
+    assert_eq!(told, waiting.iter().map(|(route, _)| route.key()).collect(), "seed {seed}");
     let expected = reference::candidates(routes, request);
     let explained = snapshot.explain(&request.view());
     if expected.is_empty() {

@@ -12,7 +12,11 @@ use super::{PathMatchType, RouteMatch, TestRequest, TestRoute, ValueMatch};
 /// All matches whose host and path fit, best first, each with whether its other conditions hold: (`route/rule/match`, holds).
 pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(String, bool)> {
     let mut found = Vec::new();
-    for route in judged(routes).0 {
+    let (serving, _) = judged(routes);
+    let serves_on = |route: &TestRoute, listener: &str| {
+        serving.iter().any(|(other, on)| other.key() == route.key() && (on.is_empty() || *on == listener))
+    };
+    for route in routes.iter().filter(|route| serving.iter().any(|(other, _)| other.key() == route.key())) {
         for (rule_index, rule) in route.spec.rules.iter().enumerate() {
             for (match_index, conditions) in rule.matches.iter().enumerate() {
                 let Some(path) = path_rank(conditions, &request.path, route.is_grpc) else { continue };
@@ -21,7 +25,7 @@ pub(super) fn candidates(routes: &[TestRoute], request: &TestRequest) -> Vec<(St
                     let last = (route.created, route.name.clone(), route.is_grpc, rule_index, match_index);
                     let rank = (host, path.clone(), Reverse(conditions.method.is_some()), count, last);
                     let is_asked = !route.is_grpc || is_grpc(request);
-                    let holds = listens(route, request) && is_asked && holds(conditions, request);
+                    let holds = serves_on(route, &request.listener) && is_asked && holds(conditions, request);
                     found.push((rank, (format!("{}/{rule_index}/{match_index}", route.name), holds)));
                 }
             }
@@ -37,24 +41,34 @@ pub(super) fn answer(routes: &[TestRoute], request: &TestRequest) -> String {
     fitting.map_or_else(|| "404".to_owned(), |(name, _)| name)
 }
 
-/// The routes that serve and those that wait: one after the other, the oldest first, each serves unless one of the other kind that serves
-/// already shares a hostname and a listener with it.
-pub(super) fn judged(routes: &[TestRoute]) -> (Vec<&TestRoute>, Vec<&TestRoute>) {
+/// A route on one of its listeners; on none by name where it is bound to none, which is all of them at once.
+type Attachment<'a> = (&'a TestRoute, &'a str);
+
+/// Where routes serve and where they wait: one after the other, the oldest first, each serves on a listener unless one of the other kind that
+/// serves there already shares a hostname with it.
+pub(super) fn judged(routes: &[TestRoute]) -> (Vec<Attachment<'_>>, Vec<Attachment<'_>>) {
     let mut in_order: Vec<&TestRoute> = routes.iter().collect();
     in_order.sort_by_key(|route| (route.created, &route.name, route.is_grpc));
-    let (mut serving, mut waiting): (Vec<&TestRoute>, Vec<&TestRoute>) = (Vec::new(), Vec::new());
+    let (mut serving, mut waiting): (Vec<Attachment<'_>>, Vec<Attachment<'_>>) = (Vec::new(), Vec::new());
     for route in in_order {
-        let is_blocked = serving.iter().any(|other| other.is_grpc != route.is_grpc && meet(other, route));
-        if is_blocked { waiting.push(route) } else { serving.push(route) }
+        let listeners = match &*route.spec.listeners {
+            [] => vec![""],
+            names => names.iter().map(String::as_str).collect(),
+        };
+        for listener in listeners {
+            let is_blocked = serving.iter().any(|(other, on)| {
+                let meet = on.is_empty() || listener.is_empty() || *on == listener;
+                meet && other.is_grpc != route.is_grpc && share_a_host(other, route)
+            });
+            if is_blocked { waiting.push((route, listener)) } else { serving.push((route, listener)) }
+        }
     }
     (serving, waiting)
 }
 
-fn meet(one: &TestRoute, other: &TestRoute) -> bool {
+fn share_a_host(one: &TestRoute, other: &TestRoute) -> bool {
     let (hosts, others) = (&one.spec.hostnames, &other.spec.hostnames);
-    let by_host = hosts.is_empty() || others.is_empty() || hosts.iter().any(|a| others.iter().any(|b| intersect(a, b)));
-    let (listeners, others) = (&one.spec.listeners, &other.spec.listeners);
-    by_host && (listeners.is_empty() || others.is_empty() || listeners.iter().any(|name| others.contains(name)))
+    hosts.is_empty() || others.is_empty() || hosts.iter().any(|a| others.iter().any(|b| intersect(a, b)))
 }
 
 /// Whether some host matches both.
@@ -153,10 +167,6 @@ fn whole_matches(expression: &str, text: &str) -> bool {
         let compile = || Regex::new(&format!(r"\A(?:{expression})\z")).unwrap();
         compiled.entry(expression.to_owned()).or_insert_with(compile).is_match(text)
     })
-}
-
-fn listens(route: &TestRoute, request: &TestRequest) -> bool {
-    route.spec.listeners.is_empty() || route.spec.listeners.contains(&request.listener)
 }
 
 fn holds(conditions: &RouteMatch, request: &TestRequest) -> bool {
