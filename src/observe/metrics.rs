@@ -67,6 +67,8 @@ families! {
     /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY
     /// protocol that the listener demands.
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
+    /// How often a worker had its part of a listener's `connections_max`, and accepted nobody until a connection ended.
+    connections_held_back: Counter = "raftgate_connections_held_back_total";
     /// Handshakes of TLS with clients that were done: full, resumed.
     tls_handshakes: CounterVec = "raftgate_tls_handshakes_total" ["kind"];
     /// Handshakes of TLS with clients that failed: timeout, closed (the client went away), not_tls, plain_http, malformed, misbehaved, incompatible

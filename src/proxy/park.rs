@@ -14,7 +14,7 @@ use crate::table::Live;
 const MIN_REVISION: &str = "raftgate-min-revision";
 const TIMEOUT: &str = "raftgate-timeout";
 /// Requests that wait in one worker at most.
-const PARKED_MAX: usize = 1024;
+pub(super) const PARKED_MAX: usize = 1024;
 /// How long one waits where it does not say.
 const WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// How long one waits at most.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
 
 use super::listener::{Listener, ListenerOptions};
+use crate::observe::Counter;
 
 /// One address as one worker has it.
 #[derive(Debug)]
@@ -55,14 +56,16 @@ impl Place {
         self.is_closed.get() && self.listener().loads.of(worker) == 0
     }
 
-    /// Returns once another connection may be accepted.
-    pub(super) async fn has_room(&self) {
-        loop {
-            let listener = self.listener();
-            if listener.has_room() {
-                return;
-            }
+    /// Returns once another connection may be accepted. Where that is not at once, it is counted by `held_back`.
+    pub(super) async fn has_room(&self, held_back: &Counter) {
+        let mut listener = self.listener();
+        if listener.has_room() {
+            return;
+        }
+        held_back.inc();
+        while !listener.has_room() {
             listener.room_made().await;
+            listener = self.listener();
         }
     }
 }

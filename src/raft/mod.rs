@@ -28,6 +28,7 @@ mod clear_text;
 mod compaction;
 mod divergence;
 mod error;
+mod feature_level;
 mod hand_over;
 mod handshakes;
 mod identity;

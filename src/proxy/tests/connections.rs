@@ -1,8 +1,8 @@
 //! Connections on both sides: kept, repeated, timed out, drained.
 
 use std::io::Write;
-use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use super::gateway::{Backend, Gateway, OK, field, status, wait_for};
@@ -144,6 +144,26 @@ pub(super) fn an_idle_connection_is_closed() {
 }
 
 #[test]
+fn of_the_connections_to_an_endpoint_64_are_kept() {
+    const AT_ONCE: usize = 70;
+    // All are under way at once, or none is answered.
+    let all_came = Barrier::new(AT_ONCE);
+    let backend = Backend::with(move |_, _, stream| {
+        all_came.wait();
+        stream.write_all(OK.as_bytes()).is_ok()
+    });
+    let gateway = Gateway::to(&backend);
+    let mut clients: Vec<_> = (0..AT_ONCE).map(|_| gateway.connect()).collect();
+    for opened in [AT_ONCE, AT_ONCE + (AT_ONCE - 64)] {
+        clients.iter_mut().for_each(|client| client.send(GET));
+        for client in &mut clients {
+            assert_eq!(status(&client.answer()), 200);
+        }
+        assert_eq!(backend.connections(), opened);
+    }
+}
+
+#[test]
 fn connections_over_the_limit_wait_their_turn() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::with(ListenerOptions { connections_max: 1, ..ListenerOptions::default() }, &backend);
@@ -154,6 +174,7 @@ fn connections_over_the_limit_wait_their_turn() {
     second.send(GET);
     second.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert_eq!(second.answer(), "", "served beside the first");
+    assert_eq!(gateway.metrics.connections_held_back.get(), 1);
     second.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     drop(first);
     assert_eq!(status(&second.answer()), 200);

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::gateway::{Backend, Gateway, OK, field, route_to, service, status};
+use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
+use crate::proxy::park::PARKED_MAX;
 
 /// An address where nobody listens.
 fn nobody() -> std::net::SocketAddr {
@@ -149,6 +150,31 @@ fn a_least_revision_is_waited_for() {
     let answer = parked.answer();
     assert_eq!((status(&answer), field(&answer, "raftgate-revision")), (200, Some("2")));
     assert!(backend.seen().iter().all(|seen| !seen.bytes.contains("raftgate-")));
+}
+
+#[test]
+fn no_more_requests_wait_for_a_revision_than_there_are_places() {
+    let backend = Backend::answering(OK);
+    let options = ListenerOptions { min_revision: true, ..ListenerOptions::default() };
+    let mut gateway = Gateway::with(options, &backend);
+    let ask =
+        |timeout: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nRaftgate-Min-Revision: 2\r\nRaftgate-Timeout: {timeout}\r\n\r\n");
+    let mut parked: Vec<_> = (0..PARKED_MAX).map(|_| gateway.connect()).collect();
+    parked.iter_mut().for_each(|client| client.send(&ask("30s")));
+    wait_for("all places to be taken", || gateway.metrics.requests_active.get() == PARKED_MAX as i64);
+    // One more is refused, though it would wait for longer than its client here does.
+    let refused = gateway.ask(&ask("30s"));
+    assert_eq!(status(&refused), 503, "{refused}");
+    // A client that goes away leaves its place.
+    drop(parked.pop());
+    wait_for("a place", || gateway.metrics.requests_active.get() == PARKED_MAX as i64 - 1);
+    let mut late = gateway.connect();
+    late.send(&ask("30s"));
+    wait_for("the place to be taken", || gateway.metrics.requests_active.get() == PARKED_MAX as i64);
+    gateway.put(&[(Route, "other", route_to("s"))]);
+    for client in parked.iter_mut().chain([&mut late]) {
+        assert_eq!(status(&client.answer()), 200);
+    }
 }
 
 #[test]
