@@ -92,6 +92,8 @@ pub(super) struct ClientConnection {
     phase: Cell<Phase>,
     /// Streams that are open, where this is a connection of HTTP/2.
     streams: Cell<usize>,
+    /// Streams that were reset before their answer began, where this is a connection of HTTP/2.
+    abandoned: Cell<u32>,
     /// When the phase began or, in an exchange and while idle, when the last byte passed.
     since: Cell<Instant>,
     is_stalled: Cell<bool>,
@@ -124,6 +126,7 @@ impl ClientConnection {
             protocol: Cell::new(protocol),
             phase: Cell::new(Phase::Idle),
             streams: Cell::new(0),
+            abandoned: Cell::new(0),
             is_stalled: Cell::new(false),
             is_to_rest: Cell::new(false),
             is_flushed: Cell::new(true),

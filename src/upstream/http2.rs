@@ -280,6 +280,7 @@ where
         tokio::task::spawn_local(async move {
             let mut future = pin!(future);
             poll_fn(|cx| {
+                outbox.begin_turn();
                 let polled = future.as_mut().poll(cx);
                 settings.look();
                 match outbox.poll_send(cx) {

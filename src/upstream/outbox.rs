@@ -1,7 +1,10 @@
-//! The writes of an HTTP/2 connection, collected.
+//! The writes of an HTTP/2 connection, collected, and its reads, rationed.
 //!
 //! h2 writes each frame as it is made, with a call of the system's for each small answer. An [`Outbox`] takes the frames of one poll of
 //! the connection, and whoever polls it sends them with one call. What it holds is bounded; frames that are large anyway go straight on.
+//!
+//! h2 takes all that its socket has before it lets others have their turn, and small frames are dear: beside eight connections that flood
+//! with SETTINGS others waited for 171 ms (99th percentile). So a turn ends after [`TURN_BYTES`] ([`Outbox::begin_turn`]).
 //!
 //! What is below may hold bytes back too, as TLS does with a record that the socket had no room for: sent is what is flushed there.
 
@@ -18,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const BYTES_MAX: usize = 64 * 1024;
 /// From this length on, a write is not copied.
 const DIRECT_BYTES_MIN: usize = 8 * 1024;
+/// Bytes that are read in one turn, or up to a buffer more.
+const TURN_BYTES: usize = 32 * 1024;
 /// The buffer that a connection keeps once it is empty.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
 
@@ -30,6 +35,8 @@ struct Inner<I> {
     /// The last error of a read. h2 keeps the text of it alone.
     read_error: Option<io::Error>,
     io: I,
+    /// What this turn may still read; no bound before the first begins.
+    readable: usize,
     waiting: BytesMut,
     /// Whether something was written that may not have left yet.
     is_unflushed: bool,
@@ -44,7 +51,13 @@ impl<I> Clone for Outbox<I> {
 impl<I: AsyncWrite + Unpin> Outbox<I> {
     /// Around `io`.
     pub fn new(io: I) -> Outbox<I> {
-        Outbox(Rc::new(RefCell::new(Inner { read_error: None, io, waiting: BytesMut::new(), is_unflushed: false })))
+        let (readable, waiting) = (usize::MAX, BytesMut::new());
+        Outbox(Rc::new(RefCell::new(Inner { read_error: None, io, readable, waiting, is_unflushed: false })))
+    }
+
+    /// Lets the connection read for one more turn. Whoever polls it does so before; where a turn ends early, the task is woken.
+    pub fn begin_turn(&self) {
+        self.0.borrow_mut().readable = TURN_BYTES;
     }
 
     /// Whether nothing waits.
@@ -112,8 +125,16 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
 impl<I: AsyncRead + Unpin> AsyncRead for Outbox<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
+        if inner.readable == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
         match ready!(Pin::new(&mut inner.io).poll_read(cx, buffer)) {
-            Ok(()) => Poll::Ready(Ok(())),
+            Ok(()) => {
+                inner.readable = inner.readable.saturating_sub(buffer.filled().len() - before);
+                Poll::Ready(Ok(()))
+            }
             Err(error) => {
                 let told = io::Error::new(error.kind(), error.to_string());
                 inner.read_error = Some(error);
@@ -163,6 +184,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Outbox<I> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -264,6 +289,56 @@ mod tests {
         outbox.shutdown().await.unwrap();
         assert_eq!(outbox.0.borrow().io.0.concat().len(), 20 * small.len());
         assert!(outbox.0.borrow().waiting.capacity() <= KEPT_BYTES_MAX);
+    }
+
+    /// A socket that always has more.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(&vec![1; buffer.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_turn_ends_and_the_next_is_asked_for() {
+        let mut outbox = Outbox::new(Endless);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        let mut buffer = [0; 8 * 1024];
+        for turn in 1..=3 {
+            outbox.begin_turn();
+            let mut count = 0;
+            while Pin::new(&mut outbox).poll_read(&mut cx, &mut ReadBuf::new(&mut buffer)).is_ready() {
+                count += buffer.len();
+            }
+            assert_eq!((count, wakes.0.load(Ordering::SeqCst)), (TURN_BYTES, turn));
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     #[tokio::test]

@@ -4,18 +4,22 @@
 //! together: see [`Outbox`].
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::body::ResponseBody;
 use super::super::exchange;
 use super::io::Watched;
 use super::{ClientConnection, Phase, Protocol, Registration};
@@ -33,6 +37,9 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const RESET_BEFORE_ACCEPT_MAX: usize = 20;
 /// Streams that had to be reset for the client's own errors (CVE-2025-8671); above, the connection ends.
 const RESET_FOR_ERRORS_MAX: usize = 128;
+/// From so many streams of a connection on that were reset before their answer began, the next are not begun before it is known that they
+/// stand.
+const ABANDONED_MIN: u32 = 4;
 
 /// Serves streams until the connection ends.
 pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, io: Watched<I>)
@@ -50,7 +57,7 @@ where
     builder.enable_connect_protocol();
     let outbox = Outbox::new(io);
     // Boxed where it begins, for it is large, and passed on by value twice before its task holds it.
-    let service = service_fn(|request| Box::pin(exchange::serve(streams.open(), request)));
+    let service = service_fn(|request| Box::pin(answer(streams.open(), request)));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(outbox.clone()), service));
     let mut is_leaving = false;
     let mut writes = Writes { outbox, is_put_off: false };
@@ -58,6 +65,7 @@ where
         if connection.is_leaving.get() && !std::mem::replace(&mut is_leaving, true) {
             serving.as_mut().graceful_shutdown();
         }
+        writes.outbox.begin_turn();
         let served = serving.as_mut().poll(cx);
         match (served, writes.poll(cx)) {
             (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
@@ -70,6 +78,32 @@ where
     }
     // What the last poll left, above all why the connection ends.
     connection.unless_closed(pin!(poll_fn(|cx| writes.outbox.poll_send(cx)))).await;
+}
+
+/// Answers one request. What a client asks and resets at once, or makes the gateway reset, arrives as one: to look at it and to connect to a
+/// backend for it would cost the others dearly. hyper sees a reset once the answer is waited for.
+async fn answer(stream: Rc<ClientConnection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+    let mut outcome = Outcome { connection: stream.parent.clone(), is_answered: false };
+    if outcome.connection.as_ref().is_some_and(|connection| connection.abandoned.get() >= ABANDONED_MIN) {
+        tokio::task::yield_now().await;
+    }
+    let answered = exchange::serve(stream, request).await;
+    outcome.is_answered = true;
+    answered
+}
+
+/// Counts a stream that is given up before its answer begins.
+struct Outcome {
+    connection: Option<Rc<ClientConnection>>,
+    is_answered: bool,
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.as_ref().filter(|_| !self.is_answered) {
+            connection.abandoned.set(connection.abandoned.get().saturating_add(1));
+        }
+    }
 }
 
 /// When what the streams wrote goes out: one turn of the scheduler later than it might, so that answers that are ready at the same time

@@ -74,6 +74,24 @@ fn resets_for_the_clients_own_errors_end_the_connection() {
     assert!(reached < 2000, "{reached} requests reached the backend");
 }
 
+/// What is asked for and made to be reset in one go is known to be over once it is looked at: no backend is asked for the most of it.
+#[test]
+fn streams_that_are_over_when_they_come_are_not_begun() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let mut wire = Wire::open(gateway.address);
+    let overflow = 0x7fff_ffff_u32.to_be_bytes();
+    let streams = (0..100).map(stream);
+    let bytes = streams.flat_map(|stream| [get(stream, "/flood"), frame(WINDOW_UPDATE, 0, stream, &overflow)].concat());
+    wire.send(&bytes.collect::<Vec<u8>>());
+    assert_eq!(wire.outcome(stream(99)), Outcome::Reset(3));
+    // The connection itself is good.
+    wire.send(&get(stream(100), "/after"));
+    assert_eq!(wire.outcome(stream(100)), Outcome::Status(200));
+    let opened = backend.connections();
+    assert!(opened <= 20, "{opened} connections to the backend");
+}
+
 #[test]
 fn a_block_without_end_ends_the_connection() {
     let backend = Backend::answering(OK);
