@@ -131,6 +131,11 @@ impl Node {
     /// SIGTERM; gives the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
+        self.exit_code()
+    }
+
+    /// Waits until the process, which was told to, has ended.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.process.take().unwrap().wait().unwrap().code()
     }
 

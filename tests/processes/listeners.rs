@@ -1,6 +1,7 @@
 //! SIGHUP: listeners come, change and go while requests are under way.
 
 use std::fs;
+use std::io::Read as _;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::frames::{self, Wire};
 use crate::harness::{Backend, Cluster, Traffic, eventually, expect_body, route, wait_for_answers};
 
 /// The node under test.
@@ -158,4 +160,39 @@ async fn a_configuration_with_a_fault_changes_nothing() {
     }
     // The process has not become another one meanwhile, and stops in order.
     assert_eq!(cluster.nodes[NODE].stop(), Some(0));
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_says_so_on_connections_of_http2_and_answers_what_is_under_way() {
+    let mut cluster = Cluster::start().await;
+    let (came, go) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (told, wait) = (Arc::clone(&came), Arc::clone(&go));
+    let slow = move || async move {
+        told.notify_one();
+        let _ = wait.acquire().await;
+        "slow"
+    };
+    let serving = tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(slow))).await.unwrap() });
+    cluster.put(NODE, "/v1/services/slow", &json!({"endpoints": [{"address": address}]})).await;
+    cluster.put(NODE, "/v1/routes/slow?wait=live", &route("/", "slow")).await;
+    let proxy = format!("{}:8081", cluster.nodes[NODE].host).parse().unwrap();
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut wire = Wire::open(proxy);
+        wire.send(&frames::get(1, "/"));
+        let goaway = std::iter::from_fn(|| wire.frame()).find(|frame| frame.kind == frames::GOAWAY);
+        // The answer comes after it is told.
+        go.add_permits(1);
+        let outcome = wire.outcome(1);
+        // The connection ends, and not by this side's patience.
+        while wire.frame().is_some() {}
+        (goaway.map(|frame| frame.number(4)), outcome, matches!(wire.stream.read(&mut [0]), Ok(0)))
+    });
+    came.notified().await;
+    cluster.nodes[NODE].signal(Signal::TERM);
+    let (code, outcome, is_at_end) = asking.await.unwrap();
+    assert_eq!((code, outcome, is_at_end), (Some(0), frames::Outcome::Status(200), true));
+    assert_eq!(cluster.nodes[NODE].exit_code(), Some(0));
+    serving.abort();
 }

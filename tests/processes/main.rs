@@ -8,6 +8,9 @@ mod certificates;
 mod crashes;
 mod disk;
 mod floods;
+#[expect(dead_code, reason = "the tests of the proxy use more of it")]
+#[path = "../../src/proxy/tests/frames.rs"]
+mod frames;
 mod harness;
 mod https;
 mod listeners;

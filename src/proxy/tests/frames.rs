@@ -15,8 +15,10 @@ pub(super) const GOAWAY: u8 = 7;
 pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 
-/// END_STREAM of DATA and HEADERS, ACK of SETTINGS and PING.
+/// END_STREAM of DATA and HEADERS.
 pub(super) const END: u8 = 1;
+/// Of SETTINGS and PING.
+pub(super) const ACK: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PADDED: u8 = 8;
 pub(super) const PRIORITISED: u8 = 32;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::authority;
 use super::secure::{self, Relay};
 use super::tls_front;
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
@@ -86,11 +87,15 @@ impl Gateway {
         let mut documents = documents.to_vec();
         let relay = secure::is_over_tls().then(|| {
             secure::take_over(&mut bound);
-            documents.push((Kind::Certificate, "over-tls", secure::document("over-tls", &secure::issue(&["a.example"]), true)));
+            documents.push((
+                Kind::Certificate,
+                "over-tls",
+                authority::document("over-tls", &secure::issue(&["a.example"]), true),
+            ));
             Relay::to(bound.address())
         });
         let address = relay.as_ref().map_or(bound.address(), |relay| relay.address);
-        let (live, metrics) = (Arc::new(Live::with_keyring(secure::keyring())), Metrics::new());
+        let (live, metrics) = (Arc::new(Live::with_keyring(authority::keyring())), Metrics::new());
         let options =
             ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers };
         let handle = Some(Proxy::start(options).unwrap());

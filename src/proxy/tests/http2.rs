@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
+use super::frames::{ACK, HEADERS, PREFACE, SETTINGS, Wire, frame, head};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use super::tls_front;
 use crate::model::Kind::{Route, Service};
@@ -235,6 +236,43 @@ pub(super) fn a_service_may_speak_http2() {
         assert_eq!(asked.join_all().await.len(), 50);
     });
     assert_eq!(*backend.connections.lock().unwrap(), 1);
+}
+
+/// A backend that gives each request so many heads of 103 before the answer, frame by frame.
+fn hinting_backend(hints: usize) -> SocketAddr {
+    use std::io::Read;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let mut wire = Wire { stream };
+            let mut preface = [0; PREFACE.len()];
+            wire.stream.read_exact(&mut preface).unwrap();
+            wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
+            while let Some(found) = wire.frame() {
+                if found.kind == HEADERS {
+                    let hint = head(found.stream, false, &[(":status", "103"), ("link", "</style.css>; rel=preload")]);
+                    wire.send(&[hint.repeat(hints), head(found.stream, true, &[(":status", "200"), ("x-last", "yes")])].concat());
+                }
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
+    for hints in [1, 500] {
+        let documents = [(Service, "s", h2c(&[hinting_backend(hints)])), (Route, "r", route_to("s"))];
+        let gateway = Gateway::start(ListenerOptions::default(), &documents);
+        let answer = gateway.get("/");
+        assert_eq!((status(&answer), field(&answer, "x-last"), field(&answer, "link")), (200, Some("yes"), None), "{answer}");
+        block_on(async {
+            let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+            let has = |name: &str| answer.headers().contains_key(name);
+            assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
+        });
+    }
 }
 
 #[test]

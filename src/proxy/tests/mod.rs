@@ -1,6 +1,7 @@
 //! The proxy over loopback: raw clients, raw backends that record every byte. `over_tls` runs many of these tests once more with TLS between
 //! client and gateway, `to_tls` with TLS between gateway and backends.
 
+mod authority;
 mod bodies;
 mod connections;
 mod faults;

@@ -1,4 +1,4 @@
-//! TLS for the tests: an authority, what it issues, clients, and a relay that speaks TLS for clients that do not.
+//! TLS for the tests: what their authority issues, clients, and a relay that speaks TLS for clients that do not.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,72 +6,24 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, SanType};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
-use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
-use x509_parser::time::ASN1Time;
 
+use super::authority::{Authority, Issued};
 use super::gateway::read_message;
 use crate::config::ListenerTlsConfig;
-use crate::model::{Kind, Name};
 use crate::proxy::{BoundListener, ListenerOptions, Tls};
-use crate::secrets::{Keyring, Place};
 
 /// What ALPN calls HTTP/2 and HTTP/1.1.
 pub(super) const HTTP2: &[u8] = b"h2";
 pub(super) const HTTP1: &[u8] = b"http/1.1";
-
-/// A certificate and its key.
-pub(super) struct Issued {
-    pub(super) certificate: CertificateDer<'static>,
-    pub(super) pem: String,
-    key: KeyPair,
-}
-
-/// Who signs certificates.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub(super) fn new(name: &str) -> Authority {
-        let mut params = named(name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    pub(super) fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    pub(super) fn issue(&self, params: &CertificateParams) -> Issued {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued { certificate: certificate.der().clone(), pem: certificate.pem(), key }
-    }
-
-    /// A client's, with a URI, good for so many seconds from now on.
-    pub(super) fn client(&self, name: &str, uri: &str, seconds: i64) -> Issued {
-        let mut params = named(name);
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
-        let end = ASN1Time::now().timestamp() + seconds;
-        params.not_before = ASN1Time::from_timestamp(end - 86_400).unwrap().to_datetime();
-        params.not_after = ASN1Time::from_timestamp(end).unwrap().to_datetime();
-        self.issue(&params)
-    }
-}
-
-fn named(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params
-}
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("tests"));
 
@@ -81,17 +33,9 @@ pub(super) fn issue(hosts: &[&str]) -> Issued {
     AUTHORITY.issue(&CertificateParams::new(hosts).unwrap())
 }
 
-/// What the gateways of these tests seal and open with.
-pub(super) fn keyring() -> Arc<Keyring> {
-    Arc::new(Keyring::of_bytes(&[1]))
-}
-
-/// A certificate's document as it is stored.
-pub(super) fn document(name: &str, issued: &Issued, is_default: bool) -> Value {
-    let name = Name::new(name).unwrap();
-    let place = Place { kind: Kind::Certificate, name: &name, field: "privateKey" };
-    let sealed = keyring().seal(place, &issued.key.serialize_pem(), None).unwrap();
-    json!({"certificate": issued.pem, "privateKey": sealed.document(), "default": is_default})
+/// The same for a key in PKCS#8.
+pub(super) fn issue_for(key: &str, host: &str) -> Issued {
+    AUTHORITY.issue_for(KeyPair::from_pem(key).unwrap(), &CertificateParams::new([host.to_owned()]).unwrap())
 }
 
 /// A listener that speaks TLS.
@@ -110,7 +54,7 @@ pub(super) fn client(protocols: &[&[u8]]) -> ClientConfig {
 pub(super) fn client_with(protocols: &[&[u8]], identity: Option<&Issued>, has_tls13: bool) -> ClientConfig {
     let versions = if has_tls13 { vec![&TLS13, &TLS12] } else { vec![&TLS12] };
     let mut roots = RootCertStore::empty();
-    roots.add(AUTHORITY.0.der().clone()).unwrap();
+    roots.add(AUTHORITY.der()).unwrap();
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&versions).unwrap();
     let builder = builder.with_root_certificates(roots);
     let mut config = match identity {

@@ -15,8 +15,9 @@ use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio_rustls::TlsConnector;
 
+use super::authority::{document, document_with};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
-use super::secure::{self, Client, HTTP1, HTTP2, client, client_with, credulous_client, document, issue};
+use super::secure::{self, Client, HTTP1, HTTP2, client, client_with, credulous_client, issue, issue_for};
 use crate::config::{ListenerTlsConfig, TlsVersion};
 use crate::model::Kind::{Certificate, Route, Service};
 use crate::proxy::{ListenerOptions, Tls};
@@ -229,6 +230,24 @@ fn a_certificate_changes_under_a_thousand_connections() {
         assert_eq!(status(&client.get("a.example")), 200);
     }
     assert_eq!(backend.seen().len(), 2 * CONNECTIONS);
+}
+
+/// One key of RSA with 2048 bits, in PKCS#8 and in PKCS#1.
+const RSA: [&str; 2] = [include_str!("rsa_pkcs8.pem"), include_str!("rsa_pkcs1.pem")];
+
+#[test]
+fn a_key_of_rsa_serves_both_versions_in_either_form() {
+    let backend = Backend::answering(OK);
+    let mut gateway = gateway(defaults(), &backend);
+    for key in RSA {
+        let issued = issue_for(RSA[0], "a.example");
+        gateway.put(&[(Certificate, "a", document_with("a", &issued, key, true))]);
+        for config in [client(&[HTTP1]), client_with(&[HTTP1], None, false)] {
+            let mut client = open(&gateway, config, "a.example").unwrap();
+            assert_eq!(client.server(), &issued.certificate);
+            assert_eq!(status(&client.get("a.example")), 200);
+        }
+    }
 }
 
 #[test]

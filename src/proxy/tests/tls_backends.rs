@@ -11,8 +11,9 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 
+use super::authority::{Authority, Issued};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
-use super::tls_front::{Authority, Front, NAME, Terms};
+use super::tls_front::{Front, NAME, Terms};
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
 
@@ -33,8 +34,8 @@ fn error(answer: &str) -> (&str, &str) {
 
 #[test]
 fn requests_go_to_a_verified_endpoint_over_kept_connections() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let front = Front::before(backend.address, &Terms::new(&authority.issue(), HTTP1));
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let front = Front::before(backend.address, &Terms::new(&authority.issue_as(NAME, |_| ()), HTTP1));
     let gateway = gateway(front.service("https", &authority));
     for _ in 0..3 {
         let answer = gateway.ask("POST /a?b HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello");
@@ -51,7 +52,7 @@ fn requests_go_to_a_verified_endpoint_over_kept_connections() {
 struct Refusal {
     /// What is wrong.
     what: &'static str,
-    issuer: fn(&Authority, &Authority) -> super::tls_front::Issued,
+    issuer: fn(&Authority, &Authority) -> Issued,
     terms: fn(&mut Terms<'_>),
     protocol: &'static str,
     tls: Value,
@@ -61,7 +62,7 @@ struct Refusal {
 
 impl Refusal {
     fn of(what: &'static str, error: &'static str, detail: &'static str) -> Refusal {
-        let issuer = |authority: &Authority, _: &Authority| authority.issue();
+        let issuer = |authority: &Authority, _: &Authority| authority.issue_as(NAME, |_| ());
         Refusal { what, issuer, terms: |_| (), protocol: "https", tls: json!({}), error, detail }
     }
 }
@@ -75,7 +76,7 @@ fn what_cannot_be_trusted_gets_no_request() {
             ..Refusal::of("another name", CERTIFICATE, "is not for the name")
         },
         Refusal {
-            issuer: |_, other| other.issue(),
+            issuer: |_, other| other.issue_as(NAME, |_| ()),
             ..Refusal::of("another CA", CERTIFICATE, "is of no CA that the service trusts")
         },
         Refusal {
@@ -111,7 +112,7 @@ fn what_cannot_be_trusted_gets_no_request() {
             ..Refusal::of("no word of HTTP/2", "tls_protocol_error", "did not agree on HTTP/2 (ALPN h2)")
         },
     ];
-    let (authority, other, backend) = (Authority::new(), Authority::new(), Backend::answering(OK));
+    let (authority, other, backend) = (Authority::another(), Authority::another(), Backend::answering(OK));
     for refusal in table {
         let issued = (refusal.issuer)(&authority, &other);
         let mut terms = Terms::new(&issued, HTTP1);
@@ -129,8 +130,8 @@ fn what_cannot_be_trusted_gets_no_request() {
 
 #[test]
 fn a_client_certificate_that_is_demanded_and_missing_is_named() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let issued = authority.issue();
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let issued = authority.issue_as(NAME, |_| ());
     for (protocol, alpn) in [("https", HTTP1), ("h2", &["h2"])] {
         for versions in [[&TLS12], [&TLS13]] {
             let terms = Terms { clients: Some(&authority), versions: &versions, ..Terms::new(&issued, alpn) };
@@ -144,7 +145,7 @@ fn a_client_certificate_that_is_demanded_and_missing_is_named() {
 
 #[test]
 fn endpoints_that_speak_no_tls_are_told_apart() {
-    let authority = Authority::new();
+    let authority = Authority::another();
     let at = |address: SocketAddr, timeout: &str| {
         json!({
             "endpoints": [{"address": address.to_string()}], "protocol": "https", "connectTimeout": timeout,
@@ -172,7 +173,7 @@ fn endpoints_that_speak_no_tls_are_told_apart() {
 
 #[test]
 fn the_name_is_the_endpoints_own_where_the_service_has_none() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
     let by_ip = Front::before(backend.address, &Terms::new(&authority.issue_as("127.0.0.1", |_| ()), HTTP1));
     let tls = || json!({"caCertificates": authority.pem()});
     // By address: no SNI (RFC 6066 3), and the certificate must carry it.
@@ -189,8 +190,8 @@ fn the_name_is_the_endpoints_own_where_the_service_has_none() {
 
 #[test]
 fn without_cas_of_its_own_a_service_trusts_the_machines() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let front = Front::before(backend.address, &Terms::new(&authority.issue(), HTTP1));
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let front = Front::before(backend.address, &Terms::new(&authority.issue_as(NAME, |_| ()), HTTP1));
     let answer = gateway(front.service_with("https", json!({"hostname": NAME}))).get("/");
     // The machine has other CAs than the test's, or none.
     let expected = [(502, "tls_certificate_error"), (500, "proxy_configuration_error")];
@@ -201,8 +202,8 @@ fn without_cas_of_its_own_a_service_trusts_the_machines() {
 
 #[test]
 fn sessions_are_resumed() {
-    let (authority, backend) = (Authority::new(), Backend::answering(CLOSING));
-    let issued = authority.issue();
+    let (authority, backend) = (Authority::another(), Backend::answering(CLOSING));
+    let issued = authority.issue_as(NAME, |_| ());
     for versions in [[&TLS12], [&TLS13]] {
         let front = Front::before(backend.address, &Terms { versions: &versions, ..Terms::new(&issued, HTTP1) });
         let gateway = gateway(front.service("https", &authority));
@@ -216,9 +217,9 @@ fn sessions_are_resumed() {
 
 #[test]
 fn an_endpoint_without_tls_is_passed_over() {
-    let (authority, other, backend) = (Authority::new(), Authority::new(), Backend::answering(OK));
-    let good = Front::before(backend.address, &Terms::new(&authority.issue(), HTTP1));
-    let bad = Front::before(backend.address, &Terms::new(&other.issue(), HTTP1));
+    let (authority, other, backend) = (Authority::another(), Authority::another(), Backend::answering(OK));
+    let good = Front::before(backend.address, &Terms::new(&authority.issue_as(NAME, |_| ()), HTTP1));
+    let bad = Front::before(backend.address, &Terms::new(&other.issue_as(NAME, |_| ()), HTTP1));
     let mut spec = good.service("https", &authority);
     spec["endpoints"] = json!([{"address": bad.address.to_string()}, {"address": good.address.to_string()}]);
     let gateway = gateway(spec);
@@ -232,13 +233,13 @@ fn an_endpoint_without_tls_is_passed_over() {
 #[test]
 fn a_connection_that_was_closed_meanwhile_is_not_an_error() {
     let (authority, backend) = (
-        Authority::new(),
+        Authority::another(),
         Backend::with(|_, _, stream| {
             stream.write_all(OK.as_bytes()).unwrap();
             false
         }),
     );
-    let issued = authority.issue();
+    let issued = authority.issue_as(NAME, |_| ());
     for truncates in [false, true] {
         let front = Front::before(backend.address, &Terms { truncates, ..Terms::new(&issued, HTTP1) });
         let gateway = gateway(front.service("https", &authority));
@@ -256,8 +257,8 @@ fn an_answer_that_is_cut_off_does_not_pass_as_whole() {
         stream.write_all(endless.as_bytes()).unwrap();
         false
     });
-    let authority = Authority::new();
-    let issued = authority.issue();
+    let authority = Authority::another();
+    let issued = authority.issue_as(NAME, |_| ());
     let answer = |truncates| {
         let front = Front::before(backend.address, &Terms { truncates, ..Terms::new(&issued, HTTP1) });
         let gateway = gateway(front.service("https", &authority));
@@ -273,7 +274,7 @@ fn an_answer_that_is_cut_off_does_not_pass_as_whole() {
 
 #[test]
 fn a_change_of_the_ca_drains_the_connections_of_before() {
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (Authority::another(), Authority::another());
     let (release, released) = mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);
     let backend = Backend::with(move |_, request, stream| {
@@ -282,7 +283,7 @@ fn a_change_of_the_ca_drains_the_connections_of_before() {
         }
         stream.write_all(OK.as_bytes()).is_ok()
     });
-    let front = Front::before(backend.address, &Terms::new(&old.issue(), HTTP1));
+    let front = Front::before(backend.address, &Terms::new(&old.issue_as(NAME, |_| ()), HTTP1));
     let mut gateway = gateway(front.service("https", &old));
     let mut slow = gateway.connect();
     slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -322,8 +323,8 @@ fn a_change_of_the_ca_drains_the_connections_of_before() {
 
 #[test]
 fn no_request_fails_while_settings_change() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let issued = authority.issue();
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let issued = authority.issue_as(NAME, |_| ());
     let front = Front::before(backend.address, &Terms::new(&issued, HTTP1));
     let mut gateway = gateway(front.service("https", &authority));
     let (address, done) = (gateway.address, mpsc::channel::<()>());
@@ -362,8 +363,8 @@ fn no_request_fails_while_settings_change() {
 
 #[test]
 fn a_request_that_breaks_off_does_not_pass_as_whole() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let front = Front::before(backend.address, &Terms::new(&authority.issue(), HTTP1));
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let front = Front::before(backend.address, &Terms::new(&authority.issue_as(NAME, |_| ()), HTTP1));
     let gateway = gateway(front.service("https", &authority));
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
@@ -375,8 +376,8 @@ fn a_request_that_breaks_off_does_not_pass_as_whole() {
 
 #[test]
 fn copies_go_over_tls_too() {
-    let (authority, backend, copies) = (Authority::new(), Backend::answering(OK), Backend::answering(OK));
-    let front = Front::before(copies.address, &Terms::new(&authority.issue(), HTTP1));
+    let (authority, backend, copies) = (Authority::another(), Backend::answering(OK), Backend::answering(OK));
+    let front = Front::before(copies.address, &Terms::new(&authority.issue_as(NAME, |_| ()), HTTP1));
     let mirror = json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "copies"}}});
     let documents = [
         (Service, "s", service(&[backend.address])),

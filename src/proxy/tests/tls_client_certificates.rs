@@ -6,9 +6,10 @@ use std::sync::{Mutex, mpsc};
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 
+use super::authority::{Authority, document};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use super::http2::Echo;
-use super::tls_front::{Authority, Front, NAME, Terms};
+use super::tls_front::{Front, NAME, Terms};
 use crate::model::Kind::{Certificate, Route, Service};
 use crate::proxy::ListenerOptions;
 
@@ -22,8 +23,9 @@ fn showing(front: &Front, protocol: &str, authority: &Authority) -> Value {
 
 #[test]
 fn a_certificate_is_shown_where_it_is_demanded() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let (issued, shown, other) = (authority.issue(), authority.issue(), Authority::new().issue());
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let (issued, shown, other) =
+        (authority.issue_as(NAME, |_| ()), authority.issue_as(NAME, |_| ()), Authority::another().issue_as(NAME, |_| ()));
     for versions in [[&TLS12], [&TLS13]] {
         let terms = Terms { clients: Some(&authority), versions: &versions, ..Terms::new(&issued, HTTP1) };
         let front = Front::before(backend.address, &terms);
@@ -31,7 +33,7 @@ fn a_certificate_is_shown_where_it_is_demanded() {
             let spec = showing(&front, "https", &authority);
             [(Service, "s", spec), (Route, "r", route_to("s")), (Certificate, "gateway", certificate)]
         };
-        let gateway = Gateway::start(ListenerOptions::default(), &documents(shown.document("gateway")));
+        let gateway = Gateway::start(ListenerOptions::default(), &documents(document("gateway", &shown, false)));
         for _ in 0..2 {
             let answer = gateway.get("/");
             assert_eq!(status(&answer), 200, "{versions:?}: {answer}");
@@ -39,7 +41,7 @@ fn a_certificate_is_shown_where_it_is_demanded() {
         assert_eq!(front.noted.last_client(), (Some(NAME.to_owned()), Some(shown.certificate.clone())));
         assert_eq!(front.noted.counts(), (1, 0, 0));
         // That of a CA which the endpoint does not trust.
-        let gateway = Gateway::start(ListenerOptions::default(), &documents(other.document("gateway")));
+        let gateway = Gateway::start(ListenerOptions::default(), &documents(document("gateway", &other, false)));
         let answer = gateway.get("/");
         let told = field(&answer, "proxy-status").unwrap_or_default();
         assert!(status(&answer) == 502 && told.contains("error=tls_alert_received"), "{versions:?}: {answer}");
@@ -56,13 +58,14 @@ fn a_changed_certificate_drains_the_connections_of_before() {
         }
         std::io::Write::write_all(stream, OK.as_bytes()).is_ok()
     });
-    let authority = Authority::new();
-    let (issued, first, second) = (authority.issue(), authority.issue(), authority.issue());
+    let authority = Authority::another();
+    let (issued, first, second) =
+        (authority.issue_as(NAME, |_| ()), authority.issue_as(NAME, |_| ()), authority.issue_as(NAME, |_| ()));
     let front = Front::before(backend.address, &Terms { clients: Some(&authority), ..Terms::new(&issued, HTTP1) });
     let documents = [
         (Service, "s", showing(&front, "https", &authority)),
         (Route, "r", route_to("s")),
-        (Certificate, "gateway", first.document("gateway")),
+        (Certificate, "gateway", document("gateway", &first, false)),
     ];
     let mut gateway = Gateway::start(ListenerOptions::default(), &documents);
     let mut slow = gateway.connect();
@@ -71,7 +74,7 @@ fn a_changed_certificate_drains_the_connections_of_before() {
     assert_eq!(status(&gateway.get("/")), 200);
     assert_eq!(front.noted.last_client().1.as_ref(), Some(&first.certificate));
 
-    gateway.put(&[(Certificate, "gateway", second.document("gateway"))]);
+    gateway.put(&[(Certificate, "gateway", document("gateway", &second, false))]);
     assert_eq!(status(&gateway.get("/")), 200);
     assert_eq!(front.noted.last_client().1.as_ref(), Some(&second.certificate));
     // Two with the first certificate, of which the second could resume; none with the second could.
@@ -82,20 +85,21 @@ fn a_changed_certificate_drains_the_connections_of_before() {
     wait_for("the end of the busy connection", || front.noted.open.load(Ordering::SeqCst) == 1);
 
     // Another certificate is nothing to this service.
-    gateway.put(&[(Certificate, "other", first.document("other"))]);
+    gateway.put(&[(Certificate, "other", document("other", &first, false))]);
     assert_eq!(status(&gateway.get("/")), 200);
     assert_eq!(front.noted.counts().0, 3);
 }
 
 #[test]
 fn streams_end_over_the_connection_that_they_began_on() {
-    let (authority, backend) = (Authority::new(), Echo::start());
-    let (issued, certificates) = (authority.issue(), [authority.issue(), authority.issue()]);
+    let (authority, backend) = (Authority::another(), Echo::start());
+    let (issued, certificates) =
+        (authority.issue_as(NAME, |_| ()), [authority.issue_as(NAME, |_| ()), authority.issue_as(NAME, |_| ())]);
     let front = Front::before(backend.address, &Terms { clients: Some(&authority), ..Terms::new(&issued, &["h2"]) });
     let documents = [
         (Service, "s", showing(&front, "h2", &authority)),
         (Route, "r", route_to("s")),
-        (Certificate, "gateway", certificates[0].document("gateway")),
+        (Certificate, "gateway", document("gateway", &certificates[0], false)),
     ];
     let mut gateway = Gateway::start(ListenerOptions::default(), &documents);
     let open = || front.noted.open.load(Ordering::SeqCst);
@@ -105,7 +109,7 @@ fn streams_end_over_the_connection_that_they_began_on() {
     assert_eq!(status(&gateway.get("/")), 200);
     assert_eq!(front.noted.counts(), (1, 0, 0), "streams share it");
 
-    gateway.put(&[(Certificate, "gateway", certificates[1].document("gateway"))]);
+    gateway.put(&[(Certificate, "gateway", document("gateway", &certificates[1], false))]);
     assert_eq!(status(&gateway.get("/")), 200);
     assert_eq!((front.noted.counts(), open()), ((2, 0, 0), 2));
     assert_eq!(front.noted.last_client().1.as_ref(), Some(&certificates[1].certificate));
@@ -113,7 +117,7 @@ fn streams_end_over_the_connection_that_they_began_on() {
     assert!(slow.answer().contains("hello"));
     wait_for("the end of the first connection", || open() == 1);
 
-    gateway.put(&[(Certificate, "gateway", certificates[0].document("gateway"))]);
+    gateway.put(&[(Certificate, "gateway", document("gateway", &certificates[0], false))]);
     assert_eq!(status(&gateway.get("/")), 200);
     wait_for("the end of the second connection, which is idle", || open() == 1);
     assert_eq!(front.noted.counts().0, 3);
@@ -121,8 +125,8 @@ fn streams_end_over_the_connection_that_they_began_on() {
 
 #[test]
 fn without_its_certificate_a_service_gets_no_request() {
-    let (authority, backend) = (Authority::new(), Backend::answering(OK));
-    let front = Front::before(backend.address, &Terms::new(&authority.issue(), HTTP1));
+    let (authority, backend) = (Authority::another(), Backend::answering(OK));
+    let front = Front::before(backend.address, &Terms::new(&authority.issue_as(NAME, |_| ()), HTTP1));
     let mirror = json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s"}}});
     let mirrored = json!({
         "hostnames": ["mirrored.example"], "rules": [{"filters": [mirror], "backendRefs": [{"name": "plain"}]}]
@@ -145,6 +149,6 @@ fn without_its_certificate_a_service_gets_no_request() {
     assert_eq!(gateway.metrics.mirrors.with_label_values(&["s", "no_certificate"]).get(), 1);
     assert_eq!((front.noted.counts(), backend.seen()), ((0, 0, 0), vec![]));
 
-    gateway.put(&[(Certificate, "gateway", authority.issue().document("gateway"))]);
+    gateway.put(&[(Certificate, "gateway", document("gateway", &authority.issue_as(NAME, |_| ()), false))]);
     assert_eq!(status(&gateway.get("/")), 200);
 }

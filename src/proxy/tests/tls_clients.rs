@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::authority::{Authority, Issued, document};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
-use super::secure::{self, Authority, Client, HTTP1, Issued, client_with, document, issue};
+use super::secure::{self, Client, HTTP1, client_with, issue};
 use crate::config::{ClientAuth, ListenerTlsConfig};
 use crate::model::Kind::{Certificate, Route, Service};
 use crate::proxy::ListenerOptions;

@@ -1,4 +1,4 @@
-//! TLS in front of the tests' backends: a CA, its certificates, and a server that ends TLS and passes the bytes on.
+//! TLS in front of the tests' backends: a server that ends TLS and passes the bytes on.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -15,64 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::model::{Kind, Name};
-use crate::secrets::{Keyring, Place};
+use super::authority::{Authority, Issued};
+use crate::model::Kind;
 
 /// The name that the tests' certificates are for.
 pub(super) const NAME: &str = "orders.internal";
-
-/// A CA.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub(super) fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        params.distinguished_name.push(DnType::CommonName, format!("CA {}", COUNT.fetch_add(1, Ordering::SeqCst)));
-        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    pub(super) fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for servers and clients under [`NAME`].
-    pub(super) fn issue(&self) -> Issued {
-        self.issue_as(NAME, |_| ())
-    }
-
-    pub(super) fn issue_as(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued { certificate: certificate.der().clone(), pem: certificate.pem(), key }
-    }
-}
-
-/// A certificate and its key.
-pub(super) struct Issued {
-    pub(super) certificate: CertificateDer<'static>,
-    pem: String,
-    key: KeyPair,
-}
-
-impl Issued {
-    /// The document of a `Certificate` of that name, as it is stored.
-    pub(super) fn document(&self, name: &str) -> Value {
-        let name = Name::new(name).unwrap();
-        let place = Place { kind: Kind::Certificate, name: &name, field: "privateKey" };
-        let sealed = keyring().seal(place, &self.key.serialize_pem(), None).unwrap();
-        json!({"certificate": self.pem, "privateKey": sealed.document()})
-    }
-}
-
-/// What the gateways of these tests seal and open with.
-pub(super) fn keyring() -> Arc<Keyring> {
-    Arc::new(Keyring::of_bytes(&[1]))
-}
 
 /// How a front speaks.
 pub(super) struct Terms<'a> {
@@ -97,7 +43,7 @@ impl<'a> Terms<'a> {
             None => builder.with_no_client_auth(),
             Some(clients) => {
                 let mut authorities = RootCertStore::empty();
-                authorities.add(clients.0.der().clone()).unwrap();
+                authorities.add(clients.der()).unwrap();
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider).build().unwrap();
                 builder.with_client_cert_verifier(verifier)
             }
@@ -151,8 +97,8 @@ struct Fronts {
 
 /// Runs a test that knows nothing of it with TLS between the gateway and its backends.
 pub(super) fn with_tls_to_backends(test: impl FnOnce()) {
-    let authority = Authority::new();
-    let issued = authority.issue();
+    let authority = Authority::another();
+    let issued = authority.issue_as(NAME, |_| ());
     FRONTS.set(Some(Fronts { authority, issued, by_backend: HashMap::new() }));
     test();
     let fronts = FRONTS.take().unwrap();

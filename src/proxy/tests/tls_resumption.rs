@@ -9,8 +9,9 @@ use rustls::client::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup};
 
+use super::authority::{Authority, document};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
-use super::secure::{self, Authority, Client, HTTP1, client_with, document, issue};
+use super::secure::{self, Client, HTTP1, client_with, issue};
 use super::tls_clients::{asking, gateway};
 use crate::config::{ClientAuth, ListenerTlsConfig};
 use crate::model::Kind::{Certificate, Route, Service};
