@@ -4,25 +4,28 @@
 //! the connection, and whoever polls it sends them with one call. What it holds is bounded; frames that are large anyway go straight on.
 //!
 //! h2 takes all that its socket has before it lets others have their turn, and small frames are dear: beside eight connections that flood
-//! with SETTINGS others waited for 171 ms (99th percentile). So a turn ends after [`TURN_BYTES`] ([`Outbox::begin_turn`]).
+//! with SETTINGS others waited for 171 ms (99th percentile). So a turn reads nothing more after [`TURN`] ([`Outbox::begin_turn`]).
 //!
 //! What is below may hold bytes back too, as TLS does with a record that the socket had no room for: sent is what is flushed there.
 
 use std::cell::RefCell;
+use std::future::Future as _;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 
 /// Bytes that wait at most.
 const BYTES_MAX: usize = 64 * 1024;
 /// From this length on, a write is not copied.
 const DIRECT_BYTES_MIN: usize = 8 * 1024;
-/// Bytes that are read in one turn, or up to a buffer more.
-const TURN_BYTES: usize = 32 * 1024;
+/// How long a turn reads. A read of 8 KiB may hold 900 frames, which take longer; as bodies they take a hundredth of it.
+const TURN: Duration = Duration::from_micros(250);
 /// The buffer that a connection keeps once it is empty.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
 
@@ -35,8 +38,10 @@ struct Inner<I> {
     /// The last error of a read. h2 keeps the text of it alone.
     read_error: Option<io::Error>,
     io: I,
-    /// What this turn may still read; no bound before the first begins.
-    readable: usize,
+    /// When this turn began; no turn ends before the first begins.
+    turn: Option<Instant>,
+    /// Whether it has read something: each does.
+    has_read: bool,
     waiting: BytesMut,
     /// Whether something was written that may not have left yet.
     is_unflushed: bool,
@@ -51,13 +56,14 @@ impl<I> Clone for Outbox<I> {
 impl<I: AsyncWrite + Unpin> Outbox<I> {
     /// Around `io`.
     pub fn new(io: I) -> Outbox<I> {
-        let (readable, waiting) = (usize::MAX, BytesMut::new());
-        Outbox(Rc::new(RefCell::new(Inner { read_error: None, io, readable, waiting, is_unflushed: false })))
+        let (turn, waiting) = (None, BytesMut::new());
+        Outbox(Rc::new(RefCell::new(Inner { read_error: None, io, turn, has_read: false, waiting, is_unflushed: false })))
     }
 
     /// Lets the connection read for one more turn. Whoever polls it does so before; where a turn ends early, the task is woken.
     pub fn begin_turn(&self) {
-        self.0.borrow_mut().readable = TURN_BYTES;
+        let mut inner = self.0.borrow_mut();
+        (inner.turn, inner.has_read) = (Some(Instant::now()), false);
     }
 
     /// Whether nothing waits.
@@ -125,14 +131,13 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
 impl<I: AsyncRead + Unpin> AsyncRead for Outbox<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
-        if inner.readable == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if inner.has_read && inner.turn.is_some_and(|begun| begun.elapsed() >= TURN) {
+            // Not woken at once: the runtime goes through all tasks that are ready, 61 of them, before it asks the sockets of the others.
+            return pin!(yield_now()).poll(cx).map(|()| Ok(()));
         }
-        let before = buffer.filled().len();
         match ready!(Pin::new(&mut inner.io).poll_read(cx, buffer)) {
             Ok(()) => {
-                inner.readable = inner.readable.saturating_sub(buffer.filled().len() - before);
+                inner.has_read = true;
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
@@ -324,11 +329,10 @@ mod tests {
         let mut buffer = [0; 8 * 1024];
         for turn in 1..=3 {
             outbox.begin_turn();
-            let mut count = 0;
-            while Pin::new(&mut outbox).poll_read(&mut cx, &mut ReadBuf::new(&mut buffer)).is_ready() {
-                count += buffer.len();
-            }
-            assert_eq!((count, wakes.0.load(Ordering::SeqCst)), (TURN_BYTES, turn));
+            // However late it is, each turn reads something.
+            std::thread::sleep(TURN);
+            let mut read = || Pin::new(&mut outbox).poll_read(&mut cx, &mut ReadBuf::new(&mut buffer)).is_ready();
+            assert_eq!((read(), read(), wakes.0.load(Ordering::SeqCst)), (true, false, turn));
         }
     }
 
