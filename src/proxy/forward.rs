@@ -138,7 +138,7 @@ impl Tries<'_> {
             Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::Unsent(request)),
             None => return self.late(progress.as_deref(), Remains::Unsent(request)),
         };
-        let remains = Remains::Exposed(self.retries.copy(&request));
+        let remains = Remains::Exposed(self.retries.copy(&request, upstream.gives_back()));
         match within(self.connection, deadline, pin!(upstream.send(endpoint, request))).await {
             Some(Ok(response)) => {
                 tally.note_upstream(asked);
@@ -148,7 +148,11 @@ impl Tries<'_> {
                 self.answered(response, deadline, remains)
             }
             Some(Err(error)) => {
-                let remains = error.unsent.map_or(remains, |unsent| Remains::Unsent(*unsent));
+                let remains = match error.request {
+                    Some(request) if error.is_unsent => Remains::Unsent(*request),
+                    Some(request) => Remains::Sent(*request),
+                    None => remains,
+                };
                 self.failed(&error.failure, progress.as_deref(), remains)
             }
             None => self.late(progress.as_deref(), remains),

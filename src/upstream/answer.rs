@@ -31,6 +31,8 @@ enum Source {
         incoming: Incoming,
         _slot: Slot,
     },
+    /// It broke off, which is still to be told.
+    Broken(Option<ExchangeError>),
 }
 
 impl AnswerBody {
@@ -64,7 +66,7 @@ impl AnswerBody {
     pub fn into_switched(self) -> Result<Switched, AnswerBody> {
         match self.0 {
             Source::Http1 { connection, .. } => Ok(connection.into_switched()),
-            source @ (Source::Done | Source::Whole(_) | Source::Http2 { .. }) => Err(AnswerBody(source)),
+            source @ (Source::Done | Source::Whole(_) | Source::Http2 { .. } | Source::Broken(_)) => Err(AnswerBody(source)),
         }
     }
 
@@ -91,15 +93,21 @@ impl Body for AnswerBody {
                 let polled = ready!(connection.poll_frame(cx));
                 (polled.map(|polled| polled.map_err(ExchangeError::Http1)), connection.is_answered())
             }
+            Source::Broken(error) => (error.take().map(Err), true),
             Source::Http2 { incoming, .. } => {
                 let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 (polled.map(|polled| polled.map_err(ExchangeError::Http2)), incoming.is_end_stream())
             }
         };
+        // A server that gets an error drops what it has not sent yet of what came before: it has a turn for that.
+        if let (Source::Http1 { .. }, Some(Err(_))) = (&self.0, &polled) {
+            self.0 = Source::Broken(polled.and_then(Result::err));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match &polled {
-            // Nobody may use what broke.
-            Some(Err(_)) => self.0 = Source::Done,
             Some(Ok(_)) if !is_through => {}
+            Some(Err(_)) => self.0 = Source::Done,
             Some(Ok(_)) | None => self.finish(),
         }
         Poll::Ready(polled)
@@ -115,6 +123,7 @@ impl Body for AnswerBody {
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Http1 { connection, .. } => connection.size_hint(),
             Source::Http2 { incoming, .. } => incoming.size_hint(),
+            Source::Broken(_) => SizeHint::new(),
         }
     }
 }

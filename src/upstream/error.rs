@@ -99,6 +99,8 @@ impl ExchangeError {
 pub struct SendError {
     /// What went wrong. Boxed: errors are rare, and results are moved often.
     pub failure: Box<SendFailure>,
-    /// The request, where no byte of it went out.
-    pub unsent: Option<Box<Request<RequestBody>>>,
+    /// The request, as far as it is still there ([`gives_back`](super::Connection::gives_back)).
+    pub request: Option<Box<Request<RequestBody>>>,
+    /// Whether no byte of it went out.
+    pub is_unsent: bool,
 }

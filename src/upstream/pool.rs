@@ -242,12 +242,12 @@ impl Endpoint {
         Ok(stream)
     }
 
-    fn failed(&self, source: ExchangeError, unsent: Option<Request<RequestBody>>) -> SendError {
+    fn failed(&self, source: ExchangeError, request: Option<Request<RequestBody>>, is_unsent: bool) -> SendError {
         let failure = match source.is_malformed() {
             true => SendFailure::Protocol { address: self.address.clone(), source },
             false => self.terminated(source),
         };
-        SendError { failure: Box::new(failure), unsent: unsent.map(Box::new) }
+        SendError { failure: Box::new(failure), request: request.map(Box::new), is_unsent }
     }
 
     /// A connection that ended. Over TLS 1.3 the gateway's own side of the handshake is done before the endpoint judges it (RFC 8446 4.4),
@@ -330,6 +330,12 @@ impl Connection {
         self.is_reused
     }
 
+    /// Whether a request that failed before an answer began comes back, as long as its body is there from its first byte. Over HTTP/2 it
+    /// does only if nothing of it went out.
+    pub fn gives_back(&self) -> bool {
+        matches!(self.channel, Channel::Http1(_))
+    }
+
     /// Sends `request` and waits for the head of the answer, without a deadline of its own.
     pub fn send(
         self,
@@ -351,7 +357,8 @@ impl Connection {
                         Ok(response) => Ok(response.map(|incoming| AnswerBody::of_http2(incoming, slot))),
                         Err(mut error) => {
                             let unsent = error.take_message();
-                            Err(endpoint.failed(ExchangeError::Http2(error.into_error()), unsent))
+                            let is_unsent = unsent.is_some();
+                            Err(endpoint.failed(ExchangeError::Http2(error.into_error()), unsent, is_unsent))
                         }
                     }
                 })
@@ -367,8 +374,9 @@ async fn answer_of_http1(mut connection: Box<Http1>, endpoint: Rc<Endpoint>) -> 
             Ok(response.map(|()| AnswerBody::of_http1(connection, endpoint, is_switched)))
         }
         Err(error) => {
-            let unsent = connection.take_unsent();
-            Err(endpoint.failed(ExchangeError::Http1(error), unsent))
+            let is_unsent = connection.is_unsent();
+            let request = connection.take_request();
+            Err(endpoint.failed(ExchangeError::Http1(error), request, is_unsent))
         }
     }
 }

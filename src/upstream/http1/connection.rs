@@ -62,7 +62,7 @@ impl Http1 {
             let Http1 { outgoing, incoming, wire, .. } = self;
             let mut is_asked = false;
             let is_to_head = outgoing.is_to_head();
-            let head = incoming.take_head(&mut outgoing.spare, is_to_head, || is_asked = true)?;
+            let head = incoming.take_head(|| outgoing.take_room(), is_to_head, || is_asked = true)?;
             if let Some(head) = head {
                 (self.content, self.is_kept) = (head.content, head.is_kept);
                 return Poll::Ready(Ok(head.response));
@@ -72,7 +72,7 @@ impl Http1 {
                 continue;
             }
             if ready!(incoming.poll_head(cx, wire))? == 0 {
-                return Poll::Ready(Err(incoming.end_of_head(&mut outgoing.spare)));
+                return Poll::Ready(Err(incoming.end_of_head()));
             }
         }
     }
@@ -93,9 +93,14 @@ impl Http1 {
         }
     }
 
-    /// The request, after a failure, where no byte of it went out.
-    pub(in crate::upstream) fn take_unsent(&mut self) -> Option<Request<RequestBody>> {
-        self.outgoing.take_unsent()
+    /// Whether no byte of the request can have gone out.
+    pub(in crate::upstream) fn is_unsent(&self) -> bool {
+        self.outgoing.is_unsent()
+    }
+
+    /// The request, after a failure, where no answer began and its body is there from its first byte.
+    pub(in crate::upstream) fn take_request(&mut self) -> Option<Request<RequestBody>> {
+        self.outgoing.take_request()
     }
 
     /// The next frame of the answer's body.

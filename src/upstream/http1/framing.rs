@@ -100,7 +100,8 @@ fn lists(value: &HeaderValue, token: &[u8]) -> bool {
     value.as_bytes().split(|byte| *byte == b',').any(|listed| listed.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+/// The number that these digits are.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

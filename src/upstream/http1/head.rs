@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, re
 use httparse::{ParserConfig, Status};
 
 use super::error::Http1Error;
-use super::framing::{Content, Said};
+use super::framing::{self, Content, Said};
 use super::outgoing::Form;
 
 /// Bytes of an answer's head at most.
@@ -41,7 +41,11 @@ pub(super) fn write(out: &mut Vec<u8>, parts: &request::Parts, form: &Form) {
             CONTENT_LENGTH => match form {
                 Form::Length(length) => {
                     if std::mem::take(&mut is_length_due) {
-                        write_length(out, *length);
+                        // As it was said, if that is right.
+                        match framing::number(value.as_bytes()) == Some(*length) {
+                            true => write_field(out, name, value),
+                            false => write_length(out, *length),
+                        }
                     }
                 }
                 // A length of 0 is said where the client said so: not every backend knows a POST without one.
@@ -121,8 +125,12 @@ impl Head {
     }
 }
 
-/// Reads a head out of `buffer`; `None`, and nothing taken, where its end has not come. `spare` is a map whose room is used again.
-pub(super) fn parse(buffer: &mut BytesMut, spare: &mut HeaderMap, is_to_head: bool) -> Result<Option<Head>, Http1Error> {
+/// Reads a head out of `buffer`; `None`, and nothing taken, where its end has not come. `room` gives an empty map for its fields.
+pub(super) fn parse(
+    buffer: &mut BytesMut,
+    room: impl FnOnce() -> HeaderMap,
+    is_to_head: bool,
+) -> Result<Option<Head>, Http1Error> {
     let bytes = std::mem::take(buffer).freeze();
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
@@ -137,7 +145,7 @@ pub(super) fn parse(buffer: &mut BytesMut, spare: &mut HeaderMap, is_to_head: bo
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let mut headers = std::mem::take(spare);
+    let mut headers = room();
     headers.reserve(parsed.headers.len());
     let mut said = Said::default();
     for field in &*parsed.headers {

@@ -78,7 +78,7 @@ impl Incoming {
     /// The next head that is not an interim one, as far as it came; `on_continue` is called for each 100.
     pub(super) fn take_head(
         &mut self,
-        spare: &mut HeaderMap,
+        mut room: impl FnMut() -> HeaderMap,
         is_to_head: bool,
         mut on_continue: impl FnMut(),
     ) -> Result<Option<Head>, Http1Error> {
@@ -86,14 +86,14 @@ impl Incoming {
             if self.buffer.is_empty() || !self.may_hold_head() {
                 return Ok(None);
             }
-            match head::parse(&mut self.buffer, spare, is_to_head)? {
-                Some(mut head) if head.is_interim() => {
+            match head::parse(&mut self.buffer, &mut room, is_to_head)? {
+                Some(head) if head.is_interim() => {
                     if head.response.status() == StatusCode::CONTINUE {
                         on_continue();
                     }
                     self.count(head.response.status())?;
-                    *spare = std::mem::take(head.response.headers_mut());
-                    spare.clear();
+                    // Its fields are slices of what was read, so they are let go of before that is taken on.
+                    drop(head.response);
                     self.buffer = BytesMut::from(head.rest);
                     self.searched = 0;
                 }
@@ -135,8 +135,8 @@ impl Incoming {
     }
 
     /// The connection ended before the head was through: why, or that it ended.
-    pub(super) fn end_of_head(&mut self, spare: &mut HeaderMap) -> Http1Error {
-        match head::parse(&mut self.buffer, spare, false) {
+    pub(super) fn end_of_head(&mut self) -> Http1Error {
+        match head::parse(&mut self.buffer, HeaderMap::new, false) {
             Err(error) => error,
             Ok(_) => Http1Error::Ended,
         }

@@ -49,8 +49,10 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     stage: Stage,
-    /// As long as no byte may have gone out, for it can be sent elsewhere then.
+    /// Until an answer begins, for it may have to be sent elsewhere.
     parts: Option<request::Parts>,
+    /// Whether a byte of it may have gone out.
+    is_exposed: bool,
     body: RequestBody,
     form: Form,
     /// What goes out first, of which `sent` bytes are out; then `data`, then `after`.
@@ -61,8 +63,6 @@ pub(super) struct Outgoing {
     has_waited: bool,
     is_unflushed: bool,
     is_to_head: bool,
-    /// The room that the fields of the request took.
-    pub(super) spare: HeaderMap,
 }
 
 impl Outgoing {
@@ -71,6 +71,7 @@ impl Outgoing {
         Outgoing {
             stage: Stage::Done,
             parts: None,
+            is_exposed: false,
             body: RequestBody::Empty,
             form: Form::Nothing,
             before: Vec::new(),
@@ -80,7 +81,6 @@ impl Outgoing {
             has_waited: false,
             is_unflushed: false,
             is_to_head: false,
-            spare: HeaderMap::new(),
         }
     }
 
@@ -89,6 +89,7 @@ impl Outgoing {
         let (parts, body) = request.into_parts();
         self.is_to_head = parts.method == Method::HEAD;
         self.parts = Some(parts);
+        self.is_exposed = false;
         self.body = body;
         self.stage = Stage::Head;
         self.has_waited = false;
@@ -111,7 +112,17 @@ impl Outgoing {
 
     /// Whether nothing of the request can have gone out.
     pub(super) fn is_unsent(&self) -> bool {
-        self.parts.is_some()
+        !self.is_exposed
+    }
+
+    /// The answer begins: an empty map, with the room that the fields of the request took.
+    pub(super) fn take_room(&mut self) -> HeaderMap {
+        let mut headers = self.parts.take().map_or_else(HeaderMap::new, |parts| parts.headers);
+        headers.clear();
+        if self.stage == Stage::Done {
+            self.body = RequestBody::Empty;
+        }
+        headers
     }
 
     /// The backend asks for the body.
@@ -119,8 +130,8 @@ impl Outgoing {
         self.body.go_ahead();
     }
 
-    /// The request, where nothing of it went out and its body is there from its first byte.
-    pub(super) fn take_unsent(&mut self) -> Option<Request<RequestBody>> {
+    /// The request, where no answer began and its body is there from its first byte.
+    pub(super) fn take_request(&mut self) -> Option<Request<RequestBody>> {
         let parts = self.parts.take()?;
         let body = match self.body.is_untouched() {
             true => std::mem::replace(&mut self.body, RequestBody::Empty),
@@ -217,7 +228,7 @@ impl Outgoing {
                 b""
             }
             Form::Chunks(_) => {
-                self.before.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                self.before.extend_from_slice(format!("{:X}\r\n", data.len()).as_bytes());
                 b"\r\n"
             }
         };
@@ -253,9 +264,8 @@ impl Outgoing {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, wire: &mut Wire) -> Poll<Result<(), Http1Error>> {
-        if wire.takes_early() {
-            self.expose();
-        }
+        // TLS takes bytes before it knows whether they go out.
+        self.is_exposed |= wire.takes_early();
         let wire = Pin::new(wire);
         let before = &self.before[self.sent..];
         let polled = match self.data.is_empty() && self.after.is_empty() {
@@ -269,18 +279,9 @@ impl Outgoing {
         if count == 0 {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
         }
-        self.expose();
-        self.is_unflushed = true;
+        (self.is_exposed, self.is_unflushed) = (true, true);
         self.advance(count);
         Poll::Ready(Ok(()))
-    }
-
-    /// From now on nobody can tell that nothing went out.
-    fn expose(&mut self) {
-        if let Some(parts) = self.parts.take() {
-            self.spare = parts.headers;
-            self.spare.clear();
-        }
     }
 
     fn advance(&mut self, mut count: usize) {
@@ -307,7 +308,9 @@ impl Outgoing {
     /// Lets go of everything that an idle connection does not need.
     fn end(&mut self) {
         self.stage = Stage::Done;
-        self.body = RequestBody::Empty;
+        if self.parts.is_none() {
+            self.body = RequestBody::Empty;
+        }
         self.form = Form::Nothing;
         self.before = Vec::new();
     }

@@ -28,10 +28,10 @@ pub(super) struct Read {
 
 /// Reads an answer that comes in `pieces`, after which the connection ends. Error: there is none, and why.
 pub(super) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, is_to_head: bool) -> Result<Read, String> {
-    let (mut incoming, mut spare, mut asked) = (Incoming::new(), HeaderMap::new(), 0);
+    let (mut incoming, mut asked) = (Incoming::new(), 0);
     let mut pieces = pieces.into_iter();
     let head = loop {
-        let taken = incoming.take_head(&mut spare, is_to_head, || asked += 1).map_err(|error| error.to_string())?;
+        let taken = incoming.take_head(HeaderMap::new, is_to_head, || asked += 1).map_err(|error| error.to_string())?;
         match (taken, pieces.next()) {
             (Some(head), next) => {
                 let mut rest = next.map(<[u8]>::to_vec).unwrap_or_default();
@@ -39,7 +39,7 @@ pub(super) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, is_to_head: b
                 break (head, rest);
             }
             (None, Some(piece)) => incoming.buffer.extend_from_slice(piece),
-            (None, None) => return Err(incoming.end_of_head(&mut spare).to_string()),
+            (None, None) => return Err(incoming.end_of_head().to_string()),
         }
     };
     let (head, rest) = head;

@@ -53,7 +53,7 @@ async fn send(address: &str, request: Request<RequestBody>) -> Result<u16, (Send
             response.into_body().collect().await.unwrap();
             Ok(status)
         }
-        Err(error) => Err((*error.failure, error.unsent.is_some())),
+        Err(error) => Err((*error.failure, error.is_unsent)),
     }
 }
 
@@ -77,7 +77,7 @@ fn a_request_goes_out_as_its_body_says() {
     let large = "x".repeat(60_000);
     let post = "POST /a?b HTTP/1.1\r\nhost: a\r\n";
     // Method, further fields, body, what the backend gets.
-    let table: [(&str, &[(&str, &str)], RequestBody, String); 17] = [
+    let table: [(&str, &[(&str, &str)], RequestBody, String); 18] = [
         ("GET", &[], RequestBody::Empty, "GET /a?b HTTP/1.1\r\nhost: a\r\n\r\n".into()),
         ("POST", &[], RequestBody::Empty, format!("{post}\r\n")),
         ("POST", &[("content-length", "0")], RequestBody::Empty, format!("{post}content-length: 0\r\n\r\n")),
@@ -87,6 +87,13 @@ fn a_request_goes_out_as_its_body_says() {
             &[("content-length", "5"), ("x", "y")],
             body(Some(5), &["hello"], None),
             format!("{post}content-length: 5\r\nx: y\r\n\r\nhello"),
+        ),
+        // As the client says it.
+        (
+            "POST",
+            &[("content-length", "0005")],
+            body(Some(5), &["hello"], None),
+            format!("{post}content-length: 0005\r\n\r\nhello"),
         ),
         // What the body says counts, whatever the fields say.
         (
@@ -121,7 +128,7 @@ fn a_request_goes_out_as_its_body_says() {
             "POST",
             &[],
             body(None, &[&large], None),
-            format!("{post}transfer-encoding: chunked\r\n\r\nea60\r\n{large}\r\n0\r\n\r\n"),
+            format!("{post}transfer-encoding: chunked\r\n\r\nEA60\r\n{large}\r\n0\r\n\r\n"),
         ),
         // Trailers that are announced, and may be.
         (
@@ -140,7 +147,7 @@ fn a_request_goes_out_as_its_body_says() {
             "POST",
             &[("trailer", "x-sum")],
             body(None, &[&large], Some(trailers())),
-            format!("{post}trailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\nea60\r\n{large}\r\n0\r\nx-sum: 7\r\n\r\n"),
+            format!("{post}trailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\nEA60\r\n{large}\r\n0\r\nx-sum: 7\r\n\r\n"),
         ),
     ];
     for (method, fields, body, expected) in table {
@@ -186,9 +193,10 @@ fn a_request_of_which_nothing_went_out_comes_back() {
             let request = Request::builder().method(Method::POST).uri("/kept").body(body_of()).unwrap();
             let error = connection.send(&endpoint, request).await.unwrap_err();
             assert!(matches!(*error.failure, SendFailure::Terminated { .. }), "{}", error.failure);
-            let unsent = error.unsent.map(|unsent| unsent.uri().path().to_owned());
+            assert!(error.is_unsent);
+            let request = error.request.map(|request| request.uri().path().to_owned());
             // A body that was asked for is not there from its first byte any more.
-            assert_eq!(unsent.as_deref(), matches!(body_of(), RequestBody::Empty).then_some("/kept"));
+            assert_eq!(request.as_deref(), matches!(body_of(), RequestBody::Empty).then_some("/kept"));
         }
     });
 }
