@@ -1,6 +1,6 @@
 //! A body in chunks (RFC 9112 7.1) with its trailers, cut out of the bytes that come.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Http1Error;
@@ -102,7 +102,7 @@ impl Chunks {
             }
             at += 1;
         }
-        let _ = input.split_to(at);
+        input.advance(at);
     }
 
     /// The place after a byte that is no chunk's own.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -64,6 +64,9 @@ impl Http1 {
             let is_to_head = outgoing.is_to_head();
             let head = incoming.take_head(|| outgoing.take_room(), is_to_head, || is_asked = true)?;
             if let Some(head) = head {
+                if head.response.status() == StatusCode::SWITCHING_PROTOCOLS && !outgoing.is_done() {
+                    return Poll::Ready(Err(Http1Error::Flaw("the protocol changed before the request was through")));
+                }
                 (self.content, self.is_kept) = (head.content, head.is_kept);
                 return Poll::Ready(Ok(head.response));
             }

@@ -118,14 +118,18 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Whether another head follows: 1xx but 101 (RFC 9110 15.2).
+    /// Whether another head follows.
     pub(super) fn is_interim(&self) -> bool {
-        let status = self.response.status();
-        status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+        is_interim(self.response.status())
     }
 }
 
-/// Reads a head out of `buffer`; `None`, and nothing taken, where its end has not come. `room` gives an empty map for its fields.
+/// 1xx but 101 (RFC 9110 15.2).
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Reads a head out of `buffer`; `None`, and nothing taken, where its end has not come. `room` gives an empty map for the fields of an answer.
 pub(super) fn parse(
     buffer: &mut BytesMut,
     room: impl FnOnce() -> HeaderMap,
@@ -145,7 +149,8 @@ pub(super) fn parse(
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let mut headers = room();
+    // A request is kept until its own answer comes.
+    let mut headers = if is_interim(status) { HeaderMap::new() } else { room() };
     headers.reserve(parsed.headers.len());
     let mut said = Said::default();
     for field in &*parsed.headers {

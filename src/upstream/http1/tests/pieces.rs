@@ -69,3 +69,21 @@ fn heads_have_bounds_however_they_come() {
         }
     }
 }
+
+#[test]
+fn one_length_is_passed_on_or_none() {
+    let table = [
+        ("Content-Length: 5\r\n", &["5"][..]),
+        ("Content-Length: 5\r\nX: y\r\nContent-Length: 5\r\n", &["5"]),
+        ("Content-Length: 5, 05\r\n", &["5"]),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &[]),
+        ("", &[]),
+    ];
+    for (fields, expected) in table {
+        for is_to_head in [false, true] {
+            let read = read([format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()], is_to_head).unwrap();
+            let lengths: Vec<&str> = read.headers.get_all("content-length").iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(lengths, expected, "{fields}");
+        }
+    }
+}

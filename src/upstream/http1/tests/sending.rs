@@ -68,6 +68,8 @@ fn body(length: Option<u64>, pieces: &[&str], trailers: Option<HeaderMap>) -> Re
     RequestBody::Copy(Box::new(copy))
 }
 
+type Fields = &'static [(&'static str, &'static str)];
+
 #[test]
 fn a_request_goes_out_as_its_body_says() {
     let trailers = || {
@@ -77,7 +79,7 @@ fn a_request_goes_out_as_its_body_says() {
     let large = "x".repeat(60_000);
     let post = "POST /a?b HTTP/1.1\r\nhost: a\r\n";
     // Method, further fields, body, what the backend gets.
-    let table: [(&str, &[(&str, &str)], RequestBody, String); 18] = [
+    let table: [(&str, Fields, RequestBody, String); 18] = [
         ("GET", &[], RequestBody::Empty, "GET /a?b HTTP/1.1\r\nhost: a\r\n\r\n".into()),
         ("POST", &[], RequestBody::Empty, format!("{post}\r\n")),
         ("POST", &[("content-length", "0")], RequestBody::Empty, format!("{post}content-length: 0\r\n\r\n")),
@@ -199,4 +201,20 @@ fn a_request_of_which_nothing_went_out_comes_back() {
             assert_eq!(request.as_deref(), matches!(body_of(), RequestBody::Empty).then_some("/kept"));
         }
     });
+}
+
+#[test]
+fn the_protocol_changes_only_once_the_backend_has_the_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").unwrap();
+        // The head is more than the sockets hold, and nobody reads it.
+        std::thread::park_timeout(PATIENCE);
+    });
+    let large = HeaderValue::try_from("x".repeat(16 * 1024 * 1024)).unwrap();
+    let request = Request::builder().uri("/").header("x", large).body(RequestBody::Empty).unwrap();
+    let failure = block_on(send(&address, request)).unwrap_err();
+    assert!(matches!(failure, (SendFailure::Protocol { .. }, false)), "{failure:?}");
 }
