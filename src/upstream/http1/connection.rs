@@ -52,7 +52,7 @@ impl Http1 {
         self.outgoing.begin(request);
     }
 
-    /// The head of the answer. What it is called for later is its body.
+    /// The head of the answer; its body is asked for by [`poll_frame`](Http1::poll_frame).
     pub(in crate::upstream) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Http1Error>> {
         loop {
             self.send(cx)?;

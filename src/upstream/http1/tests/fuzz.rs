@@ -1,7 +1,8 @@
 //! Fuzz target: an answer is never read in another way than hyper's client reads it, which is what this client took the place of. It may be
 //! refused here and not there.
 //!
-//! `cargo test` runs it with random input for a few seconds, `cargo bolero test fuzz` under libFuzzer.
+//! `cargo test` runs it with random input for a few seconds, `RAFTGATE_FUZZ_SECONDS=600 cargo test --lib http1::tests::fuzz` longer, and
+//! `cargo bolero test upstream::http1::tests::fuzz::answers` under libFuzzer.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::read;
 
-const SECONDS: u64 = 3;
+const SECONDS_VARIABLE: &str = "RAFTGATE_FUZZ_SECONDS";
 /// The sound ones stand first; the others are there to be refused, and seldom, or nothing would come behind them.
 const LINES: [&str; 12] = [
     "HTTP/1.1 200 OK\r\n",
@@ -134,8 +135,9 @@ async fn read_by_hyper(bytes: &[u8], method: &str) -> Option<(u16, HeaderMap, By
 #[test]
 fn answers() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let seconds = std::env::var(SECONDS_VARIABLE).map_or(3, |text| text.parse().unwrap());
     let generator = (produce::<bool>(), produce::<Vec<u8>>().with().len(0..=64));
-    check!().with_test_time(Duration::from_secs(SECONDS)).with_generator(generator).for_each(|(is_to_head, choices)| {
+    check!().with_test_time(Duration::from_secs(seconds)).with_generator(generator).for_each(|(is_to_head, choices)| {
         let bytes = input(&mut Choices(choices));
         let text = bytes.escape_ascii();
         let Ok(ours) = read([&bytes[..]], *is_to_head) else { return };
