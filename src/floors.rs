@@ -31,7 +31,7 @@ const FLOORS: [(&str, u8); 15] = [
 const NEVER: [(&str, &str); 4] = [("proxy", "raft"), ("proxy", "store"), ("raft", "table"), ("ctl", "admin")];
 
 /// Outside crates that only their owners know.
-const OWNED: [(&str, &[&str]); 17] = [
+const OWNED: [(&str, &[&str]); 18] = [
     ("openraft", &["store", "raft"]),
     ("sled", &["store"]),
     ("bincode", &["store"]),
@@ -49,6 +49,7 @@ const OWNED: [(&str, &[&str]); 17] = [
     ("clap_complete", &["ctl"]),
     ("reqwest", &["ctl"]),
     ("rcgen", &["tls"]),
+    ("httparse", &["upstream"]),
 ];
 
 fn floor(module: &str) -> Option<u8> {

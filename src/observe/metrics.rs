@@ -85,6 +85,8 @@ families! {
     access_log_dropped: Counter = "raftgate_access_log_dropped_total";
     /// Connections to backends that were opened.
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
+    /// Interim answers of backends over HTTP/1.1, which are not passed on: 102, 103, other. 100 is, and is not counted.
+    upstream_informational: CounterVec = "raftgate_upstream_informational_total" ["status"];
     /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc, no_certificate.
     mirrors: CounterVec = "raftgate_mirrors_total" ["service", "result"];
     /// Configurations that were read again at SIGHUP, by what became of them: applied, refused.

@@ -5,21 +5,20 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers::remove_hop_by_hop;
 use super::present::Present;
 use super::tally::Tally;
-use crate::upstream::Lease;
+use crate::upstream::{AnswerBody, ExchangeError};
 
 /// Why an answer's body ended before its end. The client's connection is closed: over HTTP/1.1 there is no other way to say so.
 #[derive(Debug, Error)]
 pub(super) enum BodyError {
     /// The backend broke off.
     #[error("the answer's body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ExchangeError),
     /// A timeout of the rule ran out.
     #[error("the answer was not through in time")]
     Deadline,
@@ -38,7 +37,7 @@ pub(super) struct ResponseBody {
 enum Source {
     Nothing,
     Whole(Bytes),
-    Backend { incoming: Incoming, lease: Lease },
+    Backend(AnswerBody),
 }
 
 impl ResponseBody {
@@ -53,25 +52,18 @@ impl ResponseBody {
         ResponseBody { source: Source::Nothing, deadline: None, tally: None }
     }
 
-    /// A backend's. The lease ends with it: kept where the body came to its end, closed where it did not.
-    pub(super) fn backend(incoming: Incoming, lease: Lease, deadline: Option<Instant>, tally: Tally) -> ResponseBody {
-        if incoming.is_end_stream() {
-            lease.finish();
+    /// A backend's. Its connection is kept where the body came to its end, and closed where it did not.
+    pub(super) fn backend(body: AnswerBody, deadline: Option<Instant>, tally: Tally) -> ResponseBody {
+        if body.is_end_stream() {
             return ResponseBody { source: Source::Nothing, deadline: None, tally: Some(tally) };
         }
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        ResponseBody { source: Source::Backend { incoming, lease }, deadline, tally: Some(tally) }
+        ResponseBody { source: Source::Backend(body), deadline, tally: Some(tally) }
     }
 
     fn add_bytes(&mut self, bytes: usize) {
         if let Some(tally) = &mut self.tally {
             tally.add_bytes(bytes);
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Source::Backend { lease, .. } = std::mem::replace(&mut self.source, Source::Nothing) {
-            lease.finish();
         }
     }
 
@@ -93,7 +85,7 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let incoming = match &mut this.source {
+        let body = match &mut this.source {
             Source::Nothing => return Poll::Ready(None),
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -101,23 +93,23 @@ impl Body for ResponseBody {
                 this.add_bytes(bytes.len());
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Source::Backend { incoming, .. } => incoming,
+            Source::Backend(body) => body,
         };
-        match Pin::new(&mut *incoming).poll_frame(cx) {
+        match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(None) => {
-                this.finish();
+                this.source = Source::Nothing;
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => this.fail(BodyError::Broken(error)),
             Poll::Ready(Some(Ok(mut frame))) => {
-                let is_last = incoming.is_end_stream();
+                let is_last = body.is_end_stream();
                 this.add_bytes(frame.data_ref().map_or(0, Buf::remaining));
                 if let Some(trailers) = frame.trailers_mut() {
                     let present = Present::of(trailers);
                     remove_hop_by_hop(trailers, present);
                 }
                 if is_last {
-                    this.finish();
+                    this.source = Source::Nothing;
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -139,7 +131,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Nothing => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Backend { incoming, .. } => incoming.size_hint(),
+            Source::Backend(body) => body.size_hint(),
         }
     }
 }

@@ -38,7 +38,7 @@ use super::{filter, grpc, headers, mirror, rewrite};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
-use crate::upstream::{Lease, RequestBody};
+use crate::upstream::{AnswerBody, RequestBody, Switched};
 
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(
@@ -74,7 +74,7 @@ pub(super) async fn serve(
     match (connection.protocol(), &content) {
         // It has no fields that concern the connection (RFC 9113 8.2.2): a drain is told by GOAWAY.
         (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
-        (Protocol::Http1, Content::Tunnel { .. }) => {}
+        (Protocol::Http1, Content::Tunnel(_)) => {}
         (Protocol::Http1, _) if connection.is_ending() => {
             head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -83,9 +83,9 @@ pub(super) async fn serve(
     tally.note_status(head.status());
     let body = match content {
         Content::Whole(bytes) => ResponseBody::whole(bytes, tally),
-        Content::Backend { incoming, lease, deadline } => ResponseBody::backend(incoming, lease, deadline.map(Into::into), tally),
-        Content::Tunnel { upstream, lease } => {
-            connection.set_tunnel(Tunnel { upstream, lease, stream, tally });
+        Content::Backend { body, deadline } => ResponseBody::backend(body, deadline.map(Into::into), tally),
+        Content::Tunnel(upstream) => {
+            connection.set_tunnel(Tunnel { upstream, stream, tally });
             ResponseBody::none()
         }
     };
@@ -120,8 +120,8 @@ impl Answer {
 
 enum Content {
     Whole(Bytes),
-    Backend { incoming: Incoming, lease: Lease, deadline: Option<Instant> },
-    Tunnel { upstream: OnUpgrade, lease: Lease },
+    Backend { body: AnswerBody, deadline: Option<Instant> },
+    Tunnel(Switched),
 }
 
 /// `options` become those of the listener that takes the request, once its host is known; `sharing` is what the rule says of CORS.
@@ -176,11 +176,11 @@ async fn run<'c>(
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
     let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
-    let (response, lease, deadline) = forward(connection, &matched.rule.rule, &backend, request, &asked, tally).await?;
+    let (response, deadline) = forward(connection, &matched.rule.rule, &backend, request, &asked, tally).await?;
 
     let filters = [&*matched.rule.rule.filters, backend.filters];
-    let mut answer = answer(filters, response, lease, deadline, takes_trailers);
-    if let (Some(upgrade), Content::Tunnel { .. }) = (&asked.upgrade, &answer.content) {
+    let mut answer = answer(filters, response, deadline, takes_trailers);
+    if let (Some(upgrade), Content::Tunnel(_)) = (&asked.upgrade, &answer.content) {
         upgrade.tell(&mut answer.head);
     }
     Ok(answer)
@@ -349,19 +349,10 @@ fn wait_for_go_ahead(
     backend: &Backend<'_>,
     is_expected: bool,
 ) -> Request<RequestBody> {
-    let go_ahead = match is_expected && !backend.service.spec.protocol.carries_grpc() {
-        true => body.hold(),
-        false => None,
-    };
-    let Some(go_ahead) = go_ahead else { return Request::from_parts(head, body) };
-    head.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
-    let mut request = Request::from_parts(head, body);
-    hyper::ext::on_informational(&mut request, move |answer| {
-        if answer.status() == StatusCode::CONTINUE {
-            go_ahead.give();
-        }
-    });
-    request
+    if is_expected && !backend.service.spec.protocol.carries_grpc() && body.hold() {
+        head.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    Request::from_parts(head, body)
 }
 
 /// Runs the filters of the backend alone, after the rule's. `client_target` is what the client asked for.
@@ -404,30 +395,24 @@ fn target(uri: &Uri, new_path: Option<Cow<'_, str>>) -> Result<Uri, Fault> {
 // ---- answer
 
 /// Turns the backend's head into the client's; its fields are moved, not copied.
-fn answer(
-    filters: [&[Filter]; 2],
-    mut response: Response<Incoming>,
-    lease: Lease,
-    deadline: Option<Instant>,
-    takes_trailers: bool,
-) -> Answer {
-    let upstream = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
-    let (mut head, incoming) = response.into_parts();
+fn answer(filters: [&[Filter]; 2], response: Response<AnswerBody>, deadline: Option<Instant>, takes_trailers: bool) -> Answer {
+    let (mut head, body) = response.into_parts();
     let present = Present::of(&head.headers);
     // Only chunks are followed by trailers, or frames of HTTP/2, and only where the client takes them.
     let may_end_in_trailers = present.has(Present::TRANSFER_ENCODING) || head.version == Version::HTTP_2;
-    if present.has(Present::TRAILER) && (!takes_trailers || incoming.is_end_stream() || !may_end_in_trailers) {
+    if present.has(Present::TRAILER) && (!takes_trailers || body.is_end_stream() || !may_end_in_trailers) {
         head.headers.remove(TRAILER);
     }
     headers::remove_hop_by_hop(&mut head.headers, present);
     headers::extend_via(&mut head.headers, present);
     filters.into_iter().for_each(|filters| filter::modify_response(filters, &mut head.headers));
     head.version = Version::HTTP_11;
-    // What hyper's client noted of this message (a reason phrase) is not the client's concern.
+    // What hyper's client noted of this message is not the client's concern.
     head.extensions.clear();
-    let content = match upstream {
-        Some(upstream) => Content::Tunnel { upstream, lease },
-        None => Content::Backend { incoming, lease, deadline },
+    let switched = if head.status == StatusCode::SWITCHING_PROTOCOLS { body.into_switched() } else { Err(body) };
+    let content = match switched {
+        Ok(upstream) => Content::Tunnel(upstream),
+        Err(body) => Content::Backend { body, deadline },
     };
     Answer { head: Response::from_parts(head, ()), content }
 }

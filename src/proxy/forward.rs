@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
-use hyper::body::{Body, Incoming};
 
 use super::connection::ClientConnection;
 use super::fault::Fault;
@@ -20,7 +19,7 @@ use crate::model::{Kind, Name};
 use crate::observe::CounterVec;
 use crate::table::{Certificate, Matched, Service};
 use crate::upstream::balance::choose;
-use crate::upstream::{BodyProgress, BodyState, Connection, Endpoint, Lease, RequestBody, SendFailure};
+use crate::upstream::{AnswerBody, BodyProgress, BodyState, Connection, Endpoint, Interim, RequestBody, SendFailure};
 
 /// Where a request goes.
 pub(super) struct Backend<'a> {
@@ -57,8 +56,8 @@ pub(super) fn choose_backend<'a>(
     Ok(Backend { certificate: certificate.cloned(), service, filters })
 }
 
-/// The head of an answer, the connection that its body comes over, and until when it may come.
-pub(super) type Forwarded = (Response<Incoming>, Lease, Option<Instant>);
+/// An answer, and until when its body may come.
+pub(super) type Forwarded = (Response<AnswerBody>, Option<Instant>);
 
 /// Sends `request` to endpoints of the backend's service until one answers, or until there is no further try.
 pub(super) async fn forward(
@@ -139,27 +138,35 @@ impl Tries<'_> {
             Some(Err(failure)) => return self.failed(&failure, progress.as_deref(), Remains::Unsent(request)),
             None => return self.late(progress.as_deref(), Remains::Unsent(request)),
         };
-        let remains = Remains::Exposed(self.retries.copy(&request));
+        let remains = Remains::Exposed(self.retries.copy(&request, upstream.gives_back()));
         match within(self.connection, deadline, pin!(upstream.send(endpoint, request))).await {
-            Some(Ok((response, lease))) => {
+            Some(Ok(response)) => {
                 tally.note_upstream(asked);
-                self.answered(response, lease, deadline, remains)
+                if let Some(interim) = response.extensions().get() {
+                    self.count_interim(interim);
+                }
+                self.answered(response, deadline, remains)
             }
             Some(Err(error)) => {
-                let remains = error.unsent.map_or(remains, |unsent| Remains::Unsent(*unsent));
+                let remains = match error.request {
+                    Some(request) if error.is_unsent => Remains::Unsent(*request),
+                    Some(request) => Remains::Sent(*request),
+                    None => remains,
+                };
                 self.failed(&error.failure, progress.as_deref(), remains)
             }
             None => self.late(progress.as_deref(), remains),
         }
     }
 
-    fn answered(
-        &mut self,
-        response: Response<Incoming>,
-        lease: Lease,
-        deadline: Option<Instant>,
-        remains: Remains,
-    ) -> Result<Step, Fault> {
+    fn count_interim(&self, interim: &Interim) {
+        let count =
+            |status, number| self.connection.worker().metrics.upstream_informational.with_label_values(&[status]).inc_by(number);
+        let found = [("102", interim.processing), ("103", interim.early_hints), ("other", interim.other)];
+        found.into_iter().filter(|(_, number)| *number > 0).for_each(|(status, number)| count(status, number.into()));
+    }
+
+    fn answered(&mut self, response: Response<AnswerBody>, deadline: Option<Instant>, remains: Remains) -> Result<Step, Fault> {
         let name = &self.service.id.name;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = self.upgrade.ok_or_else(|| Fault::unexpected_upgrade(name))?;
@@ -169,14 +176,9 @@ impl Tries<'_> {
         }
         let random = || self.connection.worker().random();
         match self.retries.after_answer(response.status(), remains, Instant::now, random) {
-            None => Ok(Step::Answered((response, lease, deadline))),
-            Some(next) => {
-                // What is left of the answer is not waited for: without it the connection is closed.
-                if response.body().is_end_stream() {
-                    lease.finish();
-                }
-                Ok(Step::Again(next))
-            }
+            None => Ok(Step::Answered((response, deadline))),
+            // What is left of the answer is not waited for: without it the connection is closed.
+            Some(next) => Ok(Step::Again(next)),
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::header::TE;
 use http::{HeaderValue, Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::task::JoinSet;
 
 use super::forward::open;
@@ -23,7 +23,7 @@ use crate::model::spec::{Filter, RequestMirror, Timeouts};
 use crate::model::{Kind, Name};
 use crate::observe::CounterVec;
 use crate::table::{Matched, Service};
-use crate::upstream::{Endpoint, Lease, RequestBody};
+use crate::upstream::{AnswerBody, Endpoint, RequestBody};
 
 /// Copies under way in one worker.
 const MIRRORS_MAX: usize = 128;
@@ -132,8 +132,8 @@ impl Copy {
     async fn send(self, request: Request<RequestBody>) -> &'static str {
         let Ok(upstream) = open(&self.connects, &self.service, &self.endpoint, false).await else { return "failed" };
         match upstream.send(&self.endpoint, request).await {
-            Ok((response, lease)) => {
-                let_go(response, lease).await;
+            Ok(response) => {
+                let_go(response).await;
                 "sent"
             }
             Err(error) => {
@@ -145,21 +145,16 @@ impl Copy {
 }
 
 /// Reads what is left of an answer, so that its connection can be kept. A longer one is cut off with its connection.
-async fn let_go(response: Response<Incoming>, lease: Lease) {
+async fn let_go(response: Response<AnswerBody>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
     let mut body = response.into_body();
     let mut bytes = 0;
-    while !body.is_end_stream() {
+    while !body.is_end_stream() && bytes <= ANSWER_BYTES_MAX {
         match body.frame().await {
-            None => break,
-            Some(Err(_)) => return,
+            None | Some(Err(_)) => return,
             Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, bytes::Bytes::len),
         }
-        if bytes > ANSWER_BYTES_MAX {
-            return;
-        }
     }
-    lease.finish();
 }

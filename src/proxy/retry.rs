@@ -29,32 +29,34 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 pub(super) enum Remains {
     /// The request itself: no byte of it went out.
     Unsent(Request<RequestBody>),
+    /// The request itself, which may have gone out.
+    Sent(Request<RequestBody>),
     /// A copy of what may have gone out, if there is one.
     Exposed(Option<Copy>),
 }
 
 impl Remains {
     fn is_exposed(&self) -> bool {
-        matches!(self, Remains::Exposed(_))
+        matches!(self, Remains::Exposed(_) | Remains::Sent(_))
     }
 
     fn method(&self) -> Option<&Method> {
         match self {
-            Remains::Unsent(request) => Some(request.method()),
+            Remains::Unsent(request) | Remains::Sent(request) => Some(request.method()),
             Remains::Exposed(copy) => copy.as_ref().map(|copy| &copy.method),
         }
     }
 
     fn into_request(self) -> Option<Request<RequestBody>> {
         match self {
-            Remains::Unsent(request) => Some(request),
+            Remains::Unsent(request) | Remains::Sent(request) => Some(request),
             Remains::Exposed(copy) => copy.map(Copy::into_request),
         }
     }
 }
 
-/// A request to send again. Nearly every request leaves one and next to none is used, so its fields are a list: a map would be copied with
-/// its index, and made again only to be dropped.
+/// A request to send again, where a failed one does not come back. Next to none is used, so its fields are a list: a map would be copied
+/// with its index, and made again only to be dropped.
 #[derive(Debug)]
 pub(super) struct Copy {
     method: Method,
@@ -119,12 +121,12 @@ impl<'a> Retries<'a> {
         }
     }
 
-    /// A copy of what is about to be sent, where there may be a use for it.
-    pub(super) fn copy(&self, request: &Request<RequestBody>) -> Option<Copy> {
+    /// A copy of what is about to be sent, where there may be a use for it: none, without a stanza, if a request that failed comes back.
+    pub(super) fn copy(&self, request: &Request<RequestBody>, comes_back: bool) -> Option<Copy> {
         let is_idempotent = request.method().is_idempotent();
         let is_useful = match self.policy {
             Some(policy) => self.made < policy.attempts && (is_idempotent || !policy.codes.is_empty()),
-            None => self.made < RETRIES_DEFAULT && is_idempotent,
+            None => self.made < RETRIES_DEFAULT && is_idempotent && !comes_back,
         };
         if is_useful { Copy::of(request) } else { None }
     }
@@ -152,8 +154,7 @@ impl<'a> Retries<'a> {
     ) -> Option<Next> {
         let is_safe = match self.policy {
             Some(_) => remains.method()?.is_idempotent(),
-            // A copy was made only where sending it again is safe.
-            None => was_closed,
+            None => was_closed && remains.method()?.is_idempotent(),
         };
         if remains.is_exposed() && !is_safe {
             return None;
@@ -206,7 +207,7 @@ mod tests {
 
     /// What is left after `request` went out.
     fn exposed(retries: &Retries<'_>, method: Method) -> Remains {
-        Remains::Exposed(retries.copy(&request(method)))
+        Remains::Exposed(retries.copy(&request(method), false))
     }
 
     fn unsent(method: Method) -> Remains {
@@ -246,7 +247,7 @@ mod tests {
             let remains = exposed(&retries, method.clone());
             let next = retries.after_failure(was_closed, remains, now, || 0);
             assert_eq!(next.is_some(), expected, "{method} {was_closed}");
-            assert!(retries.copy(&request(method.clone())).is_none() || !expected, "there is one re-try");
+            assert!(retries.copy(&request(method.clone()), false).is_none() || !expected, "there is one re-try");
         }
         let mut retries = Retries::new(None, None);
         let next = retries.after_failure(false, unsent(Method::POST), now, || 0).unwrap();

@@ -10,15 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::connection::ClientConnection;
 use super::tally::Tally;
-use crate::upstream::Lease;
+use crate::upstream::Switched;
 
 /// Both ends of a tunnel, and what is told of it in the end.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     /// The backend's end.
-    pub(super) upstream: OnUpgrade,
-    /// The connection that it is on.
-    pub(super) lease: Lease,
+    pub(super) upstream: Switched,
     /// The client's end, where it is a stream of HTTP/2.
     pub(super) stream: Option<OnUpgrade>,
     /// The exchange ends with the tunnel.
@@ -39,18 +37,13 @@ impl Tunnel {
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let Tunnel { upstream, lease, mut tally, .. } = *self;
-        let upstream = match upstream.await {
-            Ok(upstream) => upstream,
-            Err(error) => return tracing::debug!(%error, "tunnel not opened"),
-        };
+        let Tunnel { mut upstream, mut tally, .. } = *self;
         let mut client = Counted { io: client, connection, bytes: 0 };
         let copied = {
-            let mut upstream = TokioIo::new(upstream);
             let copying = pin!(copy_bidirectional(&mut client, &mut upstream));
             connection.unless_stalled(copying).await
         };
-        drop(lease);
+        drop(upstream);
         tally.add_bytes(client.bytes);
         match copied {
             Some(Ok(_)) => {}

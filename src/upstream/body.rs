@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::go_ahead::{GoAhead, Hold};
+use super::go_ahead::Hold;
 use super::replay::{KEPT_BYTES_MAX, Replay};
 use super::tap::{BodyCopy, CopyWatch, Tap, tap};
 
@@ -113,7 +113,7 @@ pub struct Stream {
     /// Copies that are filled beside.
     taps: Vec<Tap>,
     /// Where it waits to be asked for.
-    hold: Option<Box<Hold>>,
+    hold: Option<Hold>,
 }
 
 impl RequestBody {
@@ -127,15 +127,32 @@ impl RequestBody {
         RequestBody::Stream(Box::new(Stream { incoming, progress, allowed, taps: Vec::new(), hold: None }))
     }
 
-    /// Lets it wait until it is asked for, or for a second. `None` where there is nothing to send, or it may have begun.
-    pub fn hold(&mut self) -> Option<GoAhead> {
+    /// Lets it wait for [`go_ahead`](RequestBody::go_ahead), or for a second; whether there is something to send, and it did not begin.
+    pub fn hold(&mut self) -> bool {
         match self {
             RequestBody::Stream(stream) => {
-                let (hold, go_ahead) = Hold::new();
-                stream.hold = Some(Box::new(hold));
-                Some(go_ahead)
+                stream.hold = Some(Hold::default());
+                true
             }
-            RequestBody::Empty | RequestBody::Replay(_) | RequestBody::Copy(_) => None,
+            RequestBody::Empty | RequestBody::Replay(_) | RequestBody::Copy(_) => false,
+        }
+    }
+
+    /// Whether it waits.
+    pub(super) fn is_held(&self) -> bool {
+        match self {
+            RequestBody::Stream(stream) => stream.is_held(),
+            RequestBody::Replay(replay) => replay.is_held(),
+            RequestBody::Empty | RequestBody::Copy(_) => false,
+        }
+    }
+
+    /// The backend asks for it.
+    pub(super) fn go_ahead(&mut self) {
+        match self {
+            RequestBody::Stream(stream) => stream.go_ahead(),
+            RequestBody::Replay(replay) => replay.go_ahead(),
+            RequestBody::Empty | RequestBody::Copy(_) => {}
         }
     }
 
@@ -170,6 +187,16 @@ impl RequestBody {
         }
     }
 
+    /// Whether nobody asked for any of it yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Stream(stream) => stream.state() == BodyState::Unstarted,
+            RequestBody::Replay(replay) => replay.progress().state() == BodyState::Unstarted,
+            RequestBody::Copy(copy) => copy.progress().state() == BodyState::Unstarted,
+        }
+    }
+
     /// A copy that is filled while this one is read, from now on, and what tells whether it keeps up. `None` of a body that is a copy
     /// itself, or that is sent again: its beginning may have passed.
     pub fn tap(&mut self) -> Option<(RequestBody, CopyWatch)> {
@@ -200,6 +227,14 @@ impl Stream {
 
     pub(super) fn state(&self) -> BodyState {
         self.progress.state()
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    pub(super) fn go_ahead(&mut self) {
+        self.hold = None;
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

@@ -6,6 +6,7 @@ use http::Request;
 use thiserror::Error;
 
 use super::body::RequestBody;
+use super::http1::Http1Error;
 use super::tls::TlsProblem;
 
 /// What went wrong between the gateway and an endpoint.
@@ -59,7 +60,7 @@ pub enum SendFailure {
         address: Box<str>,
         /// What the connection said.
         #[source]
-        source: hyper::Error,
+        source: ExchangeError,
     },
     /// What came is not an answer.
     #[error("{address}: the answer is not HTTP")]
@@ -68,8 +69,29 @@ pub enum SendFailure {
         address: Box<str>,
         /// What the parser said.
         #[source]
-        source: hyper::Error,
+        source: ExchangeError,
     },
+}
+
+/// Why an exchange broke off.
+#[derive(Debug, Error)]
+pub enum ExchangeError {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    Http1(Http1Error),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
+
+impl ExchangeError {
+    /// Whether the endpoint said something that is not HTTP.
+    pub(super) fn is_malformed(&self) -> bool {
+        match self {
+            ExchangeError::Http1(error) => error.is_malformed(),
+            ExchangeError::Http2(error) => error.is_parse(),
+        }
+    }
 }
 
 /// A failed try.
@@ -77,6 +99,8 @@ pub enum SendFailure {
 pub struct SendError {
     /// What went wrong. Boxed: errors are rare, and results are moved often.
     pub failure: Box<SendFailure>,
-    /// The request, where no byte of it went out.
-    pub unsent: Option<Box<Request<RequestBody>>>,
+    /// The request, as far as it is still there ([`gives_back`](super::Connection::gives_back)).
+    pub request: Option<Box<Request<RequestBody>>>,
+    /// Whether no byte of it went out.
+    pub is_unsent: bool,
 }

@@ -2,9 +2,9 @@
 //!
 //! A request arrives here with a service of *its* snapshot. [`Upstreams::endpoint`] gives the next endpoint by weighted round robin;
 //! [`Endpoint::connection`] takes an idle connection or opens one within the service's connect timeout; [`Connection::send`] sends the
-//! head and gives the head of the answer with a [`Lease`]. The lease goes with the answer's body: [`Lease::finish`] puts the
-//! connection back once both bodies are through, and dropping it closes the connection, so that an answer that was broken off, or that
-//! came before the request's body was through, never leaves a dirty connection in a pool (CVE-2025-4366).
+//! head and gives the answer. Its body ([`AnswerBody`]) has the connection: it puts it back once both bodies are through, and
+//! dropping it before closes the connection, so that an answer that was broken off, or that came before the request's body was
+//! through, never leaves a dirty connection in a pool (CVE-2025-4366).
 //!
 //! A request's body streams on as it comes ([`RequestBody`]). Where a rule asks for it, its beginning is kept so that it can be sent again
 //! ([`Replay`]), or a bounded copy is filled beside it ([`BodyCopy`]).
@@ -12,17 +12,19 @@
 //! Everything but TLS settings belongs to one worker thread: `Rc`, `Cell` and `RefCell`, no locks. Runtime state belongs to a service by identity
 //! (name and the revision that made it) and to an endpoint by its address within it, and lives on when the table changes around it.
 //!
-//! A service speaks HTTP/1.1, where an exchange has a connection to itself, or HTTP/2 ([`http2`]), where exchanges share connections; in
+//! A service speaks HTTP/1.1 ([`http1`]), where an exchange has a connection to itself, or HTTP/2 ([`http2`]), where exchanges share connections; in
 //! clear text or over TLS ([`tls`]). An endpoint whose protocol or TLS settings change is another endpoint: what is under way ends over
 //! the connections of the old one, which are closed after it.
 //!
 //! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers.
 
+mod answer;
 pub mod balance;
 mod body;
 mod error;
 mod gathered;
 mod go_ahead;
+mod http1;
 mod http2;
 mod outbox;
 mod pool;
@@ -31,12 +33,13 @@ mod service;
 mod tap;
 mod tls;
 
+pub use answer::AnswerBody;
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
-pub use error::{SendError, SendFailure};
-pub use gathered::{Gathered, poll_write_gathered};
-pub use go_ahead::GoAhead;
+pub use error::{ExchangeError, SendError, SendFailure};
+pub use gathered::poll_write_gathered;
+pub use http1::{Http1Error, Interim, Switched};
 pub use outbox::Outbox;
-pub use pool::{Connection, Endpoint, Lease};
+pub use pool::{Connection, Endpoint};
 pub use replay::Replay;
 pub use service::Upstreams;
 pub use tap::{BodyCopy, CopyWatch};

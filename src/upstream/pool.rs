@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -11,20 +11,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
 use http::uri::Scheme;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::body::{BodyProgress, BodyState, RequestBody};
-use super::error::{SendError, SendFailure};
-use super::gathered::Gathered;
+use super::answer::AnswerBody;
+use super::body::RequestBody;
+use super::error::{ExchangeError, SendError, SendFailure};
+use super::http1::{Http1, Wire};
 use super::http2::{self, HandshakeError, Http2Pool, Slot};
 use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
 use crate::model::spec::Protocol;
@@ -35,8 +30,6 @@ pub(super) const IDLE_PER_ENDPOINT_MAX: usize = 64;
 pub(super) const IDLE_PER_WORKER_MAX: usize = 4096;
 /// How long a connection stays idle at most.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
-/// Bytes of an answer's head, and what is buffered of a connection at most: a body of 64 KiB with its head is read at once.
-const BUFFER_BYTES_MAX: usize = 80 * 1024;
 
 /// All pools of a worker, for the bound that they share.
 #[derive(Debug, Default)]
@@ -81,7 +74,7 @@ pub struct Endpoint {
     resolved: Option<SocketAddr>,
     protocol: Protocol,
     tls: Option<Secured>,
-    idle: RefCell<VecDeque<(Instant, Http1)>>,
+    idle: RefCell<VecDeque<(Instant, Box<Http1>)>>,
     shared: Rc<Http2Pool>,
     is_retired: Cell<bool>,
     budget: Rc<IdleBudget>,
@@ -160,7 +153,7 @@ impl Endpoint {
     pub(super) fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain(|(since, connection)| now.duration_since(*since) < IDLE_MAX && !connection.sender.is_closed());
+        idle.retain_mut(|(since, connection)| now.duration_since(*since) < IDLE_MAX && connection.is_silent());
         self.budget.count.set(self.budget.count.get() - (before - idle.len()));
         self.shared.sweep(now, IDLE_MAX);
     }
@@ -173,19 +166,20 @@ impl Endpoint {
         self.shared.let_go();
     }
 
-    fn take_idle(&self) -> Option<Http1> {
+    fn take_idle(&self) -> Option<Box<Http1>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some((_, connection)) = idle.pop_back() {
+        while let Some((_, mut connection)) = idle.pop_back() {
             self.budget.count.set(self.budget.count.get() - 1);
-            if connection.sender.is_ready() {
+            if connection.is_silent() {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn put_idle(&self, connection: Http1) {
-        if self.is_retired.get() {
+    /// The exchange over `connection` is over. It is kept if it can be used again.
+    pub(super) fn take_back(&self, mut connection: Box<Http1>) {
+        if !connection.end() || self.is_retired.get() {
             return;
         }
         if self.idle.borrow().len() >= IDLE_PER_ENDPOINT_MAX {
@@ -206,29 +200,13 @@ impl Endpoint {
         }
     }
 
-    async fn open_http1(&self) -> Result<Http1, SendFailure> {
+    async fn open_http1(&self) -> Result<Box<Http1>, SendFailure> {
         let stream = self.connect().await?;
-        match &self.tls {
-            None => self.begin_http1(stream).await,
-            Some(tls) => self.begin_http1(self.secure(tls, stream).await?).await,
-        }
-    }
-
-    async fn begin_http1<I>(&self, io: I) -> Result<Http1, SendFailure>
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut builder = http1::Builder::new();
-        // An answer has as many fields as hyper has room for on its stack (100): a bound that is set costs two allocations an answer.
-        builder.max_buf_size(BUFFER_BYTES_MAX);
-        let handshake = builder.handshake(TokioIo::new(Gathered::new(io))).await;
-        let (sender, connection) = handshake.map_err(|source| self.terminated(source))?;
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to an endpoint ended");
-            }
-        });
-        Ok(Http1 { sender, task: task.abort_handle(), is_between_exchanges: true })
+        let wire = match &self.tls {
+            None => Wire::Clear(stream),
+            Some(tls) => Wire::Secured(Box::new(self.secure(tls, stream).await?)),
+        };
+        Ok(Http1::new(wire))
     }
 
     async fn open_http2(&self) -> Result<http2::Begun, SendFailure> {
@@ -240,9 +218,9 @@ impl Endpoint {
         begun.map_err(|error| match error {
             HandshakeError::Failed { source, read: Some(read) } => match TlsProblem::behind(&read) {
                 Some(problem) => self.not_secured(problem, Some(read)),
-                None => self.terminated(source),
+                None => self.terminated(ExchangeError::Http2(source)),
             },
-            HandshakeError::Failed { source, read: None } => self.terminated(source),
+            HandshakeError::Failed { source, read: None } => self.terminated(ExchangeError::Http2(source)),
             HandshakeError::Ended => self.not_connected(io::ErrorKind::UnexpectedEof.into()),
         })
     }
@@ -264,19 +242,17 @@ impl Endpoint {
         Ok(stream)
     }
 
-    fn failed(&self, mut error: TrySendError<Request<RequestBody>>) -> SendError {
-        let unsent = error.take_message().map(Box::new);
-        let source = error.into_error();
-        let failure = match source.is_parse() {
+    fn failed(&self, source: ExchangeError, request: Option<Request<RequestBody>>, is_unsent: bool) -> SendError {
+        let failure = match source.is_malformed() {
             true => SendFailure::Protocol { address: self.address.clone(), source },
             false => self.terminated(source),
         };
-        SendError { failure: Box::new(failure), unsent }
+        SendError { failure: Box::new(failure), request: request.map(Box::new), is_unsent }
     }
 
     /// A connection that ended. Over TLS 1.3 the gateway's own side of the handshake is done before the endpoint judges it (RFC 8446 4.4),
     /// so that a refusal comes in place of an answer.
-    fn terminated(&self, source: hyper::Error) -> SendFailure {
+    fn terminated(&self, source: ExchangeError) -> SendFailure {
         match TlsProblem::behind(&source) {
             Some(problem) => self.not_secured(problem, Some(io::Error::other(source))),
             None => SendFailure::Terminated { address: self.address.clone(), source },
@@ -309,34 +285,35 @@ impl Endpoint {
     }
 }
 
+#[cfg(test)]
+impl Endpoint {
+    /// How many connections of HTTP/1.1 stand idle.
+    pub(super) fn idle_count(&self) -> usize {
+        self.idle.borrow().len()
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// Waits until the other side has closed or said something.
+    pub(super) async fn gone(&mut self) {
+        let Channel::Http1(connection) = &mut self.channel else { return };
+        while connection.is_silent() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.budget.count.set(self.budget.count.get() - self.idle.get_mut().len());
     }
 }
 
-/// A connection of HTTP/1.1, which one exchange has at a time. Dropping it closes it: at once where an exchange is not through, for
-/// nobody must take what came for whole; else with a word, where TLS demands one (RFC 8446 6.1).
-#[derive(Debug)]
-struct Http1 {
-    sender: SendRequest<RequestBody>,
-    task: AbortHandle,
-    is_between_exchanges: bool,
-}
-
-impl Drop for Http1 {
-    fn drop(&mut self) {
-        // Without its sender hyper ends the connection by itself, once nothing is under way.
-        if !self.is_between_exchanges {
-            self.task.abort();
-        }
-    }
-}
-
 /// What a request goes over.
 #[derive(Debug)]
 enum Channel {
-    Http1(Http1),
+    Http1(Box<Http1>),
     Http2(Slot),
 }
 
@@ -353,51 +330,53 @@ impl Connection {
         self.is_reused
     }
 
+    /// Whether a request that failed before an answer began comes back, as long as its body is there from its first byte. Over HTTP/2 it
+    /// does only if nothing of it went out.
+    pub fn gives_back(&self) -> bool {
+        matches!(self.channel, Channel::Http1(_))
+    }
+
     /// Sends `request` and waits for the head of the answer, without a deadline of its own.
     pub fn send(
-        mut self,
+        self,
         endpoint: &Rc<Endpoint>,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<(Response<Incoming>, Lease), SendError>> {
-        let progress = request.body().progress();
+    ) -> impl Future<Output = Result<Response<AnswerBody>, SendError>> {
         // Handed over before anything is waited for, so that what waits does not hold the request too.
-        let sent = match &mut self.channel {
-            Channel::Http1(connection) => {
-                connection.is_between_exchanges = false;
-                Either::Left(connection.sender.try_send_request(request))
+        match self.channel {
+            Channel::Http1(mut connection) => {
+                connection.begin(request);
+                Either::Left(answer_of_http1(connection, Rc::clone(endpoint)))
             }
             Channel::Http2(slot) => {
                 let scheme = if endpoint.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-                Either::Right(slot.send(request, scheme))
-            }
-        };
-        async move {
-            match sent.await {
-                Ok(response) => Ok((response, Lease { channel: Some(self.channel), endpoint: Rc::clone(endpoint), progress })),
-                Err(error) => Err(endpoint.failed(error)),
+                let sent = slot.send(request, scheme);
+                let endpoint = Rc::clone(endpoint);
+                Either::Right(async move {
+                    match sent.await {
+                        Ok(response) => Ok(response.map(|incoming| AnswerBody::of_http2(incoming, slot))),
+                        Err(mut error) => {
+                            let unsent = error.take_message();
+                            let is_unsent = unsent.is_some();
+                            Err(endpoint.failed(ExchangeError::Http2(error.into_error()), unsent, is_unsent))
+                        }
+                    }
+                })
             }
         }
     }
 }
 
-/// The use of a connection for one exchange, from its head to the end of the answer.
-#[derive(Debug)]
-pub struct Lease {
-    channel: Option<Channel>,
-    endpoint: Rc<Endpoint>,
-    progress: Option<Rc<BodyProgress>>,
-}
-
-impl Lease {
-    /// The answer is through. A connection of HTTP/1.1 is kept only where the request's body is through too.
-    pub fn finish(mut self) {
-        let is_sent = self.progress.as_ref().is_none_or(|progress| progress.state() == BodyState::Complete);
-        if let Some(Channel::Http1(mut connection)) = self.channel.take()
-            && is_sent
-            && !connection.sender.is_closed()
-        {
-            connection.is_between_exchanges = true;
-            self.endpoint.put_idle(connection);
+async fn answer_of_http1(mut connection: Box<Http1>, endpoint: Rc<Endpoint>) -> Result<Response<AnswerBody>, SendError> {
+    match poll_fn(|cx| connection.poll_head(cx)).await {
+        Ok(response) => {
+            let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            Ok(response.map(|()| AnswerBody::of_http1(connection, endpoint, is_switched)))
+        }
+        Err(error) => {
+            let is_unsent = connection.is_unsent();
+            let request = connection.take_request();
+            Err(endpoint.failed(ExchangeError::Http1(error), request, is_unsent))
         }
     }
 }

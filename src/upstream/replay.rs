@@ -57,6 +57,14 @@ impl Replay {
         Rc::clone(&self.progress)
     }
 
+    pub(super) fn is_held(&self) -> bool {
+        self.source.borrow().stream.is_held()
+    }
+
+    pub(super) fn go_ahead(&self) {
+        self.source.borrow_mut().stream.go_ahead();
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut source = self.source.borrow_mut();
         if let Some(rest) = source.kept.get(self.sent..).filter(|rest| !rest.is_empty()) {

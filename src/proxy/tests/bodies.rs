@@ -103,6 +103,35 @@ pub(super) fn an_early_answer_leaves_no_dirty_connection() {
 }
 
 #[test]
+pub(super) fn a_body_goes_on_after_the_answer_began() {
+    const LENGTH: usize = 4_000_000;
+    let backend = Backend::raw(|mut stream| {
+        let mut buffer = Vec::new();
+        while read_until(&mut stream, &mut buffer, "\r\n\r\n").ends_with("\r\n\r\n") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").unwrap();
+            let mut chunk = [0; 64 * 1024];
+            while buffer.len() < LENGTH {
+                let count = stream.read(&mut chunk).unwrap();
+                assert!(count > 0, "the body ended after {} bytes", buffer.len());
+                buffer.extend_from_slice(&chunk[..count]);
+            }
+            assert_eq!(buffer.len(), LENGTH);
+            buffer.clear();
+            stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").unwrap();
+        }
+    });
+    let gateway = Gateway::to(&backend);
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\npart"));
+        assert!(client.until("first").ends_with("first"));
+        client.send(&"x".repeat(LENGTH - 4));
+        assert!(client.until("0\r\n\r\n").ends_with("4\r\nlast\r\n0\r\n\r\n"));
+    }
+    assert_eq!(backend.connections(), 1, "both bodies were through");
+}
+
+#[test]
 pub(super) fn an_answer_that_breaks_off_is_not_made_whole() {
     for answer in [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
@@ -221,6 +250,19 @@ pub(super) fn interim_answers_are_dropped_and_the_final_one_passes() {
         assert_eq!(field(&answer, "link"), None, "{answer}");
     }
     assert_eq!(backend.connections(), 1);
+    let count = |status| gateway.metrics.upstream_informational.with_label_values(&[status]).get();
+    assert_eq!((count("102"), count("103"), count("other")), (3, 3, 0));
+}
+
+#[test]
+fn interim_answers_without_an_end_are_not_waited_for() {
+    for (count, expected) in [(100, 200), (101, 502)] {
+        let backend = Backend::answering(&format!("{}{OK}", "HTTP/1.1 110 Working\r\n\r\n".repeat(count)));
+        let gateway = Gateway::to(&backend);
+        assert_eq!(status(&gateway.get("/")), expected, "{count}");
+        let counted = gateway.metrics.upstream_informational.with_label_values(&["other"]).get();
+        assert_eq!(counted, if expected == 200 { 100 } else { 0 });
+    }
 }
 
 #[test]

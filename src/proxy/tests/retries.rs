@@ -87,6 +87,18 @@ pub(super) fn a_connection_that_breaks_is_retried_for_idempotent_methods_alone()
 }
 
 #[test]
+fn a_connection_that_ends_after_an_interim_answer_is_retried_too() {
+    let backend = Backend::with(|connection, _, stream| {
+        let answer = if connection == 0 { "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" } else { OK };
+        stream.write_all(answer.as_bytes()).is_ok() && connection > 0
+    });
+    let gateway = Gateway::to(&backend);
+    assert_eq!(status(&gateway.ask("PUT /a HTTP/1.1\r\nHost: a\r\nX: y\r\nContent-Length: 3\r\n\r\nabc")), 200);
+    let seen = backend.seen();
+    assert_eq!((seen.len(), &seen[0].bytes), (2, &seen[1].bytes));
+}
+
+#[test]
 fn a_try_that_takes_too_long_is_retried_for_idempotent_methods_alone() {
     for (request, expected) in [(GET, 200), ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 504)] {
         let count = Mutex::new(0);

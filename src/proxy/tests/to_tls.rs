@@ -21,6 +21,7 @@ to_tls! {
         a_broken_request_body_aborts_the_upstream_request
         a_client_that_leaves_closes_the_upstream_connection
         an_early_answer_leaves_no_dirty_connection
+        a_body_goes_on_after_the_answer_began
         an_answer_that_breaks_off_is_not_made_whole
         lengths_and_heads_without_bodies_pass_as_they_are
         trailers_pass_where_they_are_announced
