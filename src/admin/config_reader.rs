@@ -13,7 +13,7 @@ use bytes::{Buf as _, Bytes};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use super::content::{Draft, Fields, at};
+use super::content::{Draft, Fields, at, type_of};
 use super::document::Format;
 use super::explain::Listener;
 use super::findings::Findings;
@@ -230,8 +230,10 @@ impl Sink for Reader {
 impl Reader {
     fn take(&mut self, place: Place, value: &Value, pointer: &str) -> Result<(), Vec<FieldError>> {
         if place.item.is_none() && value.get("kind").is_none() {
+            // A list of items does not come here: it is given away item by item.
             let fields = Fields::read(value, pointer, &["items"])?;
-            return fields.required("items").map(|_| ()).map_err(|error| vec![error]);
+            let items = fields.required("items").map_err(|error| vec![error])?;
+            return Err(vec![at(fields.path("items"), format!("expected a list, found {}", type_of(items)))]);
         }
         let fields = Fields::read(value, pointer, &["kind", "name", "spec"])?;
         let key = fields.key()?;

@@ -50,6 +50,25 @@ async fn put(api: &Api, query: &str, body: impl Into<Body>) -> Answer {
     api.send(&format!("PUT /v1/config{query}"), &JSON, body).await
 }
 
+/// What a template that failed leaves of a configuration is no wish to remove everything.
+#[tokio::test]
+async fn items_that_are_no_list_are_refused_and_remove_nothing() {
+    let api = Api::open();
+    api.put("/v1/services/a", &service(1)).await;
+    let json =
+        ["null", "{}", "\"x\"", "0", "false", "{\"a\": 1}"].map(|items| ("application/json", format!("{{\"items\": {items}}}")));
+    let yaml = ["items:", "items: \"\"", "items:\n# nothing\n"].map(|text| ("application/yaml", text.to_owned()));
+    for (content_type, body) in json.into_iter().chain(yaml) {
+        for query in ["?prune=true", "", "?prune=true&dryRun=true"] {
+            let answer = api.send(&format!("PUT /v1/config{query}"), &[("content-type", content_type)], body.clone()).await;
+            assert_eq!((answer.status, &answer.body["errors"][0]["path"]), (422, &json!("/items")), "{query} {body}: {answer:?}");
+        }
+    }
+    assert_eq!(api.get("/v1/services/a").await.status, 200);
+    let emptied = api.send("PUT /v1/config?prune=true", &JSON, "{\"items\": []}").await;
+    assert_eq!((emptied.status, api.get("/v1/services/a").await.status), (200, 404));
+}
+
 #[tokio::test]
 async fn it_becomes_live_in_one_revision() {
     let api = Api::open();
