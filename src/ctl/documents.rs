@@ -118,12 +118,13 @@ fn words(place: Place) -> String {
 }
 
 impl Files {
-    /// Makes the resource at `place` of the last file one of those that were read.
-    fn take(&mut self, place: Place, value: Value) -> Result<Item, String> {
+    /// Makes the resource at `place` of the last file one of those that were read. `None`: it is one of Kubernetes that has no meaning here.
+    fn take(&mut self, place: Place, value: Value) -> Result<Option<Item>, String> {
         let item = match value {
             Value::Object(fields) if kubernetes::is_document(&fields) => {
                 let name = self.names.last().map_or("", String::as_str);
-                let (kind, name, spec) = self.kubernetes.resource(&format!("{name}: {}", words(place)), fields)?;
+                let taken = self.kubernetes.resource(&format!("{name}: {}", words(place)), fields)?;
+                let Some((kind, name, spec)) = taken else { return Ok(None) };
                 Item::of(kind, name, &spec)
             }
             other => resource_of(other)?,
@@ -134,7 +135,7 @@ impl Files {
             self.rows.push(Row { first: self.count, file, place });
         }
         self.count += 1;
-        Ok(item)
+        Ok(Some(item))
     }
 
     /// What of the files' content is left out.
@@ -232,8 +233,8 @@ impl<T: Taker> Sink for Resources<'_, T> {
     type Error = Stop;
 
     fn resource(&mut self, place: Place, value: Value) -> Result<(), Stop> {
-        let item = self.taker.with_files(|files| files.take(place, value)).map_err(|message| Stop::Form(place, message))?;
-        if self.taker.take(item) { Ok(()) } else { Err(Stop::GivenUp) }
+        let taken = self.taker.with_files(|files| files.take(place, value)).map_err(|message| Stop::Form(place, message))?;
+        if taken.is_none_or(|item| self.taker.take(item)) { Ok(()) } else { Err(Stop::GivenUp) }
     }
 
     /// A list as a node shows a configuration, or a `List` of Kubernetes, whose metadata is that of the answer it came in.

@@ -2,7 +2,8 @@
 //!
 //! An `HTTPRoute` of the Gateway API becomes a `Route`, a `GRPCRoute` the resource of that kind. What only means something inside Kubernetes is left out and told in a warning: each
 //! field once, with its first place. What would change where requests go is an error that names the field. All else goes on as it stands,
-//! for the node to judge: it knows the fields of the standard.
+//! for the node to judge: it knows the fields of the standard. Documents of other kinds that stand beside routes, a Gateway or a Deployment, are left
+//! out in the same way; other kinds of routes are errors.
 //!
 //! Names: `name` of the namespace `default`, or of no namespace, stays `name`; any other becomes `namespace_name`. Kubernetes has no `_` in
 //! names, so no two resources get one name. A backend's name is mapped in the same way.
@@ -21,6 +22,9 @@ const GROUP: &str = "gateway.networking.k8s.io";
 /// Version and kind of the documents that are taken, and the kind that they become.
 const TAKEN: [(&str, &str, &str); 3] =
     [("v1", "HTTPRoute", "Route"), ("v1beta1", "HTTPRoute", "Route"), ("v1", "GRPCRoute", "GRPCRoute")];
+
+/// Kinds of the group that say nothing of where requests go here.
+const LEFT_OUT: [&str; 3] = ["Gateway", "GatewayClass", "ReferenceGrant"];
 
 const NAMESPACE_DEFAULT: &str = "default";
 
@@ -73,16 +77,19 @@ pub(super) fn is_document(fields: &Fields) -> bool {
 }
 
 impl Kubernetes {
-    /// Kind, name and spec that the document at `place` comes to. Errors: what is wrong, with its JSON pointer.
-    pub(super) fn resource(&mut self, place: &str, mut fields: Fields) -> Result<(String, String, Value), String> {
+    /// Kind, name and spec that the document at `place` comes to; `None`: it is left out. Errors: what is wrong, with its JSON pointer.
+    pub(super) fn resource(&mut self, place: &str, mut fields: Fields) -> Result<Option<(String, String, Value)>, String> {
         drop_nulls_of(&mut fields);
         let version = text(&mut fields, "", "apiVersion")?.unwrap_or_default();
         let kind = text(&mut fields, "", "kind")?.ok_or("/kind is missing")?;
-        let served = version.split_once('/').filter(|(group, _)| *group == GROUP).and_then(|(_, version)| {
-            let taken = TAKEN.iter().find(|(known, of, _)| (*known, *of) == (version, kind.as_str()));
-            taken.map(|(_, _, kind)| (*kind).to_owned())
-        });
-        let Some(served) = served else {
+        let (group, number) = version.split_once('/').unwrap_or(("", &version));
+        let taken = TAKEN.iter().find(|(known, of, _)| (group, *known, *of) == (GROUP, number, kind.as_str()));
+        let Some((_, _, served)) = taken else {
+            let is_list = kind == "List" || kind.ends_with("Route");
+            if !is_list && (group != GROUP || LEFT_OUT.contains(&kind.as_str())) {
+                self.leave_out(place, &kind);
+                return Ok(None);
+            }
             return Err(format!(
                 "/kind: {kind} of {version}: of Kubernetes, HTTPRoute of {GROUP}/v1 and v1beta1 and GRPCRoute of {GROUP}/v1 are taken"
             ));
@@ -93,7 +100,22 @@ impl Kubernetes {
         let who = format!("{kind} {namespace}/{name}");
         let mut reading = Reading { met: self, place: format!("{place} ({who})"), namespace };
         let (name, spec) = reading.route(&name, &metadata, fields).map_err(|fault| format!("{who}: {fault}"))?;
-        Ok((served, name, spec))
+        Ok(Some(((*served).to_owned(), name, spec)))
+    }
+
+    /// Notes a document of a kind that has no meaning here.
+    fn leave_out(&mut self, place: &str, kind: &str) {
+        let hint = if kind == "Service" { ": give its endpoints as a Service of this gateway" } else { "" };
+        let text = format!("{place}: {kind} of Kubernetes has no meaning here and is left out{hint}");
+        self.note(kind.to_owned(), text);
+    }
+
+    /// Notes a thing once, with how often it was met.
+    fn note(&mut self, field: String, text: String) {
+        match self.ignored.iter_mut().find(|ignored| ignored.field == field) {
+            Some(ignored) => ignored.more += 1,
+            None => self.ignored.push(Ignored { field, text, more: 0 }),
+        }
     }
 
     /// What was left out, each field once.
@@ -128,6 +150,9 @@ impl Reading<'_> {
         }
         if let Some(unknown) = fields.keys().next() {
             return Err(format!("/{unknown}: unknown field"));
+        }
+        if spec.remove("useDefaultGateways").is_some() {
+            self.ignore("/spec/useDefaultGateways", "every route is one of this gateway");
         }
         self.parents(&mut spec)?;
         // The standard's default: one rule for every path.
@@ -252,10 +277,7 @@ impl Reading<'_> {
     fn note(&mut self, path: &str, text: &str) {
         let steps = path.split('/').filter(|step| step.parse::<usize>().is_err());
         let field = steps.collect::<Vec<_>>().join("/");
-        match self.met.ignored.iter_mut().find(|ignored| ignored.field == field) {
-            Some(ignored) => ignored.more += 1,
-            None => self.met.ignored.push(Ignored { field, text: format!("{}: {text}", self.place), more: 0 }),
-        }
+        self.met.note(field, format!("{}: {text}", self.place));
     }
 }
 

@@ -186,12 +186,37 @@ fn what_would_change_where_requests_go_is_refused() {
         assert!(message.contains(expected), "{text}\n  gave {message}");
     }
     let group = "gateway.networking.k8s.io";
-    let others = ["v1alpha2\nkind: HTTPRoute", "v1beta1\nkind: GRPCRoute", "v1\nkind: Gateway", "v1\nkind: TLSRoute"];
+    let others = ["v1alpha2\nkind: HTTPRoute", "v1beta1\nkind: GRPCRoute", "v1\nkind: BackendTLSPolicy", "v1\nkind: TLSRoute"];
     let others = others.map(|kind| format!("{group}/{kind}")).into_iter();
-    for kind in others.chain(["v1\nkind: Service", "v1\nkind: List", "v1\nkind: HTTPRoute"].map(str::to_owned)) {
+    for kind in others.chain(["v1\nkind: List", "v1\nkind: HTTPRoute", "x.example/v1\nkind: UDPRoute"].map(str::to_owned)) {
         let message = read(&format!("apiVersion: {kind}\nmetadata: {{name: r}}\nspec: {{}}")).unwrap_err();
         assert!(message.contains("of Kubernetes, HTTPRoute of gateway.networking.k8s.io/v1"), "{kind}\n  gave {message}");
     }
+}
+
+#[test]
+fn what_stands_beside_routes_is_left_out_and_told() {
+    let document = |kind: &str, name: &str| format!("apiVersion: {kind}\nmetadata: {{name: {name}}}\nspec: {{}}\n---\n");
+    let beside = [
+        document("gateway.networking.k8s.io/v1\nkind: GatewayClass", "class"),
+        document("gateway.networking.k8s.io/v1\nkind: Gateway", "edge"),
+        document("v1\nkind: Service", "orders"),
+        document("v1\nkind: Service", "users"),
+        document("apps/v1\nkind: Deployment", "orders"),
+    ];
+    let route = document("gateway.networking.k8s.io/v1\nkind: HTTPRoute", "orders");
+    let (operations, warnings) = read(&[&beside.concat(), &route].map(String::as_str).concat()).unwrap();
+    assert_eq!((operations.len(), &operations[0]["name"]), (1, &json!("orders")));
+    for expected in [
+        "f.yaml: document 1: GatewayClass of Kubernetes has no meaning here",
+        "document 2: Gateway of",
+        "document 3: Service of Kubernetes has no meaning here and is left out: give its endpoints as a Service of this gateway (and in one more place)",
+        "document 5: Deployment of",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.contains(expected)), "{expected} in {warnings:#?}");
+    }
+    // By themselves they are nothing to apply, and nothing that --prune could be meant by.
+    assert_eq!(read(&beside.concat()).unwrap_err(), "f.yaml: no documents");
 }
 
 #[test]
