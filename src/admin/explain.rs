@@ -10,7 +10,6 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
@@ -165,14 +164,14 @@ impl Question {
     fn of(fields: &Fields<'_>, listeners: &[Listener]) -> Result<Question, FieldError> {
         let method = fields.get("method").map_or(Ok("GET"), |_| fields.string("method"))?;
         let method = method.parse().map_err(|_| at("/method", format!("{method:?} is not a method")))?;
-        let headers = headers(fields.get("headers"))?;
+        let mut headers = headers(fields.get("headers"))?;
         let url = fields.string("url")?;
         let uri: Uri = url.parse().map_err(|error| at("/url", format!("{url:?} is not a URL: {error}")))?;
         if let Some(scheme) = uri.scheme_str().filter(|scheme| !["http", "https"].contains(scheme)) {
             return Err(at("/url", format!("a URL has the scheme http or https, not {scheme}")));
         }
         let named = listener(fields, uri.port_u16(), listeners)?;
-        let host = host(&uri, &headers)?;
+        let host = host(&uri, &mut headers)?;
         let taking = taking(named, listeners, &host);
         let listener = taking.unwrap_or(named);
         let path = match is_whole_server(&method, uri.path()) {
@@ -235,14 +234,21 @@ fn taking<'a>(named: &'a Listener, listeners: &'a [Listener], host: &str) -> Opt
     hostname::taking(listeners.iter().filter(|other| shares(other)), |other| other.hostname.as_deref(), host)
 }
 
-/// The URL's host, else that of the `Host` header, in lower case and without the port.
-fn host(uri: &Uri, headers: &HeaderMap) -> Result<String, FieldError> {
-    if let Some(host) = uri.host() {
-        return Ok(host.to_ascii_lowercase());
+/// The URL's host, else that of the `Host` header, as the proxy reads it: in lower case, without port and last dot. Leaves what it is of in `Host`.
+fn host(uri: &Uri, headers: &mut HeaderMap) -> Result<String, FieldError> {
+    if let Some(authority) = uri.authority() {
+        let field = HeaderValue::from_str(authority.as_str()).map_err(|_| at("/url", "its host is no value of a header"))?;
+        headers.insert(header::HOST, field);
     }
-    let Some(given) = headers.get(header::HOST) else { return Ok(String::new()) };
-    let authority = Authority::try_from(given.as_bytes()).map_err(|error| at("/headers/host", format!("not a host: {error}")))?;
-    Ok(authority.host().to_ascii_lowercase())
+    let path = if uri.authority().is_some() { "/url" } else { "/headers/host" };
+    let mut given = headers.get_all(header::HOST).iter();
+    let Some(field) = given.next() else { return Ok(String::new()) };
+    if given.next().is_some() {
+        return Err(at(path, "Host stands more than once: the proxy answers 400"));
+    }
+    let host = field.to_str().ok().and_then(hostname::host_of);
+    let host = host.ok_or_else(|| at(path, format!("{field:?} is not a host and port: the proxy answers 400")))?;
+    Ok(hostname::without_dot(host).to_ascii_lowercase())
 }
 
 /// An object of names, each with a value or a list of values.
@@ -292,6 +298,13 @@ mod tests {
         assert_eq!(question.headers.get_all("x-a").iter().count(), 2);
         let question = read(json!({"url": "/b", "headers": {"Host": "A:1"}, "listener": "inner"})).expect("a question");
         assert_eq!((question.host.as_str(), question.listener.as_str()), ("a", "inner"));
+        for (host, sent) in [("h.example.", "H.example.:80"), ("[::1]", "[::1]:8080")] {
+            let question = read(json!({"url": format!("http://{sent}/"), "headers": {"host": "other"}})).expect("a question");
+            assert_eq!(
+                (question.host.as_str(), question.headers["host"].as_bytes()),
+                (host.trim_end_matches('.'), sent.as_bytes())
+            );
+        }
         let question = read(json!({"url": "http://a:2/"})).expect("a question");
         assert_eq!(question.listener, "inner", "the one at the port");
         let question = read(json!({"url": "*", "method": "OPTIONS", "headers": {"host": "a"}})).expect("a question");
@@ -319,6 +332,10 @@ mod tests {
             (json!({"url": "ftp://a/b"}), "/url"),
             (json!({"url": "/", "method": "GET IT"}), "/method"),
             (json!({"url": "/", "listener": "outer"}), "/listener"),
+            (json!({"url": "http://x@h.example/"}), "/url"),
+            (json!({"url": "http://h.example:99999/"}), "/url"),
+            (json!({"url": "/", "headers": {"host": "*.h.example"}}), "/headers/host"),
+            (json!({"url": "/", "headers": {"host": ["a", "b"]}}), "/headers/host"),
             (json!({"url": "/", "headers": {"x": 1}}), "/headers/x"),
             (json!({"url": "/", "headers": {"x y": "1"}}), "/headers/x y"),
             (json!({"url": "/", "revision": "3"}), "/revision"),

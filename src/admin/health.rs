@@ -51,8 +51,11 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 /// `GET /readyz/control`
 pub(crate) async fn readyz_control(State(shared): State<Arc<Shared>>) -> Response {
     let mut reasons = control_reasons(&shared.admin.cluster.status(), shared.admin.live.divergence());
-    if *shared.admin.phase.borrow() == Phase::Draining {
-        reasons.push("draining: this node is stopping".to_owned());
+    match *shared.admin.phase.borrow() {
+        Phase::Serving => {}
+        // What is committed is known once a leader has said so; a node that has just begun may look as if it had all.
+        Phase::Starting => reasons.push("lagging: no committed table is served yet".to_owned()),
+        Phase::Draining => reasons.push("draining: this node is stopping".to_owned()),
     }
     report(&shared, &reasons, &[])
 }

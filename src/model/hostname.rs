@@ -1,4 +1,31 @@
-//! How hostnames of listeners select: Gateway API's listener isolation, and which routes they leave out.
+//! Hosts of requests, and how hostnames of listeners select: Gateway API's listener isolation, and which routes they leave out.
+
+/// The host of what is `host` or `host:port`, with a registered name, an IPv4 address or an IPv6 address in brackets (RFC 3986 3.2.2), never
+/// with user information.
+pub fn host_of(text: &str) -> Option<&str> {
+    let (host, port) = split_port(text);
+    let port_is_valid =
+        port.is_none_or(|port| port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
+    };
+    (host_is_valid && port_is_valid).then_some(host)
+}
+
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    // Not `rsplit_once`, which is made for texts that are longer than these.
+    let colon = text.bytes().rposition(|byte| byte == b':').filter(|colon| !text.as_bytes()[*colon..].contains(&b']'));
+    match colon {
+        Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
+        None => (text, None),
+    }
+}
+
+/// A host without the dot of a fully qualified name.
+pub fn without_dot(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
+}
 
 /// How well the hostname `pattern` of a listener fits `host` (lower case, without a port): the greater, the more specific. `None`: not at
 /// all. A listener without a hostname fits every host, and worse than any that has one.

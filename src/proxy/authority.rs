@@ -4,6 +4,7 @@ use http::header::HOST;
 use http::{HeaderValue, Version, request};
 
 use super::fault::Fault;
+use crate::model::hostname::{host_of, without_dot};
 
 /// A request's authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) struct Authority {
 impl Authority {
     /// `host` is the host that `field` begins with.
     fn new(field: HeaderValue, host: &str, is_host: bool) -> Authority {
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = without_dot(host);
         let lower = host.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| host.to_ascii_lowercase().into());
         Authority { host_bytes: host.len(), lower, is_host, field }
     }
@@ -65,28 +66,6 @@ pub(super) fn authority(head: &request::Parts) -> Result<Authority, Fault> {
             (Ok(field), Some(host)) => Ok(Authority::new(field, host, false)),
             _ => Err(Fault::bad_request("the target's authority is not a host and port")),
         },
-    }
-}
-
-/// The host of what is `host` or `host:port`, with a registered name, an IPv4 address or an IPv6 address in brackets (RFC 3986 3.2.2), never
-/// with user information.
-fn host_of(text: &str) -> Option<&str> {
-    let (host, port) = split_port(text);
-    let port_is_valid =
-        port.is_none_or(|port| port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
-    let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
-    };
-    (host_is_valid && port_is_valid).then_some(host)
-}
-
-fn split_port(text: &str) -> (&str, Option<&str>) {
-    // Not `rsplit_once`, which is made for texts that are longer than these.
-    let colon = text.bytes().rposition(|byte| byte == b':').filter(|colon| !text.as_bytes()[*colon..].contains(&b']'));
-    match colon {
-        Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
-        None => (text, None),
     }
 }
 

@@ -144,9 +144,13 @@ async fn run<'c>(
         Box::pin(connection.worker().parking.wait(&head.headers)).await?;
     }
 
-    // Before a rule is looked for, which may match on it.
-    let client = connection.secured().and_then(|secured| secured.client.as_ref());
-    headers::set_client_certificate(&mut head.headers, client, connection.is_trusted());
+    // Before a rule is looked for, which may match on it: on what is true of the client, and not on what it says.
+    let (is_trusted, secured) = (connection.is_trusted(), connection.secured());
+    let client = secured.and_then(|secured| secured.client.as_ref());
+    headers::set_client_certificate(&mut head.headers, client, is_trusted);
+    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted, is_secured: secured.is_some() };
+    headers::set_forwarded(&mut head.headers, &admitted.authority, sender, present);
+    headers::join_cookies(&mut head.headers, present);
     let matched = find_rule(connection, &head, &admitted, tally)?;
     let body_bytes_max = matched.rule.rule.limits.max_request_body.or(admitted.options.body_bytes_max);
     if body_bytes_max.is_some_and(|limit| content_length(&head.headers).is_some_and(|length| length > limit)) {
@@ -166,7 +170,7 @@ async fn run<'c>(
     let takes_trailers = headers::takes_trailers(&head, present);
     let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
-    let target = prepare(connection, &mut head, present, &admitted, &matched)?;
+    let target = prepare(&mut head, present, &admitted, &matched)?;
     let mut body = RequestBody::new(body, body_bytes_max);
     connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
     if upgrade.is_none() {
@@ -303,23 +307,13 @@ fn redirected(
 
 // ---- prepare
 
-/// Turns the client's head into the backend's. What the gateway sets comes after what a client's `Connection` may remove; the
-/// rule's filters come last, for they are the operator's word. Gives the client's target.
-fn prepare(
-    connection: &ClientConnection,
-    head: &mut request::Parts,
-    present: Present,
-    admitted: &Admitted<'_>,
-    matched: &Matched,
-) -> Result<Uri, Fault> {
+/// Turns the client's head into the backend's. What the gateway has set no client's `Connection` removes; the rule's filters come last, for
+/// they are the operator's word. Gives the client's target.
+fn prepare(head: &mut request::Parts, present: Present, admitted: &Admitted<'_>, matched: &Matched) -> Result<Uri, Fault> {
     headers::remove_hop_by_hop(&mut head.headers, present);
     if present.has(Present::EXPECT) {
         head.headers.remove(EXPECT);
     }
-    headers::join_cookies(&mut head.headers, present);
-    let (is_trusted, is_secured) = (connection.is_trusted(), connection.secured().is_some());
-    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted, is_secured };
-    headers::set_forwarded(&mut head.headers, &admitted.authority, sender, present);
     let path = admitted.path(&head.uri);
     let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;
     let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;

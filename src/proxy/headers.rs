@@ -132,7 +132,8 @@ pub(super) fn set_client_certificate(headers: &mut HeaderMap, client: Option<&He
     }
 }
 
-/// Sets `Host`, `X-Forwarded-*` and `Via`, after anything that a client could remove them by. The client's certificate is told already.
+/// Sets `Host`, `X-Forwarded-*` and `Via`: to what is true, and to what a trusted proxy says. [`remove_hop_by_hop`] takes none of them away.
+/// The client's certificate is told already.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, sender: Sender<'_>, present: Present) {
     if !sender.is_trusted && present.has(Present::CLAIMS) {
         remove_all(headers, Present::CLAIMS);

@@ -9,6 +9,8 @@ use crate::table::Captures;
 pub(super) fn modified_path<'a>(modifier: &'a PathModifier, path: &str, prefix: &str, captures: &Captures) -> Cow<'a, str> {
     match modifier {
         PathModifier::ReplaceFullPath(replacement) => fill(replacement, captures),
+        // The whole server has no path, and so no prefix of one.
+        PathModifier::ReplacePrefixMatch(_) if path == "*" => Cow::Borrowed("*"),
         PathModifier::ReplacePrefixMatch(replacement) => Cow::Owned(replace_prefix(path, prefix, replacement)),
     }
 }
@@ -68,7 +70,8 @@ pub(super) fn location(redirect: &RequestRedirect, here: Here, host: &str, path:
     if port != well_known {
         location.push_str(&format!(":{port}"));
     }
-    location.push_str(path);
+    // A URL of the whole server (`OPTIONS *`) has no path (RFC 9112 3.2.4).
+    location.push_str(if path == "*" { "/" } else { path });
     if let Some(query) = query {
         location.push('?');
         location.push_str(query);
@@ -99,6 +102,7 @@ mod tests {
             ("/foo", "/foo", "/", "/"),
             ("/a/b", "/", "/x", "/x/a/b"),
             ("/", "/", "/x", "/x/"),
+            ("*", "/", "/x", "*"),
         ];
         for (path, prefix, replacement, expected) in table {
             let modifier = PathModifier::ReplacePrefixMatch(replacement.to_owned());

@@ -59,27 +59,28 @@ fn scope_failure<'t>(scope: &'t Scope, request: &RequestView<'_>) -> Option<Fail
     (scope.is_grpc && !request.is_grpc()).then_some(Failure::NotGrpc)
 }
 
-/// Compares the values joined with commas (RFC 9110 5.3).
+/// Compares the values joined with commas (RFC 9110 5.3); those of `Cookie`, which HTTP/2 brings in pieces, with semicolons (RFC 9113 8.2.3).
 fn header_holds(expected: &HeaderMatch, headers: &http::HeaderMap) -> bool {
+    let between: &[u8] = if expected.name == http::header::COOKIE { b"; " } else { b"," };
     let mut values = headers.get_all(&expected.name).iter().map(http::HeaderValue::as_bytes);
     let Some(first) = values.next() else { return false };
     match &expected.value {
-        ValueMatch::Exact(text) => is_joined(text.as_bytes(), first, values),
+        ValueMatch::Exact(text) => is_joined(text.as_bytes(), first, values, between),
         ValueMatch::RegularExpression(pattern) => match values.next() {
             None => pattern.matches(first),
             Some(second) => {
                 let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
-                pattern.matches(&all.join(b",".as_slice()))
+                pattern.matches(&all.join(between))
             }
         },
     }
 }
 
-/// Whether `text` is `first` and the others with commas between, without joining them.
-fn is_joined<'v>(text: &[u8], first: &[u8], others: impl Iterator<Item = &'v [u8]>) -> bool {
+/// Whether `text` is `first` and the others with `between` between them, without joining them.
+fn is_joined<'v>(text: &[u8], first: &[u8], others: impl Iterator<Item = &'v [u8]>, between: &[u8]) -> bool {
     let Some(mut rest) = text.strip_prefix(first) else { return false };
     for value in others {
-        let Some(after) = rest.strip_prefix(b",").and_then(|rest| rest.strip_prefix(value)) else { return false };
+        let Some(after) = rest.strip_prefix(between).and_then(|rest| rest.strip_prefix(value)) else { return false };
         rest = after;
     }
     rest.is_empty()

@@ -158,8 +158,9 @@ impl Candidate {
     fn rank(&self) -> impl Ord + '_ {
         let conditions = self.route_match();
         (
-            // Expressions are asked together, the longer first; under every other path there is one pattern only.
-            Reverse(conditions.path.pattern.as_ref().map_or(0, |pattern| pattern.text().len())),
+            // Expressions are asked together, the longer first, of calls the one with the longer service; under every other path there is one
+            // pattern only.
+            Reverse(conditions.path.pattern.as_ref().map_or((0, 0), |pattern| pattern.lengths())),
             self.rule.guessed,
             Reverse(conditions.method.is_some()),
             Reverse(conditions.headers.len()),

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::frames::{self, Outcome, Wire};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
 use crate::observe::{AccessLog, Metrics};
@@ -41,6 +42,91 @@ fn a_trusted_proxy_is_believed() {
     let seen = &backend.seen()[0].bytes;
     assert!(seen.contains("x-forwarded-for: 9.9.9.9, 127.0.0.1\r\n"), "{seen}");
     assert_eq!(field(seen, "x-forwarded-proto"), Some("https"));
+}
+
+/// A gateway that sends what matches `header` to one backend, and all else to another; both.
+fn choosing(options: ListenerOptions, header: serde_json::Value) -> (Gateway, Backend, Backend) {
+    let (chosen, other) = (Backend::answering(OK), Backend::answering(OK));
+    let rules = json!({"rules": [
+        {"matches": [{"headers": [header]}], "backendRefs": [{"name": "chosen"}]},
+        {"backendRefs": [{"name": "other"}]},
+    ]});
+    let documents =
+        [(Service, "chosen", service(&[chosen.address])), (Service, "other", service(&[other.address])), (Route, "r", rules)];
+    (Gateway::start(options, &documents), chosen, other)
+}
+
+#[test]
+fn rules_match_on_what_is_true_of_a_client_and_not_on_what_it_says() {
+    let truth = [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "a.example")];
+    let claims = [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "admin")];
+    for ((name, value), is_true) in truth.map(|field| (field, true)).into_iter().chain(claims.map(|field| (field, false))) {
+        let header = json!({"name": name, "value": value});
+        let (gateway, chosen, other) = choosing(ListenerOptions::default(), header.clone());
+        let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{name}: {value}\r\n\r\n");
+        gateway.ask(&request);
+        gateway.get("/");
+        let counts = (chosen.seen().len(), other.seen().len());
+        assert_eq!(counts, if is_true { (2, 0) } else { (0, 2) }, "{name}: {value}");
+        // What a trusted proxy says is true; of a list that it began, the whole.
+        if !is_true && name != "x-forwarded-for" {
+            let trusted_proxies = vec![("127.0.0.0".parse().unwrap(), 8)];
+            let (gateway, chosen, _) = choosing(ListenerOptions { trusted_proxies, ..ListenerOptions::default() }, header);
+            gateway.ask(&request);
+            assert_eq!(chosen.seen().len(), 1, "{name}: {value}");
+        }
+    }
+}
+
+#[test]
+fn a_host_is_matched_as_it_is_forwarded_and_cookies_as_one_line() {
+    let (gateway, chosen, other) = choosing(ListenerOptions::default(), json!({"name": "host", "value": "a.example"}));
+    gateway.get("/");
+    gateway.ask("GET http://a.example/ HTTP/1.1\r\nHost: evil\r\n\r\n");
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&frames::get(1, "/"));
+    assert_eq!(wire.outcome(1), Outcome::Status(200));
+    assert_eq!((chosen.seen().len(), other.seen().len()), (3, 0));
+    gateway.ask("GET http://evil/ HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!((chosen.seen().len(), other.seen().len()), (3, 1));
+
+    let header = json!({"type": "RegularExpression", "name": "Cookie", "value": "(.*; )?a=1(; .*)?"});
+    let (gateway, chosen, other) = choosing(ListenerOptions::default(), header);
+    let mut wire = Wire::open(gateway.address);
+    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    wire.send(&frames::head(1, true, &[&fields[..], &[("cookie", "z=2"), ("cookie", "a=1"), ("cookie", "q=3")]].concat()));
+    assert_eq!(wire.outcome(1), Outcome::Status(200));
+    assert_eq!((chosen.seen().len(), other.seen().len()), (1, 0));
+    assert_eq!(field(&chosen.seen()[0].bytes, "cookie"), Some("z=2; a=1; q=3"));
+}
+
+#[test]
+fn the_whole_server_has_no_path_that_filters_could_change() {
+    let backend = Backend::answering(OK);
+    let prefix = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": "/xyz"});
+    let redirects = [
+        (json!({"scheme": "https"}), "https://a.example/"),
+        (json!({"hostname": "x.org", "port": 80}), "http://x.org/"),
+        (json!({"scheme": "https", "path": prefix}), "https://a.example/"),
+    ];
+    for (redirect, location) in redirects {
+        let rules = json!({"rules": [{
+            "matches": [{"path": {"value": "/"}}],
+            "filters": [{"type": "RequestRedirect", "requestRedirect": redirect}],
+        }]});
+        let gateway = Gateway::start(ListenerOptions::default(), &[(Route, "r", rules)]);
+        let answer = gateway.ask("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(field(&answer, "location"), Some(location), "{redirect}");
+    }
+    let rules = json!({"rules": [{
+        "matches": [{"path": {"value": "/"}}],
+        "filters": [{"type": "URLRewrite", "urlRewrite": {"path": prefix}}],
+        "backendRefs": [{"name": "s"}],
+    }]});
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", rules)];
+    let gateway = Gateway::start(ListenerOptions::default(), &documents);
+    gateway.ask("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert!(backend.seen()[0].bytes.starts_with("OPTIONS * HTTP/1.1\r\n"), "{:?}", backend.seen());
 }
 
 #[test]

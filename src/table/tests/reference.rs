@@ -101,30 +101,38 @@ fn host_ranks(hostnames: &[String], host: &str) -> Vec<HostRank> {
 }
 
 /// Type, elements of a template, length of an expression or prefix.
-type PathRank = (PathMatchType, Vec<u8>, Reverse<usize>);
+type PathRank = (PathMatchType, Vec<u8>, Reverse<(usize, usize)>);
 
 fn path_rank(conditions: &RouteMatch, path: &str, is_grpc: bool) -> Option<PathRank> {
     let value = conditions.path.value.as_str();
     let kind = conditions.path.match_type;
     match kind {
-        PathMatchType::Exact => (value == path).then_some((kind, Vec::new(), Reverse(0))),
+        PathMatchType::Exact => (value == path).then_some((kind, Vec::new(), Reverse((0, 0)))),
         PathMatchType::PathTemplate => {
             let path: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
             let template: Vec<&str> = value[1..].split('/').collect();
-            Some((kind, template_rank(&template, &path)?, Reverse(0)))
+            Some((kind, template_rank(&template, &path)?, Reverse((0, 0))))
         }
         PathMatchType::RegularExpression => {
             // Of a call: `/(?:service)/(?:method)`, neither of which is empty or has a slash.
             let is_call = path.split('/').skip(1).filter(|name| !name.is_empty()).count() == 2 && path.matches('/').count() == 2;
             let fits = whole_matches(value, path) && (!is_grpc || is_call);
-            fits.then_some((kind, Vec::new(), Reverse(value.len())))
+            let lengths = if is_grpc { call_lengths(value) } else { (value.len(), 0) };
+            fits.then_some((kind, Vec::new(), Reverse(lengths)))
         }
         PathMatchType::PathPrefix => {
             let value = value.trim_end_matches('/');
             let fits = path == value || value.is_empty() || path.starts_with(&format!("{value}/"));
-            fits.then_some((kind, Vec::new(), Reverse(value.len())))
+            fits.then_some((kind, Vec::new(), Reverse((value.len(), 0))))
         }
     }
+}
+
+/// The characters of the service and of the method of `/SERVICE/METHOD`, where `(?:...)` stands for an expression and anything else for none.
+fn call_lengths(value: &str) -> (usize, usize) {
+    let of = |part: &str| part.strip_prefix("(?:").and_then(|part| part.strip_suffix(')')).map_or(0, str::len);
+    let cut = if value.starts_with("/(?:") { value.find(")/").map(|at| at + 1) } else { value.rfind("]+/").map(|at| at + 2) };
+    cut.map_or((0, 0), |cut| (of(&value[1..cut]), of(&value[cut + 1..])))
 }
 
 /// For each element 0 for a literal, 1 for a parameter, 2 for the rest; `None` where it does not match.
@@ -173,7 +181,8 @@ fn holds(conditions: &RouteMatch, request: &TestRequest) -> bool {
     let method = conditions.method.as_ref().is_none_or(|method| *method == request.method);
     let headers = conditions.headers.iter().all(|header| {
         let values: Vec<&str> = request.headers.get_all(&header.name).iter().map(|value| value.to_str().unwrap()).collect();
-        !values.is_empty() && value_holds(&header.value, &values.join(","))
+        let between = if header.name == "cookie" { "; " } else { "," };
+        !values.is_empty() && value_holds(&header.value, &values.join(between))
     });
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let query = conditions.query_params.iter().all(|expected| {

@@ -6,6 +6,7 @@ use super::cursor::{Cursor, Object, Pointer};
 use super::matches::{PATH_BYTES_MAX, header_name};
 use super::report::Report;
 use super::{cors, host, mirror, rewrite};
+use crate::model::hostname;
 use crate::model::spec::route::{
     Filter, HeaderModifier, HeaderValue, PathModifier, RedirectScheme, RequestRedirect, RouteMatch, UrlRewrite,
 };
@@ -145,6 +146,10 @@ fn header_value(cursor: &Cursor<'_>, host: bool, seen: &mut Vec<HeaderName>, rep
     let text = field.string(1..=VALUE_BYTES_MAX, report)?;
     if text.trim_matches([' ', '\t']) != text {
         field.fail(report, "must not start or end with white space (RFC 9110 5.5)");
+        return None;
+    }
+    if name.as_ref() == Some(&http::header::HOST) && hostname::host_of(text).is_none() {
+        field.fail(report, "a `host` is a name or an address, with a port where there is one (RFC 9110 7.2)");
         return None;
     }
     let value = FieldValue::from_str(text).map_err(|_| "a header value has no control characters but tabs (RFC 9110 5.5)");

@@ -336,7 +336,13 @@ fn faults_of_header_modifiers_are_named() {
         let path = format!("/rules/0/filters/0/requestHeaderModifier{path}");
         assert_bad_route(&with_modifier(modifier), &[(&path, part)]);
     }
-    good_route(&with_modifier(set("Host", "a.example")));
+    for host in ["a.example", "a.example:8080", "[::1]:80", "10.0.0.1"] {
+        good_route(&with_modifier(set("Host", host)));
+    }
+    for host in ["a b/c", "@", "x/y", "[::1", "x.org:99999", "u@a.example"] {
+        let path = "/rules/0/filters/0/requestHeaderModifier/set/0/value";
+        assert_bad_route(&with_modifier(set("Host", host)), &[(path, "a `host` is a name or an address")]);
+    }
 }
 
 #[test]
