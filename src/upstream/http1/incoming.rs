@@ -17,8 +17,9 @@ use super::wire::Wire;
 
 /// What is read at once at first.
 const ROOM_MIN: usize = 8 * 1024;
-/// What is read at once at most, and so what waits here for a client that is slow.
-const ROOM_MAX: usize = 64 * 1024;
+/// What is read at once at most. hyper's server queues as much, and asks for no more until some of that is out: with less, it would ask for the
+/// next piece before it has sent this one, and every other would be one for a slow client.
+const ROOM_MAX: usize = 80 * 1024;
 /// What is read at once as long as the client has not taken what was read before.
 const ROOM_OF_SLOW: usize = 16 * 1024;
 /// Interim answers before one answer at most.
