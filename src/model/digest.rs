@@ -16,12 +16,24 @@ pub struct Digest(pub [u8; 32]);
 impl Digest {
     /// SHA-256 over `parts`, each preceded by its length, so that no two lists of parts run together.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
-        let mut hasher = Sha256::new();
-        for part in parts {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Digest(hasher.finalize().into())
+        let mut hasher = PartsHasher::default();
+        parts.into_iter().for_each(|part| hasher.add(part));
+        hasher.digest()
+    }
+}
+
+/// [`Digest::of_parts`] of parts that come one by one.
+#[derive(Default)]
+pub(super) struct PartsHasher(Sha256);
+
+impl PartsHasher {
+    pub(super) fn add(&mut self, part: &[u8]) {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    pub(super) fn digest(self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::digest::Digest;
+use super::digest::{Digest, PartsHasher};
 use super::ids::{Revision, Timestamp};
 use super::limits::{HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX};
 use super::resource::ResourceKey;
@@ -40,12 +40,19 @@ pub struct ChangeCounts {
 }
 
 impl ChangeCounts {
-    pub(super) fn count(&mut self, change: &Change) {
-        match (&change.before, &change.after) {
-            (None, _) => self.created += 1,
-            (_, None) => self.deleted += 1,
-            (Some(_), Some(_)) => self.updated += 1,
+    /// Counts a change of a resource that was there or not, and is there or not after it.
+    pub(super) fn count(&mut self, was_there: bool, is_there: bool) {
+        match (was_there, is_there) {
+            (false, _) => self.created += 1,
+            (true, false) => self.deleted += 1,
+            (true, true) => self.updated += 1,
         }
+    }
+
+    pub(super) fn add(&mut self, other: ChangeCounts) {
+        self.created += other.created;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
     }
 
     /// All of them.
@@ -90,22 +97,22 @@ impl HistoryEntry {
     fn digest_of_entry(&self) -> Digest {
         // The content of a revision is already in `digest` and the sequence of revisions; what else tells two histories apart is
         // who, when and which resources.
-        let mut parts: Vec<Vec<u8>> = vec![
-            self.revision.0.to_le_bytes().to_vec(),
-            self.at.0.to_le_bytes().to_vec(),
-            self.actor.as_bytes().to_vec(),
-            self.digest.0.to_vec(),
-        ];
+        let mut parts = PartsHasher::default();
+        parts.add(&self.revision.0.to_le_bytes());
+        parts.add(&self.at.0.to_le_bytes());
+        parts.add(self.actor.as_bytes());
+        parts.add(&self.digest.0);
+        let revision = |version: &Option<Version>| version.as_ref().map_or(0, |version| version.revision.0).to_le_bytes();
         for change in &self.changes {
-            parts.push(u16::from(change.key.kind).to_le_bytes().to_vec());
-            parts.push(change.key.name.as_str().as_bytes().to_vec());
-            parts.push(change.before.as_ref().map_or(0, |v| v.revision.0).to_le_bytes().to_vec());
-            parts.push(change.after.as_ref().map_or(0, |v| v.revision.0).to_le_bytes().to_vec());
+            parts.add(&u16::from(change.key.kind).to_le_bytes());
+            parts.add(change.key.name.as_str().as_bytes());
+            parts.add(&revision(&change.before));
+            parts.add(&revision(&change.after));
         }
         if let Some(ChangeCounts { created, updated, deleted }) = self.omitted {
-            parts.extend([created, updated, deleted].map(|count| count.to_le_bytes().to_vec()));
+            [created, updated, deleted].iter().for_each(|count| parts.add(&count.to_le_bytes()));
         }
-        Digest::of_parts(parts.iter().map(Vec::as_slice))
+        parts.digest()
     }
 }
 

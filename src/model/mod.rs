@@ -8,6 +8,7 @@
 //! understand, and a cluster of mixed versions keeps one digest. Content is validated before it is proposed (see [`spec`]); `apply`
 //! refuses only by rules that every version shares: preconditions, existence, and the limits in [`limits`].
 
+mod bulk;
 mod command;
 mod digest;
 mod history;
@@ -35,7 +36,7 @@ pub use ids::{NodeId, Revision, Timestamp};
 pub use method::MethodRefusal;
 pub use outcome::{Outcome, Refusal, ResultItem};
 pub use published::Published;
-pub use record::{RecordError, StateBuilder, StateRecord};
+pub use record::{DigestedRecord, RecordError, StateBuilder, StateRecord};
 pub use resource::{Kind, Name, NameError, Resource, ResourceKey};
 pub use staging::{Activation, Chunk, StagedChunk, UploadId};
 pub use state::State;

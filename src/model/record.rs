@@ -9,7 +9,7 @@ use super::idempotency::Remembered;
 use super::ids::{NodeId, Revision, Timestamp};
 use super::resource::Resource;
 use super::staging::{StagedChunk, UploadId};
-use super::state::State;
+use super::state::{State, digest_of_resource};
 
 /// One piece of State. Variants are appended, never reordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,24 @@ pub enum RecordError {
     },
 }
 
+/// A record, and the digest that it adds to its State: the larger part of the work of taking it in, which any thread can do.
+#[derive(Debug)]
+pub struct DigestedRecord {
+    record: StateRecord,
+    /// Of a resource.
+    digest: Option<Digest>,
+}
+
+impl From<StateRecord> for DigestedRecord {
+    fn from(record: StateRecord) -> DigestedRecord {
+        let digest = match &record {
+            StateRecord::Resource(resource) => Some(digest_of_resource(resource)),
+            _ => None,
+        };
+        DigestedRecord { record, digest }
+    }
+}
+
 /// Makes a State of records again.
 #[derive(Debug, Default)]
 pub struct StateBuilder {
@@ -98,7 +116,8 @@ impl StateBuilder {
     }
 
     /// Takes the next record.
-    pub fn add(&mut self, record: StateRecord) -> Result<(), RecordError> {
+    pub fn add(&mut self, record: impl Into<DigestedRecord>) -> Result<(), RecordError> {
+        let DigestedRecord { record, digest } = record.into();
         if self.footer.is_some() {
             return Err(RecordError::Footer);
         }
@@ -110,7 +129,7 @@ impl StateBuilder {
                 self.has_header = true;
                 self.state.restore_header(revision, clock, feature_level, idempotency_sequence);
             }
-            StateRecord::Resource(resource) => self.state.restore_resource(resource),
+            StateRecord::Resource(resource) => self.state.restore_resource(resource, digest),
             StateRecord::History(entry) => self.state.restore_history(entry),
             StateRecord::LargeRevision { entry, omitted } => {
                 self.state.restore_history(HistoryEntry { omitted: Some(omitted), ..entry });

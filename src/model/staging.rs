@@ -172,6 +172,10 @@ impl Staging {
         self.uploads.is_empty()
     }
 
+    pub(super) fn operation_count(&self) -> usize {
+        self.operation_count
+    }
+
     pub(super) fn chunks(&self) -> impl Iterator<Item = (UploadId, &StagedChunk)> {
         self.uploads.iter().flat_map(|(id, upload)| upload.chunks.iter().map(|chunk| (*id, chunk.as_ref())))
     }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
@@ -41,6 +40,12 @@ pub struct State {
     removed_members: OrdMap<NodeId, [u8; 16]>,
     #[cfg(feature = "next-format")]
     note: String,
+}
+
+/// A resource before and after an operation that changes it.
+pub(super) struct Effect {
+    pub(super) before: Option<Arc<Resource>>,
+    pub(super) after: Option<Arc<Resource>>,
 }
 
 impl State {
@@ -134,6 +139,11 @@ impl State {
         self.resources.range((start, Bound::Unbounded)).map(|(_, resource)| resource).take_while(move |r| r.key.kind == kind)
     }
 
+    /// Operations of uploads that are not live yet.
+    pub fn staged_operation_count(&self) -> usize {
+        self.staging.operation_count()
+    }
+
     /// Kept revisions, oldest first.
     pub fn history(&self) -> impl DoubleEndedIterator<Item = &HistoryEntry> {
         self.history.iter()
@@ -164,13 +174,14 @@ impl State {
             self.hash.remove(digest_of_resource(&present));
         }
         if let Some(before) = &change.before {
-            self.restore_resource(Resource {
+            let resource = Resource {
                 key: change.key.clone(),
                 created_revision: before.created_revision,
                 revision: before.revision,
                 updated_at: before.updated_at,
                 spec: before.spec.clone(),
-            });
+            };
+            self.restore_resource(resource, None);
         }
     }
 
@@ -342,17 +353,16 @@ impl State {
         if let Some(refusal) = self.first_broken(&activation.preconditions).or_else(&mut first_repeated) {
             return self.refused(refusal);
         }
+        let (next, at) = (self.revision.next(), command.proposed_at);
         let keeps = upload.operation_count() <= TRANSACTION_OPERATIONS_MAX && upload.byte_count() <= TRANSACTION_BYTES_MAX;
-        let (mut kept, mut counts) = (Vec::new(), ChangeCounts::default());
-        for operation in upload.operations() {
-            let Some(change) = self.apply_operation(operation, self.revision.next(), command.proposed_at).1 else { continue };
-            counts.count(&change);
-            kept.extend(keeps.then_some(change));
-        }
-        if counts.sum() == 0 {
+        let (changes, omitted) = match keeps {
+            true => (upload.operations().filter_map(|operation| self.apply_operation(operation, next, at).1).collect(), None),
+            false => (Vec::new(), Some(self.apply_many(&upload.operations().collect::<Vec<_>>(), next, at))),
+        };
+        if changes.is_empty() && omitted.unwrap_or_default().sum() == 0 {
             return self.unchanged(Vec::new());
         }
-        self.make_revision(command, kept, (!keeps).then_some(counts));
+        self.make_revision(command, changes, omitted);
         Outcome::Applied { revision: self.revision, changed: true, results: Vec::new() }
     }
 
@@ -402,26 +412,13 @@ impl State {
 
     fn apply_operation(&mut self, operation: &Operation, next: Revision, at: Timestamp) -> (ResultItem, Option<Change>) {
         let key = operation.key();
-        let before = self.resources.get(key).cloned();
-        let after = match operation {
-            Operation::Delete { .. } if before.is_none() => {
-                return (ResultItem { key: key.clone(), revision: self.revision, created: false }, None);
-            }
-            Operation::Delete { .. } => None,
-            Operation::Put { spec, .. } => match &before {
-                Some(present) if present.spec == *spec => {
-                    return (ResultItem { key: key.clone(), revision: present.revision, created: false }, None);
-                }
-                Some(present) => Some(self.put(key, spec, present.created_revision, next, at)),
-                None => Some(self.put(key, spec, next, next, at)),
-            },
+        let Some(Effect { before, after }) = self.effect(operation, next, at) else {
+            let revision = self.resources.get(key).map_or(self.revision, |present| present.revision);
+            return (ResultItem { key: key.clone(), revision, created: false }, None);
         };
-        if let Some(present) = &before {
-            self.hash.remove(digest_of_resource(present));
-        }
-        if after.is_none() {
-            self.resources.remove(key);
-        }
+        before.iter().for_each(|present| self.hash.remove(digest_of_resource(present)));
+        after.iter().for_each(|resource| self.hash.insert(digest_of_resource(resource)));
+        self.set(key, after.clone());
         let result = ResultItem { key: key.clone(), revision: next, created: before.is_none() };
         let version = |resource: Arc<Resource>| Version {
             created_revision: resource.created_revision,
@@ -432,17 +429,35 @@ impl State {
         (result, Some(Change { key: key.clone(), before: before.map(version), after: after.map(version) }))
     }
 
-    fn put(&mut self, key: &ResourceKey, spec: &Bytes, created: Revision, next: Revision, at: Timestamp) -> Arc<Resource> {
-        let resource = Arc::new(Resource {
-            key: key.clone(),
-            created_revision: created,
-            revision: next,
-            updated_at: at,
-            spec: spec.clone(),
-        });
-        self.hash.insert(digest_of_resource(&resource));
-        self.resources.insert(key.clone(), Arc::clone(&resource));
-        resource
+    /// What an operation makes of its resource, if it changes anything. A spec identical to the present one does not, nor does the deletion of
+    /// what is not there.
+    pub(super) fn effect(&self, operation: &Operation, next: Revision, at: Timestamp) -> Option<Effect> {
+        let before = self.resources.get(operation.key());
+        let after = match (operation, before) {
+            (Operation::Delete { .. }, None) => return None,
+            (Operation::Delete { .. }, Some(_)) => None,
+            (Operation::Put { spec, .. }, Some(present)) if present.spec == *spec => return None,
+            (Operation::Put { key, spec }, before) => Some(Arc::new(Resource {
+                key: key.clone(),
+                created_revision: before.map_or(next, |present| present.created_revision),
+                revision: next,
+                updated_at: at,
+                spec: spec.clone(),
+            })),
+        };
+        Some(Effect { before: before.cloned(), after })
+    }
+
+    /// Puts a resource in its place, or takes it out. The hash is the caller's.
+    pub(super) fn set(&mut self, key: &ResourceKey, resource: Option<Arc<Resource>>) {
+        match resource {
+            Some(resource) => self.resources.insert(key.clone(), resource),
+            None => self.resources.remove(key),
+        };
+    }
+
+    pub(super) fn hash_mut(&mut self) -> &mut SetHash {
+        &mut self.hash
     }
 
     fn unchanged(&self, results: Vec<ResultItem>) -> Outcome {
@@ -456,8 +471,8 @@ impl State {
     /// Does what no command did, as a fault would.
     #[cfg(test)]
     pub(crate) fn tamper(&mut self) {
-        let key = first_key(Kind::Route).unwrap();
-        self.put(&key, &Bytes::from_static(b"{}"), self.revision, self.revision, self.clock);
+        let (key, spec) = (first_key(Kind::Route).unwrap(), b"{}".as_slice().into());
+        self.apply_operation(&Operation::Put { key, spec }, self.revision, self.clock);
     }
 
     pub(super) fn restore_header(&mut self, revision: Revision, clock: Timestamp, feature_level: u32, sequence: u64) {
@@ -467,8 +482,9 @@ impl State {
         self.idempotency.set_next_sequence(sequence);
     }
 
-    pub(super) fn restore_resource(&mut self, resource: Resource) {
-        self.hash.insert(digest_of_resource(&resource));
+    /// `digest` is that of the resource, where it is known.
+    pub(super) fn restore_resource(&mut self, resource: Resource, digest: Option<Digest>) {
+        self.hash.insert(digest.unwrap_or_else(|| digest_of_resource(&resource)));
         self.resources.insert(resource.key.clone(), Arc::new(resource));
     }
 
@@ -496,7 +512,7 @@ fn first_key(kind: Kind) -> Option<ResourceKey> {
     Name::new("0").ok().map(|name| ResourceKey::new(kind, name))
 }
 
-fn digest_of_resource(resource: &Resource) -> Digest {
+pub(super) fn digest_of_resource(resource: &Resource) -> Digest {
     Digest::of_parts([
         u16::from(resource.key.kind).to_le_bytes().as_slice(),
         resource.key.name.as_str().as_bytes(),

@@ -261,10 +261,9 @@ fn find_rule(
     admitted: &Admitted<'_>,
     tally: &mut Tally,
 ) -> Result<Matched, Fault> {
-    let snapshot = connection.worker().live.load();
     let listener = &admitted.options.name;
     let host = admitted.authority.host();
-    let found = snapshot.find(&RequestView {
+    let found = connection.worker().live.load().answer(&RequestView {
         listener,
         host,
         path: admitted.path(&head.uri),
@@ -272,12 +271,16 @@ fn find_rule(
         method: &head.method,
         headers: &head.headers,
     });
-    tally.note_rule(snapshot.revision, found.as_ref());
-    let Some(matched) = found else {
-        connection.worker().metrics.route_misses.inc();
-        let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(host, listener);
-        return Err(if is_grpc { Fault::no_grpc_route() } else { Fault::no_route() });
+    let matched = match found {
+        Ok(matched) => matched,
+        Err(snapshot) => {
+            tally.note_rule(snapshot.revision, None);
+            connection.worker().metrics.route_misses.inc();
+            let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(host, listener);
+            return Err(if is_grpc { Fault::no_grpc_route() } else { Fault::no_route() });
+        }
     };
+    tally.note_rule(matched.snapshot.revision, Some(&matched));
     match &matched.rule.unservable {
         Some(reason) => Err(Fault::configuration(format!("route {}: {reason}", matched.rule.route))),
         None => Ok(matched),
@@ -294,7 +297,7 @@ fn redirected(
     let path = admitted.path(&head.uri);
     let path = match &redirect.path {
         None => Cow::Borrowed(path),
-        Some(modifier) => rewrite::modified_path(modifier, path, &matched.route_match().path.value, &matched.captures),
+        Some(modifier) => rewrite::modified_path(modifier, path, &matched.route_match().path.value, matched.captures()),
     };
     let here = rewrite::Here { is_https: connection.secured().is_some(), port: connection.listener().address.port() };
     let location = rewrite::location(redirect, here, admitted.authority.host(), &path, head.uri.query());
@@ -372,7 +375,7 @@ fn apply<'a>(
 ) -> Result<Option<Cow<'a, str>>, Fault> {
     filter::modify_request(filters, headers).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
     let modifier = filter::url_rewrite(filters).and_then(|rewrite| rewrite.path.as_ref());
-    Ok(modifier.map(|modifier| rewrite::modified_path(modifier, path, &matched.route_match().path.value, &matched.captures)))
+    Ok(modifier.map(|modifier| rewrite::modified_path(modifier, path, &matched.route_match().path.value, matched.captures())))
 }
 
 /// The origin form that is sent on. The query stays as it came.

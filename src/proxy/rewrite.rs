@@ -6,7 +6,7 @@ use crate::model::spec::{PathModifier, RedirectScheme, RequestRedirect};
 use crate::table::Captures;
 
 /// `path` as `modifier` makes it. `prefix` is the value of the `PathPrefix` match that held.
-pub(super) fn modified_path<'a>(modifier: &'a PathModifier, path: &str, prefix: &str, captures: &Captures) -> Cow<'a, str> {
+pub(super) fn modified_path<'a>(modifier: &'a PathModifier, path: &str, prefix: &str, captures: Captures<'_>) -> Cow<'a, str> {
     match modifier {
         PathModifier::ReplaceFullPath(replacement) => fill(replacement, captures),
         // The whole server has no path, and so no prefix of one.
@@ -27,7 +27,7 @@ fn replace_prefix(path: &str, prefix: &str, replacement: &str) -> String {
 }
 
 /// Puts captured values in place of `{name}`; a name without a value stays as it is.
-fn fill<'a>(replacement: &'a str, captures: &Captures) -> Cow<'a, str> {
+fn fill<'a>(replacement: &'a str, captures: Captures<'_>) -> Cow<'a, str> {
     if captures.is_empty() || !replacement.contains('{') {
         return Cow::Borrowed(replacement);
     }
@@ -106,14 +106,14 @@ mod tests {
         ];
         for (path, prefix, replacement, expected) in table {
             let modifier = PathModifier::ReplacePrefixMatch(replacement.to_owned());
-            assert_eq!(modified_path(&modifier, path, prefix, &Captures::default()), expected, "{path} {prefix} {replacement}");
+            assert_eq!(modified_path(&modifier, path, prefix, Captures::default()), expected, "{path} {prefix} {replacement}");
         }
     }
 
     #[test]
     fn a_replacement_without_captures_is_literal() {
         let modifier = PathModifier::ReplaceFullPath("/v2/{id}".into());
-        assert_eq!(modified_path(&modifier, "/x", "/", &Captures::default()), "/v2/{id}");
+        assert_eq!(modified_path(&modifier, "/x", "/", Captures::default()), "/v2/{id}");
     }
 
     #[test]

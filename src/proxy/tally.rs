@@ -184,7 +184,7 @@ impl Tally {
 
 /// What the parameters of a route's template took. The templates of a `GRPCRoute` are not the operator's words.
 fn logged_captures(matched: &Matched) -> BTreeMap<String, String> {
-    let captures = matched.captures.iter().filter(|_| matched.rule.kind() == Kind::Route);
+    let captures = matched.captures().iter().filter(|_| matched.rule.kind() == Kind::Route);
     captures.map(|(name, value)| (name.to_owned(), cut(value))).collect()
 }
 

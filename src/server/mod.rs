@@ -224,6 +224,10 @@ impl Server {
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
         let access_log = open_access_log(&config, &metrics)?;
         let live = Arc::new(Live::with_keyring(keyring));
+        // Before the node, which reads the log first: meanwhile the table is made of what the snapshot holds.
+        let (gate, begin) = oneshot::channel();
+        let publisher = Publisher::start(opened.states.clone(), begin, Arc::clone(&live), metrics.clone());
+        let publisher = publisher.map_err(system("the publisher's thread"))?;
         let transport = match certificates.peer.clone() {
             None => Transport::Tcp(bound.peer),
             Some(identity) => Transport::Tls { listener: bound.peer, identity },
@@ -243,9 +247,6 @@ impl Server {
             metrics: metrics.clone(),
         })
         .await?;
-        let (gate, begin) = oneshot::channel();
-        let publisher = Publisher::start(node.states(), begin, Arc::clone(&live), metrics.clone());
-        let publisher = publisher.map_err(system("the publisher's thread"))?;
         let phase = watch::Sender::new(Phase::Starting);
         let explained = watch::Sender::new(config.listeners.iter().map(explain).collect());
         let state = AdminState {

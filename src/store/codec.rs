@@ -112,7 +112,7 @@ pub(crate) fn encode_into(value: &impl Serialize, bytes: &mut Vec<u8>) -> Result
 /// The value whose bincode is exactly `body`.
 pub(crate) fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let (value, used) =
-        bincode::serde::decode_from_slice(body, configuration()).map_err(|error| CodecError::Body(error.to_string()))?;
+        bincode::serde::borrow_decode_from_slice(body, configuration()).map_err(|error| CodecError::Body(error.to_string()))?;
     if used != body.len() {
         return Err(CodecError::Body(format!("{} bytes are left over", body.len() - used)));
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -118,7 +119,7 @@ pub struct Simulated {
 pub fn open_simulated(options: StoreOptions, simulated: Simulated) -> Result<Opened, OpenError> {
     let dir = options.dir.as_path();
     make_directory(dir).map_err(|source| OpenError::File { path: dir.to_path_buf(), what: "directory", source })?;
-    let examined = examine_with(&options, || Ok(simulated.file))?;
+    let examined = examine_with(&options, Blocking::Here, || Ok(simulated.file))?;
     let (writer, opened) =
         assemble(options.metrics, options.feature_level_max, examined, Blocking::Here, simulated.snapshot_log_bytes);
     tokio::spawn(writer.run());
@@ -140,10 +141,15 @@ pub(super) struct Examined {
 
 /// Takes the directory's lock, reads and checks everything in it. Blocks.
 pub(super) fn examine(options: &StoreOptions) -> Result<Examined, OpenError> {
-    examine_with(options, || Ok(Arc::new(SledFile::open(&options.dir.join("log"))?)))
+    examine_with(options, Blocking::Threads, || Ok(Arc::new(SledFile::open(&options.dir.join("log"))?)))
 }
 
-fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Arc<dyn LogFile>>) -> Result<Examined, OpenError> {
+/// Snapshot and log are read side by side, where there may be threads: at a million routes each takes a second.
+fn examine_with(
+    options: &StoreOptions,
+    blocking: Blocking,
+    open_log: impl FnOnce() -> io::Result<Arc<dyn LogFile>> + Send,
+) -> Result<Examined, OpenError> {
     let dir = options.dir.as_path();
     let file_error = |what: &'static str| move |source: io::Error| OpenError::File { path: dir.to_path_buf(), what, source };
     let lock = DirectoryLock::take(dir).map_err(file_error("lock"))?;
@@ -154,11 +160,19 @@ fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Ar
         Slots::<DiskVote>::open(&dir.join("vote"), b"vote").map_err(small_file_error(dir, node_id, "vote"))?;
     let (mark_file, mark) =
         Slots::<DiskMark>::open(&dir.join("mark"), b"mark").map_err(small_file_error(dir, node_id, "mark"))?;
-    let snapshots = SnapshotDirectory::open(&dir.join("snapshots")).map_err(file_error("snapshots"))?;
-    let Loaded { directory, newest } =
-        snapshots.map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), node_id, reasons })?;
     let vote = vote.map(Vote::from);
     let mark = mark.unwrap_or_default();
+    let open_snapshots = || SnapshotDirectory::open(&dir.join("snapshots"));
+    let (snapshots, log) = match blocking {
+        Blocking::Here => (open_snapshots(), read_log(open_log, vote)),
+        Blocking::Threads => thread::scope(|scope| {
+            let log = scope.spawn(|| read_log(open_log, vote));
+            (open_snapshots(), log.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        }),
+    };
+    let Loaded { directory, newest } = snapshots
+        .map_err(file_error("snapshots"))?
+        .map_err(|AllDamaged { reasons }| OpenError::Snapshots { path: dir.to_path_buf(), node_id, reasons })?;
     let current = newest.map_or_else(AppliedState::default, |(file, state)| AppliedState {
         state,
         log_id: file.meta().last_log_id,
@@ -169,13 +183,10 @@ fn examine_with(options: &StoreOptions, open_log: impl FnOnce() -> io::Result<Ar
         return Err(OpenError::FeatureLevel { path: dir.to_path_buf(), found: level, known: options.feature_level_max });
     }
     let log_error = |reason: String| OpenError::Log { path: dir.to_path_buf(), node_id, reason };
-    let unusable = |what: &str, error: io::Error| match is_passing(&error) {
+    let (database, log) = log.map_err(|(what, error)| match is_passing(&error) {
         true => file_error("log")(error),
         false => log_error(format!("{what}{error}")),
-    };
-    let file = open_log().map_err(|error| unusable("the log in log/ cannot be opened: ", error))?;
-    let database = Database::new(file);
-    let log = load_log(&database, vote, current.log_id).map_err(|error| unusable("", error))?;
+    })?;
     check(&log, vote, mark, current.log_id).map_err(log_error)?;
     sync_directory(dir).map_err(file_error("directory"))?;
     sync_directory(dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
@@ -217,17 +228,37 @@ fn open_identity(options: &StoreOptions) -> Result<IdentityFile, OpenError> {
 /// What the log holds.
 pub(super) struct LoadedLog {
     pub(super) tail: Tail,
-    /// Bytes of the entries that the snapshot does not cover.
-    bytes_after_snapshot: u64,
+    /// Bytes of each entry, in order.
+    byte_counts: Vec<u64>,
     /// The first entry of each leader, which tell the log id at any index.
     log_ids: Vec<LogId>,
 }
 
+impl LoadedLog {
+    /// Bytes of the entries that a snapshot up to `last` does not cover.
+    fn bytes_after(&self, last: Option<LogId>) -> u64 {
+        let first = self.tail.first_index().unwrap_or_default();
+        let covered = last.map_or(0, |last| (last.index + 1).saturating_sub(first));
+        self.byte_counts.iter().skip(usize::try_from(covered).unwrap_or(usize::MAX)).sum()
+    }
+}
+
+/// Opens and reads the log. Errors: what it was doing, and why that failed.
+fn read_log(
+    open_log: impl FnOnce() -> io::Result<Arc<dyn LogFile>>,
+    vote: Option<Vote>,
+) -> Result<(Database, LoadedLog), (&'static str, io::Error)> {
+    let file = open_log().map_err(|error| ("the log in log/ cannot be opened: ", error))?;
+    let database = Database::new(file);
+    let log = load_log(&database, vote).map_err(|error| ("", error))?;
+    Ok((database, log))
+}
+
 /// Reads every entry: what is damaged shows now and not when it is needed.
-fn load_log(database: &Database, vote: Option<Vote>, snapshot: Option<LogId>) -> io::Result<LoadedLog> {
+fn load_log(database: &Database, vote: Option<Vote>) -> io::Result<LoadedLog> {
     let purged = database.log_id(PURGED)?;
     let mut tail = Tail::new(purged, database.log_id(COMMITTED)?, vote);
-    let mut bytes_after_snapshot = 0;
+    let mut byte_counts = Vec::new();
     let mut log_ids: Vec<LogId> = Vec::new();
     for entry in database.entries(purged.map_or(0, |purged| purged.index + 1)..=u64::MAX) {
         let (entry, disk_bytes) = entry?;
@@ -235,14 +266,12 @@ fn load_log(database: &Database, vote: Option<Vote>, snapshot: Option<LogId>) ->
         let size = entry_bytes(&entry);
         tail.push(entry, size).map_err(io::Error::other)?;
         tail.evict(u64::MAX);
-        if snapshot.is_none_or(|snapshot| snapshot.index < log_id.index) {
-            bytes_after_snapshot += disk_bytes as u64;
-        }
+        byte_counts.push(disk_bytes as u64);
         if log_ids.last().is_none_or(|last| last.leader_id != log_id.leader_id) {
             log_ids.push(log_id);
         }
     }
-    Ok(LoadedLog { tail, bytes_after_snapshot, log_ids })
+    Ok(LoadedLog { tail, byte_counts, log_ids })
 }
 
 /// Whether vote, mark, snapshot and log agree. What is missing was promised to others, so that any doubt ends the node.
@@ -288,7 +317,7 @@ fn assemble(
     let Examined { identity, vote, current, database, log, files, directory, mark } = examined;
     let is_empty = vote.is_none() && log.tail.last().is_none() && current.log_id.is_none();
     let failure = Failure::new(metrics.clone());
-    let advisor = SnapshotAdvisor::new(log.bytes_after_snapshot, snapshot_log_bytes, &directory, metrics.clone());
+    let advisor = SnapshotAdvisor::new(log.bytes_after(current.log_id), snapshot_log_bytes, &directory, metrics.clone());
     let database = Arc::new(database);
     let shared = Arc::new(LogShared::new(log.tail, Arc::clone(&database), blocking, failure.clone(), metrics.clone()));
     let writer = Writer::new(Arc::clone(&shared), database, files, mark, advisor.clone());
@@ -336,7 +365,8 @@ mod tests {
             metrics: Metrics::new(),
         };
         let message = |kind| {
-            let error = examine_with(&options, || Err(io::Error::from(kind))).err().expect("the log cannot be opened");
+            let error =
+                examine_with(&options, Blocking::Here, || Err(io::Error::from(kind))).err().expect("the log cannot be opened");
             error.to_string()
         };
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {

@@ -1,5 +1,6 @@
 //! The store as a whole: openraft's own suite, and what happens to a data directory between two starts.
 
+mod large;
 mod recovery;
 
 use std::collections::BTreeMap;

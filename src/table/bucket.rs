@@ -1,6 +1,7 @@
 //! The candidates that stand under one key.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
@@ -8,6 +9,7 @@ use imbl::OrdSet;
 
 use super::hosts::HostId;
 use super::rule::Candidate;
+use super::trie::Counted;
 
 /// Above this many candidates a change no longer copies the list.
 const FEW_MAX: usize = 16;
@@ -130,6 +132,15 @@ impl Bucket {
         found.map(|placed| &placed.candidate)
     }
 
+    /// Visits the candidates in order.
+    pub(super) fn walk<'t, B>(&'t self, visit: &mut impl FnMut(&'t Placed) -> ControlFlow<B>) -> ControlFlow<B> {
+        match self {
+            Bucket::One(placed) => visit(placed),
+            Bucket::Few(list) => list.iter().try_for_each(visit),
+            Bucket::Many(set) => set.iter().try_for_each(visit),
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Placed> {
         let (list, set) = match self {
             Bucket::One(placed) => (std::slice::from_ref(placed), None),
@@ -144,6 +155,17 @@ impl Bucket {
             Bucket::Few(list) if list.len() == 1 => *self = Bucket::One(list[0].clone()),
             Bucket::Many(set) if set.len() <= FEW_MAX / 2 => *self = Bucket::Few(Arc::new(set.iter().cloned().collect())),
             Bucket::One(_) | Bucket::Few(_) | Bucket::Many(_) => {}
+        }
+    }
+}
+
+impl Counted for Bucket {
+    fn count(&self) -> usize {
+        match self {
+            Bucket::One(placed) => placed.candidate.rule.count(),
+            Bucket::Few(list) => list.count(),
+            // Its count is that of its root, behind the box.
+            Bucket::Many(set) => set.len(),
         }
     }
 }

@@ -19,8 +19,8 @@ use super::certificates::compile_certificate;
 use super::key::ANY_HOST;
 use super::rule::{CompiledRoute, CompiledRule, Scope, Service, ServiceId};
 use crate::model::spec::{
-    FieldError, Matches, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_grpc_route, parse_route,
-    parse_service,
+    Document, FieldError, Matches, Parsed, PathMatch, PathMatchType, RouteMatch, RouteSpec, Rule, parse_route, parse_service,
+    read_grpc_route, read_route,
 };
 use crate::model::{Kind, Resource};
 use crate::secrets::Keyring;
@@ -35,7 +35,7 @@ pub(super) enum Compiled {
 }
 
 /// From this many resources on, all cores compile: it is most of what a start waits for.
-const PARALLEL_MIN: usize = 1_000;
+pub(super) const PARALLEL_MIN: usize = 1_000;
 
 /// What a resource compiles to, and the reason why it does not compile, or not wholly.
 pub(super) type Compilation = (Compiled, Option<Arc<str>>);
@@ -56,20 +56,30 @@ pub(super) fn compile_all<'a>(resources: &[&'a Resource], keyring: &Keyring) -> 
     })
 }
 
+/// Does two things, at one time where that is worth a thread.
+pub(super) fn side_by_side<A, B: Send>(is_large: bool, one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
+    if !is_large {
+        return (one(), other());
+    }
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        (one(), other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
 /// Compiles a resource; beside it the reason why it does not compile, or not wholly. Secrets are opened with `keyring`.
 pub(super) fn compile(resource: &Resource, keyring: &Keyring) -> Compilation {
     if let Kind::Unknown(code) = resource.key.kind {
         return (Compiled::Nothing, Some(format!("kind {code} is not known to this version").into()));
     }
+    if let Kind::Route | Kind::GrpcRoute = resource.key.kind {
+        return compile_any_route(resource);
+    }
     let document: Value = match serde_json::from_slice(&resource.spec) {
         Ok(document) => document,
-        Err(error) => return (Compiled::Nothing, Some(format!("the document is not JSON: {error}").into())),
+        Err(error) => return not_json(&error),
     };
     match resource.key.kind {
-        Kind::Route | Kind::GrpcRoute => match parser(resource)(&document) {
-            Ok(parsed) => (Compiled::Route(Arc::new(compile_route(resource, parsed.spec))), None),
-            Err(errors) => unreadable_route(resource, &document, reason(&errors)),
-        },
         Kind::Service => match parse_service(&document) {
             Ok(parsed) => {
                 let id = ServiceId { name: resource.key.name.clone(), created_revision: resource.created_revision };
@@ -81,25 +91,40 @@ pub(super) fn compile(resource: &Resource, keyring: &Keyring) -> Compilation {
             Ok(certificate) => (Compiled::Certificate(certificate), None),
             Err(reason) => (Compiled::Nothing, Some(reason.into())),
         },
-        Kind::Unknown(_) => (Compiled::Nothing, None),
+        Kind::Route | Kind::GrpcRoute | Kind::Unknown(_) => (Compiled::Nothing, None),
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> Compilation {
+    (Compiled::Nothing, Some(format!("the document is not JSON: {error}").into()))
+}
+
+fn compile_any_route(resource: &Resource) -> Compilation {
+    let document: Document<'_> = match serde_json::from_slice(&resource.spec) {
+        Ok(document) => document,
+        Err(error) => return not_json(&error),
+    };
+    match reader(resource)(&document) {
+        Ok(parsed) => (Compiled::Route(Arc::new(compile_route(resource, parsed.spec))), None),
+        Err(errors) => unreadable_route(resource, reason(&errors)),
     }
 }
 
 /// What reads the documents of a route's kind.
-fn parser(route: &Resource) -> fn(&Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
-    if route.key.kind == Kind::GrpcRoute { parse_grpc_route } else { parse_route }
+fn reader(route: &Resource) -> fn(&Document<'_>) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
+    if route.key.kind == Kind::GrpcRoute { read_grpc_route } else { read_route }
 }
 
 /// A route whose spec was read.
 pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRoute {
     let scope = scope(resource, spec.hostnames, spec.listeners);
-    let rules = spec.rules.iter().zip(0..);
-    // Clones are as long as what they hold; a parsed list has room for four, which at a million routes is most of the memory.
-    let rules = rules.map(|(rule, index)| compiled_rule(resource, index, rule.clone(), &scope, None, false));
+    let rules = spec.rules.into_iter().zip(0..);
+    let rules = rules.map(|(rule, index)| compiled_rule(resource, index, rule, &scope, None, false));
     CompiledRoute { key: resource.key.clone(), rules: rules.collect() }
 }
 
-fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> Compilation {
+fn unreadable_route(resource: &Resource, reason: String) -> Compilation {
+    let document: Value = serde_json::from_slice(&resource.spec).unwrap_or_default();
     let outline = json!({
         "hostnames": document.get("hostnames").unwrap_or(&json!([])),
         "listeners": document.get("listeners").unwrap_or(&json!([])),
@@ -121,7 +146,7 @@ fn unreadable_route(resource: &Resource, document: &Value, reason: String) -> Co
 
 fn readable_matches(route: &Resource, rule: &Value) -> Option<Matches> {
     let matches = rule.get("matches").cloned().unwrap_or_else(|| json!([]));
-    let parsed = parser(route)(&json!({ "rules": [{ "matches": matches }] })).ok()?;
+    let parsed = reader(route)(&(&json!({ "rules": [{ "matches": matches }] })).into()).ok()?;
     parsed.spec.rules.into_iter().next().map(|rule| rule.matches)
 }
 

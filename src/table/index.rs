@@ -6,7 +6,7 @@ use super::hosts::{HostId, Hosts};
 use super::key::{HostPattern, depth, key, prefix_hash, text_hash};
 use super::rule::Candidate;
 use super::shard::{Shard, literal_prefix, template_tail};
-use super::trie::HashTrie;
+use super::trie::{Counted, HashTrie};
 use crate::model::spec::{PathMatchType, Pattern};
 
 /// Where a candidate stands.
@@ -165,7 +165,7 @@ impl Index {
     }
 }
 
-fn add<V: Clone>(trie: &mut HashTrie<V>, key: u64, placed: Placed, make: fn(Placed) -> V, add: fn(&mut V, Placed)) {
+fn add<V: Counted>(trie: &mut HashTrie<V>, key: u64, placed: Placed, make: fn(Placed) -> V, add: fn(&mut V, Placed)) {
     match trie.get_mut(key, any) {
         Some(value) => add(value, placed),
         None => trie.insert(key, make(placed)),
@@ -173,7 +173,7 @@ fn add<V: Clone>(trie: &mut HashTrie<V>, key: u64, placed: Placed, make: fn(Plac
 }
 
 /// Changes a value by `remove`, which says whether nothing is left of it.
-fn take<V: Clone>(trie: &mut HashTrie<V>, key: u64, remove: impl Fn(&mut V) -> bool) {
+fn take<V: Counted>(trie: &mut HashTrie<V>, key: u64, remove: impl Fn(&mut V) -> bool) {
     if trie.get_mut(key, any).is_some_and(remove) {
         trie.remove(key, any);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
+use smol_str::SmolStr;
 
 use super::rule::CompiledRule;
 use super::shard::captures;
@@ -54,49 +55,54 @@ pub struct Matched {
     pub rule: Arc<CompiledRule>,
     /// Which of the rule's matches held.
     pub match_index: usize,
-    /// The parameters of a `PathTemplate`.
-    pub captures: Captures,
+    /// The request's path, where the match has parameters. A short one stands in place.
+    path: Option<SmolStr>,
 }
 
 impl Matched {
+    /// Of a match that holds for `path`.
+    pub(super) fn new(snapshot: Arc<Snapshot>, rule: Arc<CompiledRule>, match_index: usize, path: &str) -> Matched {
+        let match_type = rule.rule.matches[match_index].path.match_type;
+        let path = (match_type == PathMatchType::PathTemplate).then(|| SmolStr::new(path));
+        Matched { snapshot, rule, match_index, path }
+    }
+
     /// The match that held.
     pub fn route_match(&self) -> &RouteMatch {
         &self.rule.rule.matches[self.match_index]
     }
-}
 
-/// The values of a template's parameters, in the order of the template. Empty (and not allocated) for other paths.
-///
-/// Few rules use them: the path is kept as it came, and taken apart by who asks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Captures {
-    /// Of which match of a rule.
-    template: Option<(Arc<CompiledRule>, usize)>,
-    path: Box<str>,
-}
-
-impl Captures {
-    /// Of a match that holds for `path`.
-    pub(super) fn of(rule: &Arc<CompiledRule>, match_index: usize, path: &str) -> Captures {
-        match rule.rule.matches[match_index].path.match_type {
-            PathMatchType::PathTemplate => Captures { template: Some((Arc::clone(rule), match_index)), path: Box::from(path) },
-            PathMatchType::Exact | PathMatchType::PathPrefix | PathMatchType::RegularExpression => Captures::default(),
+    /// The values of its parameters.
+    pub fn captures(&self) -> Captures<'_> {
+        match &self.path {
+            Some(path) => Captures { template: &self.route_match().path.value, path },
+            None => Captures::default(),
         }
     }
+}
 
+/// The values of a template's parameters, in the order of the template. Empty for other paths.
+///
+/// Few rules use them: the path is taken apart by who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Captures<'m> {
+    template: &'m str,
+    path: &'m str,
+}
+
+impl<'m> Captures<'m> {
     /// The value of the parameter `name`.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(self, name: &str) -> Option<&'m str> {
         self.iter().find(|(parameter, _)| *parameter == name).map(|(_, value)| value)
     }
 
     /// Names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let template = self.template.as_ref().map(|(rule, index)| rule.rule.matches[*index].path.value.as_str());
-        template.into_iter().flat_map(|template| captures(template, &self.path))
+    pub fn iter(self) -> impl Iterator<Item = (&'m str, &'m str)> {
+        captures(self.template, self.path)
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub fn is_empty(self) -> bool {
         self.iter().next().is_none()
     }
 }

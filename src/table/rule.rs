@@ -73,6 +73,13 @@ impl CompiledRoute {
         }
     }
 
+    /// Takes over what `old`, which claims the same, shares among its rules: a route that changes leaves less behind.
+    pub(super) fn share_scope(&mut self, old: &CompiledRoute) {
+        let Some(scope) = old.rules.first().map(|rule| &rule.scope) else { return };
+        // It was compiled a moment ago, and nobody else has its rules.
+        self.rules.iter_mut().filter_map(Arc::get_mut).for_each(|rule| rule.scope = Arc::clone(scope));
+    }
+
     /// Whether its candidates stand under the same patterns as those of `other`, which claims the same, and are equal to them in order.
     pub(super) fn stands_as(&self, other: &CompiledRoute) -> bool {
         let same = |one: Candidate, other: Candidate| one == other && one.pattern() == other.pattern();

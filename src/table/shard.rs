@@ -14,17 +14,19 @@ use std::sync::Arc;
 use super::bucket::{self, Bucket, Placed};
 use super::key::{TextMap, text_map};
 use super::rule::Candidate;
+use super::trie::Counted;
 
 /// The literal elements that a template begins with: `/a` of `/a/{id}/b`.
 pub(super) fn literal_prefix(template: &str) -> &str {
-    &template[..template.find("/{").unwrap_or(template.len())]
+    // A brace begins an element.
+    &template[..template.find('{').map_or(template.len(), |at| at.saturating_sub(1))]
 }
 
-/// Whether `literal`, the beginning of a path, is the literal prefix of a template.
-pub(super) fn stands_under(template: &str, literal: &str) -> bool {
+/// What follows `literal`, the beginning of a path, in a template whose literal prefix it is.
+fn tail_under<'c>(template: &'c str, literal: &str) -> Option<&'c str> {
     // Faster than to look for the first parameter, which only a path with a brace makes necessary.
-    let is_prefix = template.strip_prefix(literal).is_some_and(|tail| tail.is_empty() || tail.starts_with("/{"));
-    is_prefix && (!literal.contains('{') || literal_prefix(template) == literal)
+    let tail = template.strip_prefix(literal).filter(|tail| tail.is_empty() || tail.starts_with("/{"))?;
+    (!literal.contains('{') || literal_prefix(template) == literal).then_some(tail)
 }
 
 /// What a template asks of one element.
@@ -103,12 +105,32 @@ impl Shard {
         }
     }
 
-    /// Visits the candidates whose template matches `tail` after its prefix, best first.
-    pub(super) fn walk<'t, B>(&'t self, tail: &str, visit: &mut impl FnMut(&'t Placed) -> ControlFlow<B>) -> ControlFlow<B> {
+    /// Visits the candidates whose template has the prefix `literal` and matches `tail` after it, best first.
+    pub(super) fn walk<'t, B>(
+        &'t self,
+        literal: &str,
+        tail: &str,
+        visit: &mut impl FnMut(&'t Placed) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let tail_of = |placed: &'t Placed| tail_under(placed.candidate.pattern().1, literal);
         match self {
-            Shard::One(bucket) if fits(tail_of(bucket), tail) => bucket.iter().try_for_each(visit),
-            Shard::One(_) => ControlFlow::Continue(()),
-            Shard::Many(node) => node.walk(tail, visit),
+            Shard::One(bucket) => bucket.walk(&mut |placed| match tail_of(placed) {
+                Some(template) if fits(template, tail) => visit(placed),
+                _ => ControlFlow::Continue(()),
+            }),
+            Shard::Many(node) => node.walk(tail, &mut |placed| match tail_of(placed) {
+                Some(_) => visit(placed),
+                None => ControlFlow::Continue(()),
+            }),
+        }
+    }
+}
+
+impl Counted for Shard {
+    fn count(&self) -> usize {
+        match self {
+            Shard::One(bucket) => bucket.count(),
+            Shard::Many(node) => node.count(),
         }
     }
 }

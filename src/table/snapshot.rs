@@ -8,12 +8,12 @@ use imbl::{OrdMap, OrdSet};
 
 use super::certificate::Certificate;
 use super::certificates::Certificates;
-use super::compile::{Compilation, Compiled, compile, compile_all};
+use super::compile::{Compilation, Compiled, PARALLEL_MIN, compile, compile_all, side_by_side};
 use super::conditions::{Failure, first_failure};
 use super::contest::{Contest, Verdict};
 use super::index::Index;
 use super::key::{TextMap, text_map};
-use super::request::{Captures, Matched, RequestView};
+use super::request::{Matched, RequestView};
 use super::routes::Routes;
 use super::rule::{Candidate, CompiledRoute, Service};
 use crate::model::spec::RouteSpec;
@@ -121,14 +121,14 @@ impl Snapshot {
 
     /// The rule that answers `request`. One synchronous call: what it gives comes from this snapshot alone.
     pub fn find(self: &Arc<Self>, request: &RequestView<'_>) -> Option<Matched> {
-        let candidate = self.winner(request)?;
-        let (rule, match_index) = (&candidate.rule, usize::from(candidate.match_index));
-        Some(Matched {
-            snapshot: Arc::clone(self),
-            rule: Arc::clone(rule),
-            match_index,
-            captures: Captures::of(rule, match_index, request.path),
-        })
+        Arc::clone(self).answer(request).ok()
+    }
+
+    /// As [`Snapshot::find`], for who needs this snapshot for nothing else: what is found keeps it. Error: nothing is found.
+    pub fn answer(self: Arc<Self>, request: &RequestView<'_>) -> Result<Matched, Arc<Snapshot>> {
+        let Some(candidate) = self.winner(request) else { return Err(self) };
+        let (rule, match_index) = (Arc::clone(&candidate.rule), usize::from(candidate.match_index));
+        Ok(Matched::new(self, rule, match_index, request.path))
     }
 
     /// The service of that name.
@@ -269,10 +269,11 @@ impl Snapshot {
     /// Changes a resource. A route that claims what it claimed before leaves all others as they are.
     fn replace(&mut self, resource: &Resource) {
         let old = self.routes.get(&resource.key).cloned();
-        let compilation = compile(resource, &self.keyring);
-        if let (Some(old), (Compiled::Route(new), None)) = (old, &compilation)
+        let mut compilation = compile(resource, &self.keyring);
+        if let (Some(old), (Compiled::Route(new), None)) = (old, &mut compilation)
             && new.claims_same(&old)
         {
+            Arc::get_mut(new).into_iter().for_each(|new| new.share_scope(&old));
             self.not_compiled.remove(&resource.key);
             self.pattern_count = self.pattern_count - old.pattern_count() + new.pattern_count();
             if self.contest.swap(&old, new) {
@@ -298,18 +299,28 @@ impl Snapshot {
 
     /// Adds all routes to a snapshot that has none: what adding them one by one makes, in less time.
     pub(super) fn fill(&mut self, routes: Vec<Arc<CompiledRoute>>) {
-        self.pattern_count = routes.iter().map(|route| route.pattern_count()).sum();
-        for (entered, route) in routes.iter().enumerate() {
-            // Who serves is known once all are in.
-            self.contest.enter(route, routes[..entered].iter());
+        // Without gRPC routes nothing is in anybody's way.
+        if routes.iter().any(|route| route.key.kind == Kind::GrpcRoute) {
+            for (entered, route) in routes.iter().enumerate() {
+                // Who serves is known once all are in.
+                self.contest.enter(route, routes[..entered].iter());
+            }
         }
         let contest = &self.contest;
         let serving = || routes.iter().filter(|route| contest.serves(route));
-        self.index = Index::of(serving().flat_map(|route| route.candidates()));
-        for (listener, key) in serving().flat_map(|route| route.bindings()) {
-            self.bound.entry(listener.to_owned()).or_default().insert(key);
-        }
-        self.routes = Routes::of(routes.into_iter());
+        let (index, (by_key, bound, pattern_count)) = side_by_side(
+            routes.len() >= PARALLEL_MIN,
+            || Index::of(serving().flat_map(|route| route.candidates())),
+            || {
+                let mut bound: OrdMap<String, OrdSet<ResourceKey>> = OrdMap::new();
+                for (listener, key) in serving().flat_map(|route| route.bindings()) {
+                    bound.entry(listener.to_owned()).or_default().insert(key);
+                }
+                let pattern_count = routes.iter().map(|route| route.pattern_count()).sum();
+                (Routes::of(routes.iter().cloned()), bound, pattern_count)
+            },
+        );
+        (self.index, self.routes, self.bound, self.pattern_count) = (index, by_key, bound, pattern_count);
     }
 
     fn carry_out(&mut self, verdicts: Vec<Verdict>) {

@@ -7,6 +7,7 @@
 //!
 //! Many slots may have one hash: who looks says which of them is meant.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -16,6 +17,26 @@ const FAN: usize = 1 << DIGIT_BITS;
 const DEPTH_MAX: u32 = u64::BITS / DIGIT_BITS;
 /// Slots of a leaf at most. Sixteen leaves of a split one are small, and cost more than their slots; that many slots cost a change.
 const LEAF_MAX: usize = 24;
+
+/// A value whose copies are counted in memory of its own.
+///
+/// To copy a node is to add to the counts of all that stands in it. At a million keys each of them is a cache miss, and additions that other cores
+/// may see wait for one another. Plain reads do not: so all counts of a node are read before it is copied, which fetches them together.
+pub(super) trait Counted: Clone {
+    /// The count that a copy adds to.
+    fn count(&self) -> usize;
+}
+
+impl<T: ?Sized> Counted for Arc<T> {
+    fn count(&self) -> usize {
+        Arc::strong_count(self)
+    }
+}
+
+/// Fetches the counts of what is about to be copied.
+fn touch<'v, V: Counted + 'v>(values: impl Iterator<Item = &'v V>) {
+    black_box(values.map(V::count).sum::<usize>());
+}
 
 #[derive(Debug, Clone)]
 struct Slot<V> {
@@ -102,7 +123,7 @@ impl<V> HashTrie<V> {
     }
 }
 
-impl<V: Clone> HashTrie<V> {
+impl<V: Counted> HashTrie<V> {
     /// The value with this hash of which `is_meant` holds, to change it in place.
     pub(super) fn get_mut(&mut self, hash: u64, is_meant: impl Fn(&V) -> bool) -> Option<&mut V> {
         // Looked up first: what is not there must not cost copies.
@@ -113,11 +134,11 @@ impl<V: Clone> HashTrie<V> {
             match node {
                 Node::Branch(children) => {
                     rest = rest.rotate_left(DIGIT_BITS);
-                    node = &mut Arc::make_mut(children)[rest as usize % FAN];
+                    node = &mut own_children(children)[rest as usize % FAN];
                 }
                 Node::Leaf(slots) => {
-                    let slots = Arc::make_mut(slots).iter_mut();
-                    return slots
+                    return own_slots(slots)
+                        .iter_mut()
                         .map(|slot| (slot.hash, &mut slot.value))
                         .find_map(|(found, value)| (found == hash && is_meant(value)).then_some(value));
                 }
@@ -155,11 +176,37 @@ impl<V> Node<V> {
     }
 }
 
-impl<V: Clone> Node<V> {
+impl<V: Clone> Counted for Node<V> {
+    fn count(&self) -> usize {
+        match self {
+            Node::Leaf(slots) => slots.count(),
+            Node::Branch(children) => children.count(),
+        }
+    }
+}
+
+/// The slots of a leaf, in a copy of their own.
+fn own_slots<V: Counted>(slots: &mut Arc<[Slot<V>]>) -> &mut [Slot<V>] {
+    if slots.count() > 1 {
+        touch(slots.iter().map(|slot| &slot.value));
+    }
+    Arc::make_mut(slots)
+}
+
+/// The children of a branch, in a copy of their own.
+fn own_children<V: Counted>(children: &mut Arc<[Node<V>; FAN]>) -> &mut [Node<V>; FAN] {
+    if children.count() > 1 {
+        touch(children.iter());
+    }
+    Arc::make_mut(children)
+}
+
+impl<V: Counted> Node<V> {
     fn insert(&mut self, slot: Slot<V>, depth: u32) {
         match self {
-            Node::Branch(children) => Arc::make_mut(children)[digit(slot.hash, depth)].insert(slot, depth + 1),
+            Node::Branch(children) => own_children(children)[digit(slot.hash, depth)].insert(slot, depth + 1),
             Node::Leaf(slots) => {
+                touch(slots.iter().map(|slot| &slot.value));
                 let is_full = slots.len() >= LEAF_MAX && depth < DEPTH_MAX;
                 let all = slots.iter().cloned().chain([slot]);
                 if !is_full {
@@ -179,11 +226,12 @@ impl<V: Clone> Node<V> {
         match self {
             Node::Leaf(slots) => {
                 if let Some(at) = slots.iter().position(|slot| slot.hash == hash && is_meant(&slot.value)) {
+                    touch(slots.iter().map(|slot| &slot.value));
                     *slots = slots[..at].iter().chain(&slots[at + 1..]).cloned().collect();
                 }
             }
             Node::Branch(children) => {
-                let children = Arc::make_mut(children);
+                let children = own_children(children);
                 children[digit(hash, depth)].remove(hash, is_meant, depth + 1);
                 let lengths = children.iter().map(|child| match child {
                     Node::Leaf(slots) => Some(slots.len()),
@@ -213,6 +261,12 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
+
+    impl Counted for u32 {
+        fn count(&self) -> usize {
+            1
+        }
+    }
 
     /// Hashes of which some are equal, some differ in their last digits alone, and most are far apart.
     fn hash(rng: &mut Rng) -> u64 {

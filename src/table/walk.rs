@@ -9,7 +9,6 @@ use super::hosts::Level;
 use super::index::Index;
 use super::key::{Prefixes, key, text_hash};
 use super::rule::Candidate;
-use super::shard::stands_under;
 use crate::model::spec::PathMatchType;
 
 impl Level<'_, '_> {
@@ -64,11 +63,9 @@ impl Index {
             let Some(prefix) = hashes.prefixes().get(depth) else { continue };
             let Some(shard) = self.templates.get(key(level.hash, prefix.hash), |_| true) else { continue };
             let (literal, tail) = path.split_at(prefix.end);
-            shard.walk(tail, &mut |placed| {
-                if level.holds(placed) && stands_under(placed.candidate.pattern().1, literal) {
-                    return visit(&placed.candidate);
-                }
-                ControlFlow::Continue(())
+            shard.walk(literal, tail, &mut |placed| match level.holds(placed) {
+                true => visit(&placed.candidate),
+                false => ControlFlow::Continue(()),
             })?;
         }
         self.walk_expressions(level, hashes, visit)?;
@@ -108,6 +105,10 @@ fn visit_those<'t, B>(
     path: &str,
     visit: &mut impl FnMut(&'t Candidate) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
-    let of_level = bucket.iter().filter(|placed| level.holds(placed)).map(|placed| &placed.candidate);
-    of_level.filter(|candidate| candidate.pattern().1 == path).try_for_each(visit)
+    bucket.walk(&mut |placed| {
+        if level.holds(placed) && placed.candidate.pattern().1 == path {
+            return visit(&placed.candidate);
+        }
+        ControlFlow::Continue(())
+    })
 }

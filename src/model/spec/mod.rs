@@ -7,6 +7,7 @@
 
 mod certificate;
 mod cors;
+mod document;
 mod duration;
 mod level;
 mod mirror;
@@ -20,11 +21,13 @@ mod tls;
 
 pub use certificate::CertificateSpec;
 pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
+pub use document::{Document, Fields};
 pub use duration::*;
 pub use level::feature_level;
 pub use mirror::{Reference, RequestMirror, Share};
 pub use parse::{
     FieldError, Parsed, canonical, hostname_or_wildcard, parse_certificate, parse_grpc_route, parse_route, parse_service,
+    read_grpc_route, read_route,
 };
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use route::{

@@ -43,6 +43,26 @@ fn publishes_after_the_gate_and_follows() {
 }
 
 #[test]
+fn what_changes_before_the_gate_opens_is_in_the_first_table() {
+    let mut state = State::default();
+    put(&mut state, &[(Service, "s", json!({"endpoints": []})), (Route, "r0", route_to("s")), (Route, "r1", route_to("s"))]);
+    let (states, followed) = watch::channel(state.clone());
+    let (begin, gate) = oneshot::channel();
+    let (live, metrics) = (Arc::new(Live::new()), Metrics::new());
+    let _publisher = Publisher::start(followed, gate, Arc::clone(&live), metrics.clone()).unwrap();
+    for number in 0..20 {
+        put(&mut state, &[(Route, &format!("r{number}"), route_to(&format!("s{number}")))]);
+        states.send_replace(state.clone());
+    }
+    assert_eq!(live.load().revision, Revision(0), "published before the gate opened");
+    begin.send(()).unwrap();
+    wait_for("the first table", || live.load().revision == state.revision());
+    let table = live.load();
+    assert_eq!((table.counts(), table.digest), (Snapshot::build(&state).counts(), state.digest()));
+    assert_eq!(table.check(&state, None, usize::MAX), Ok(None));
+}
+
+#[test]
 fn a_table_that_is_not_what_it_was_made_of_raises_the_alarm_and_is_built_anew() {
     let mut state = State::default();
     put(&mut state, &[(Service, "s", json!({"endpoints": []})), (Route, "r", route_to("s"))]);

@@ -15,11 +15,13 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{State, StateBuilder, StateRecord};
+use crate::model::{DigestedRecord, State, StateBuilder, StateRecord};
 use crate::store::codec::{CodecError, decode_body, encode_into};
 use crate::store::format::{DiskLogId, DiskStoredMembership};
 use crate::store::types::{LogId, SnapshotMeta, StoredMembership};
@@ -28,6 +30,11 @@ const MAGIC: [u8; 8] = *b"RGSNAP\0\x01";
 
 /// A chunk is closed once it is at least this long.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A larger file is loaded by two threads.
+const PARALLEL_BYTES_MIN: u64 = 4 * CHUNK_BYTES as u64;
+/// Decoded chunks that wait to be put together.
+const CHUNKS_AHEAD: usize = 8;
 
 #[derive(Serialize, Deserialize)]
 struct DiskHeader {
@@ -124,26 +131,46 @@ impl SnapshotFile {
     }
 
     /// Reads and checks all of it. Blocks.
+    ///
+    /// Of a large one a thread of its own reads, checks and decodes the chunks while this one puts together those before: a start waits for it.
     pub(crate) fn load(&self) -> io::Result<State> {
         let mut reader = ChunkReader::new(&self.file, self.byte_count)?;
         reader.next()?.ok_or_else(|| invalid("no header"))?;
-        let mut builder = StateBuilder::new();
-        while let Some(body) = reader.next()? {
-            decode_records(&body, &mut builder)?;
+        let mut chunks =
+            std::iter::from_fn(move || reader.next().and_then(|body| body.map(|body| records(&body)).transpose()).transpose());
+        if self.byte_count < PARALLEL_BYTES_MIN {
+            return build(chunks);
         }
-        builder.finish().map_err(|error| invalid(&error.to_string()))
+        thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
+            scope.spawn(move || chunks.try_for_each(|chunk| sender.send(chunk)));
+            build(receiver.into_iter())
+        })
     }
 }
 
-fn decode_records(mut body: &[u8], builder: &mut StateBuilder) -> io::Result<()> {
+/// The records of a chunk.
+fn records(mut body: &[u8]) -> io::Result<Vec<DigestedRecord>> {
+    let mut records = Vec::new();
     while !body.is_empty() {
         let (length, rest) = body.split_first_chunk::<4>().ok_or_else(|| invalid("a record is cut short"))?;
         let length = u32::from_le_bytes(*length) as usize;
         let (record, rest) = rest.split_at_checked(length).ok_or_else(|| invalid("a record is cut short"))?;
-        builder.add(decode_body::<StateRecord>(record)?).map_err(|error| invalid(&error.to_string()))?;
+        records.push(DigestedRecord::from(decode_body::<StateRecord>(record)?));
         body = rest;
     }
-    Ok(())
+    Ok(records)
+}
+
+/// The State of all chunks.
+fn build(chunks: impl Iterator<Item = io::Result<Vec<DigestedRecord>>>) -> io::Result<State> {
+    let mut builder = StateBuilder::new();
+    for records in chunks {
+        for record in records? {
+            builder.add(record).map_err(|error| invalid(&error.to_string()))?;
+        }
+    }
+    builder.finish().map_err(|error| invalid(&error.to_string()))
 }
 
 /// Writes a snapshot of `state` to `path`, which must not exist, and syncs the file. Blocks.

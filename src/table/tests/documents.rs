@@ -73,7 +73,7 @@ fn a_request_keeps_the_revision_that_it_matched() {
     let live = Live::new();
     live.store(Arc::new(Snapshot::build(&state)));
     let found = live.load().find(&get("h", "/users/7").view()).unwrap();
-    assert_eq!(found.captures.get("id"), Some("7"));
+    assert_eq!(found.captures().get("id"), Some("7"));
     let before = state.clone();
     let gone = |kind| Operation::Delete { key: ResourceKey::new(kind, name("users")) };
     apply(&mut state, vec![gone(Kind::Route), gone(Kind::Service)]);

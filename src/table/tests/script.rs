@@ -64,7 +64,7 @@ fn run_request(routes: &[TestRoute], text: &str) -> String {
     let request = parse_request(text);
     let Some(found) = snapshot.find(&request.view()) else { return "404".to_owned() };
     let mut text = format!("{}/{}/{}", found.rule.route, found.rule.rule_index, found.match_index);
-    found.captures.iter().for_each(|(name, value)| text.push_str(&format!(" {name}={value}")));
+    found.captures().iter().for_each(|(name, value)| text.push_str(&format!(" {name}={value}")));
     text
 }
 

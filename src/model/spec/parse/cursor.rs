@@ -5,9 +5,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use serde_json::{Map, Value};
-
 use super::report::{Report, shown, suggestion};
+use crate::model::spec::document::{Document, Fields};
 use crate::model::spec::size::parse_size;
 
 /// Steps of the deepest place that a spec has: `/rules/0/filters/0/requestHeaderModifier/set/0/name` has 8.
@@ -58,19 +57,19 @@ impl fmt::Display for Pointer {
 /// A value and its JSON pointer.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor<'a> {
-    value: &'a Value,
+    value: &'a Document<'a>,
     path: Pointer,
 }
 
 /// An object whose field names were checked.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
-    map: &'a Map<String, Value>,
+    fields: &'a Fields<'a>,
     path: Pointer,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn root(value: &'a Value) -> Cursor<'a> {
+    pub(super) fn root(value: &'a Document<'a>) -> Cursor<'a> {
         Cursor { value, path: Pointer::ROOT }
     }
 
@@ -90,17 +89,17 @@ impl<'a> Cursor<'a> {
 
     /// Whether it is a string, where other types are good too.
     pub(super) fn is_string(&self) -> bool {
-        self.value.is_string()
+        matches!(self.value, Document::String(_))
     }
 
     /// An object with no fields but `served` ones. Fields of `not_yet` are known, but refused.
     pub(super) fn object(&self, served: &[&str], not_yet: &[&str], report: &mut Report) -> Option<Object<'a>> {
-        let Value::Object(map) = self.value else { return self.wrong_type("an object", report) };
-        for name in map.keys().filter(|name| !served.contains(&name.as_str())) {
+        let Document::Object(fields) = self.value else { return self.wrong_type("an object", report) };
+        for name in fields.names().filter(|name| !served.contains(name)) {
             if report.is_full() {
                 break;
             }
-            let message = if not_yet.contains(&name.as_str()) {
+            let message = if not_yet.contains(&name) {
                 format!("field {name:?} is not supported yet")
             } else {
                 let nearest = suggestion(name, served.iter().chain(not_yet).copied());
@@ -108,17 +107,18 @@ impl<'a> Cursor<'a> {
             };
             report.error(self.path.unknown_field(name), message);
         }
-        Some(Object { map, path: self.path })
+        Some(Object { fields, path: self.path })
     }
 
     /// A field of an object, looked at without a note of what else there is.
     pub(super) fn peek(&self, name: &'static str) -> Option<Cursor<'a>> {
-        self.value.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
+        let Document::Object(fields) = self.value else { return None };
+        fields.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
     }
 
     /// The elements of an array of at most `max`; of a longer one the first `max`, after a note.
     pub(super) fn list(&self, max: usize, report: &mut Report) -> Option<Vec<Cursor<'a>>> {
-        let Value::Array(values) = self.value else { return self.wrong_type("an array", report) };
+        let Document::Array(values) = self.value else { return self.wrong_type("an array", report) };
         if values.len() > max {
             self.fail(report, format!("at most {max} elements, found {}", values.len()));
         }
@@ -128,7 +128,7 @@ impl<'a> Cursor<'a> {
 
     /// A string with a number of bytes in `range`.
     pub(super) fn string(&self, range: RangeInclusive<usize>, report: &mut Report) -> Option<&'a str> {
-        let Value::String(text) = self.value else { return self.wrong_type("a string", report) };
+        let Document::String(text) = self.value else { return self.wrong_type("a string", report) };
         if text.len() < *range.start() {
             self.fail(report, "must not be empty");
             return None;
@@ -153,10 +153,8 @@ impl<'a> Cursor<'a> {
 
     /// An integer in `range`.
     pub(super) fn integer(&self, range: RangeInclusive<u32>, report: &mut Report) -> Option<u32> {
-        if !self.value.is_number() {
-            return self.wrong_type("an integer", report);
-        }
-        let number = self.value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number));
+        let Document::Number(number) = self.value else { return self.wrong_type("an integer", report) };
+        let number = number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number));
         if number.is_none() {
             let (least, greatest) = range.into_inner();
             self.fail(report, format!("must be an integer from {least} to {greatest}, found {}", self.value));
@@ -167,8 +165,8 @@ impl<'a> Cursor<'a> {
     /// A number of bytes, or one with a unit.
     pub(super) fn size(&self, report: &mut Report) -> Option<u64> {
         let bytes = match self.value {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => parse_size(text),
+            Document::Number(number) => number.as_u64(),
+            Document::String(text) => parse_size(text),
             _ => return self.wrong_type("a size", report),
         };
         if bytes.is_none() {
@@ -181,7 +179,7 @@ impl<'a> Cursor<'a> {
 
     /// `true` or `false`.
     pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
-        let Value::Bool(value) = self.value else { return self.wrong_type("a boolean", report) };
+        let Document::Bool(value) = self.value else { return self.wrong_type("a boolean", report) };
         Some(*value)
     }
 
@@ -200,12 +198,12 @@ impl<'a> Cursor<'a> {
 
     fn wrong_type<T>(&self, expected: &str, report: &mut Report) -> Option<T> {
         let found = match self.value {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
-            Value::String(_) => "a string",
-            Value::Array(_) => "an array",
-            Value::Object(_) => "an object",
+            Document::Null => "null",
+            Document::Bool(_) => "a boolean",
+            Document::Number(_) => "a number",
+            Document::String(_) => "a string",
+            Document::Array(_) => "an array",
+            Document::Object(_) => "an object",
         };
         self.fail(report, format!("expected {expected}, found {found}"));
         None
@@ -219,11 +217,11 @@ impl<'a> Object<'a> {
 
     /// The field, if it is there.
     pub(super) fn get(&self, name: &'static str) -> Option<Cursor<'a>> {
-        self.map.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
+        self.fields.get(name).map(|value| Cursor { value, path: self.path.then(Step::Field(name)) })
     }
 
     /// A field that is left out, with the value that it has then.
-    pub(super) fn assume(&self, name: &'static str, value: &'a Value) -> Cursor<'a> {
+    pub(super) fn assume(&self, name: &'static str, value: &'a Document<'a>) -> Cursor<'a> {
         Cursor { value, path: self.path.then(Step::Field(name)) }
     }
 

@@ -28,6 +28,7 @@ use self::cursor::Cursor;
 pub use self::host::hostname_or_wildcard;
 use self::report::Report;
 use super::certificate::CertificateSpec;
+use super::document::Document;
 use super::route::RouteSpec;
 use super::service::ServiceSpec;
 
@@ -51,6 +52,11 @@ pub struct Parsed<T> {
 
 /// Reads a `Route` spec. Errors: every fault that was found, 64 at most.
 pub fn parse_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
+    read_route(&document.into())
+}
+
+/// As [`parse_route`].
+pub fn read_route(document: &Document<'_>) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
     let mut report = Report::default();
     let spec = route::route(&Cursor::root(document), &mut report);
     report.finish(spec)
@@ -59,6 +65,11 @@ pub fn parse_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<FieldError
 /// Reads a `GRPCRoute` spec. Service and method become a path, so that one index serves both kinds. Errors: every fault that was found,
 /// 64 at most.
 pub fn parse_grpc_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
+    read_grpc_route(&document.into())
+}
+
+/// As [`parse_grpc_route`].
+pub fn read_grpc_route(document: &Document<'_>) -> Result<Parsed<RouteSpec>, Vec<FieldError>> {
     let mut report = Report::default();
     let spec = grpc::grpc_route(&Cursor::root(document), &mut report);
     report.finish(spec)
@@ -67,14 +78,14 @@ pub fn parse_grpc_route(document: &Value) -> Result<Parsed<RouteSpec>, Vec<Field
 /// Reads a `Service` spec. Errors: every fault that was found, 64 at most.
 pub fn parse_service(document: &Value) -> Result<Parsed<ServiceSpec>, Vec<FieldError>> {
     let mut report = Report::default();
-    let spec = service::service(&Cursor::root(document), &mut report);
+    let spec = service::service(&Cursor::root(&document.into()), &mut report);
     report.finish(spec)
 }
 
 /// Reads a `Certificate` spec: its shape, not what its PEM holds. Errors: every fault that was found, 64 at most.
 pub fn parse_certificate(document: &Value) -> Result<Parsed<CertificateSpec>, Vec<FieldError>> {
     let mut report = Report::default();
-    let spec = certificate::certificate(&Cursor::root(document), &mut report);
+    let spec = certificate::certificate(&Cursor::root(&document.into()), &mut report);
     report.finish(spec)
 }
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::cursor::{Cursor, Object, Pointer};
 use super::report::Report;
 use super::{cors, filters, host, matches, retry};
 use crate::model::Name;
+use crate::model::spec::document::{Document, Fields};
 use crate::model::spec::duration::parse_duration;
 use crate::model::spec::route::{BackendRef, Filter, RouteMatch, RouteSpec, Rule, RuleLimits, Timeouts};
 
@@ -35,14 +34,14 @@ pub(super) struct Seen {
 /// The whole spec of a `Route`.
 pub(super) fn route(cursor: &Cursor<'_>, report: &mut Report) -> Option<RouteSpec> {
     // Without rules there is one, of which everything is left out (Gateway API, default of `rules`).
-    let rules_default = json!([{}]);
+    let rules_default = Document::Array(vec![Document::Object(Fields::default())]);
     spec_of(cursor, Some(&rules_default), rule, report)
 }
 
 /// The whole spec of a route whose rules `rule` reads; with `rules_default`, where it has none.
 pub(super) fn spec_of<'a>(
     cursor: &Cursor<'a>,
-    rules_default: Option<&'a Value>,
+    rules_default: Option<&'a Document<'a>>,
     rule: fn(&Cursor<'_>, &mut Seen, &mut Report) -> Option<Rule>,
     report: &mut Report,
 ) -> Option<RouteSpec> {
