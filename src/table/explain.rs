@@ -32,7 +32,7 @@ pub struct Explanation {
 }
 
 /// [`Explanation::candidates`] are cut here.
-pub const CANDIDATES_MAX: usize = 200;
+pub const CANDIDATES_MAX: usize = 2_000;
 
 /// Candidates with another path are cut here.
 pub const CLOSEST_MAX: usize = 20;
