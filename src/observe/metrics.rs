@@ -10,6 +10,8 @@ use prometheus::{
     core::Collector,
 };
 
+use super::counted_routes::CountedRoutes;
+
 /// Only ever grows.
 pub type Counter = IntCounter;
 /// A [`Counter`] for each set of label values.
@@ -32,6 +34,8 @@ macro_rules! families {
         #[derive(Debug, Clone)]
         pub struct Metrics {
             registry: Arc<Registry>,
+            /// Those that `requests` has labels for.
+            pub counted_routes: CountedRoutes,
             $( $(#[doc = $doc])+ pub $field: $type, )+
         }
 
@@ -40,7 +44,7 @@ macro_rules! families {
             pub fn new() -> Metrics {
                 let registry = Arc::new(Registry::new());
                 $( let $field = make::$type(&registry, $name, concat!($($doc),+).trim(), &[$($($label),+)?]); )+
-                Metrics { registry, $($field),+ }
+                Metrics { registry, counted_routes: CountedRoutes::default(), $($field),+ }
             }
         }
     };
@@ -48,7 +52,7 @@ macro_rules! families {
 
 families! {
     /// Requests that were answered. `code` is the status; `kind` is the route's, `Route` or `GRPCRoute`; `kind`, `route` and `service` are empty
-    /// where none was found.
+    /// where none was found; `route` is `*` for all routes but the first 10,000 that were asked for.
     requests: CounterVec = "raftgate_requests_total" ["kind", "route", "service", "method", "code"];
     /// From a request's head to the end of its answer.
     request_duration: Histogram = "raftgate_request_duration_seconds";

@@ -1,7 +1,6 @@
 //! One worker's handles to the counters that have labels, so that a request finds its own without locking the family.
 //!
-//! A handle is found by where its names stand in memory and not by their letters: with many routes, each look at a name is a miss of the
-//! cache. A handle keeps its names, so that nothing else can come to stand there; equal names in two places have two handles to one counter.
+//! It is found by the names themselves. Short ones stand in place, in the rule that a request has just used and in the handle.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,7 +8,7 @@ use std::collections::HashMap;
 use http::{Method, StatusCode};
 
 use crate::model::Name;
-use crate::observe::{Counter, CounterVec, Metrics};
+use crate::observe::{CountedRoutes, Counter, CounterVec, Metrics, OTHER_ROUTES};
 
 /// Handles that one worker keeps. Beyond, it starts anew: there are more in use than it can hold anyway.
 const HANDLES_MAX: usize = 65_536;
@@ -28,44 +27,31 @@ impl Labels<'_> {
     /// What tells them apart.
     fn identity(&self) -> Identity {
         let Labels { kind, route, service, method, status } = *self;
-        Identity { kind: place(kind), route: place_of(route), service: place_of(service), method: place(method), status }
+        Identity { kind, route: route.cloned(), service: service.cloned(), method, status }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Identity {
-    kind: usize,
-    route: usize,
-    service: usize,
-    method: usize,
+    kind: &'static str,
+    route: Option<Name>,
+    service: Option<Name>,
+    method: &'static str,
     status: StatusCode,
-}
-
-fn place(text: &str) -> usize {
-    text.as_ptr().addr()
-}
-
-fn place_of(name: Option<&Name>) -> usize {
-    name.map_or(0, |name| place(name.as_str()))
 }
 
 /// The handles of one worker.
 #[derive(Debug)]
 pub(super) struct Counters {
     requests: CounterVec,
-    handles: RefCell<HashMap<Identity, Handle, foldhash::fast::RandomState>>,
-}
-
-#[derive(Debug)]
-struct Handle {
-    counter: Counter,
-    /// Held for their places.
-    _names: [Option<Name>; 2],
+    counted_routes: CountedRoutes,
+    handles: RefCell<HashMap<Identity, Counter, foldhash::fast::RandomState>>,
 }
 
 impl Counters {
     pub(super) fn new(metrics: &Metrics) -> Counters {
-        Counters { requests: metrics.requests.clone(), handles: RefCell::default() }
+        let (requests, counted_routes) = (metrics.requests.clone(), metrics.counted_routes.clone());
+        Counters { requests, counted_routes, handles: RefCell::default() }
     }
 
     /// Counts one answered request.
@@ -73,16 +59,20 @@ impl Counters {
         let mut handles = self.handles.borrow_mut();
         let identity = labels.identity();
         if let Some(handle) = handles.get(&identity) {
-            return handle.counter.inc();
-        }
-        if handles.len() >= HANDLES_MAX {
-            handles.clear();
+            return handle.inc();
         }
         let Labels { kind, route, service, method, status } = labels;
-        let [route_label, service_label] = [route, service].map(|name| name.map_or("", Name::as_str));
+        let route_label = route.map_or("", |name| self.counted_routes.label(name.as_str()));
+        let service_label = service.map_or("", Name::as_str);
         let counter = self.requests.with_label_values(&[kind, route_label, service_label, method, status.as_str()]);
         counter.inc();
-        handles.insert(identity, Handle { counter, _names: [route.cloned(), service.cloned()] });
+        // Those of the others are too many to be worth handles.
+        if route_label != OTHER_ROUTES {
+            if handles.len() >= HANDLES_MAX {
+                handles.clear();
+            }
+            handles.insert(identity, counter);
+        }
     }
 }
 
@@ -105,6 +95,11 @@ pub(super) fn method_label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::COUNTED_ROUTES_MAX;
+
+    fn name(number: usize) -> Name {
+        Name::new(&format!("r-{number}")).unwrap()
+    }
 
     #[test]
     fn equal_labels_are_one_counter_wherever_their_names_stand() {
@@ -113,21 +108,41 @@ mod tests {
         let count = |route: Option<&Name>, status| {
             counters.count(Labels { kind: "Route", route, service: None, method: "GET", status });
         };
-        let name = |number: usize| Name::new(&format!("r-{number}")).unwrap();
         let (one, same) = (name(1), name(1));
         for name in [&one, &same, &one] {
             count(Some(name), StatusCode::OK);
         }
         count(Some(&one), StatusCode::NOT_FOUND);
         count(None, StatusCode::NOT_FOUND);
-        assert_eq!(counters.handles.borrow().len(), 4);
-        // Names that are gone leave their places to nobody, and more than there is room for lose no count.
-        for number in 0..HANDLES_MAX + 10 {
-            count(Some(&name(number % 1000 + 2)), StatusCode::OK);
+        assert_eq!(counters.handles.borrow().len(), 3);
+        // One name after the other in one place, short and long: none is taken for the one before it.
+        for number in 0..200 {
+            let long = Name::new(&format!("{}-{}", "long".repeat(10), number % 100)).unwrap();
+            let place = if number % 2 == 0 { name(number % 100 + 2) } else { long };
+            count(Some(&place), StatusCode::OK);
         }
-        assert!(counters.handles.borrow().len() <= HANDLES_MAX);
         let value = |route: &str, status| metrics.requests.with_label_values(&["Route", route, "", "GET", status]).get();
-        assert_eq!([value("r-1", "200"), value("r-1", "404"), value("", "404"), value("r-2", "200")], [3, 1, 1, 66]);
-        assert_eq!((2..1002).map(|number| value(&format!("r-{number}"), "200")).sum::<u64>(), HANDLES_MAX as u64 + 10);
+        assert_eq!([value("r-1", "200"), value("r-1", "404"), value("", "404")], [3, 1, 1]);
+        let long = |number| format!("{}-{number}", "long".repeat(10));
+        assert!((0..100).step_by(2).all(|number| value(&format!("r-{}", number + 2), "200") == 2));
+        assert!((1..100).step_by(2).all(|number| value(&long(number), "200") == 2));
+    }
+
+    #[test]
+    fn routes_beyond_the_first_are_counted_together() {
+        let metrics = Metrics::new();
+        let workers = [Counters::new(&metrics), Counters::new(&metrics)];
+        for number in 0..COUNTED_ROUTES_MAX + 50 {
+            let (kind, status) = ("Route", StatusCode::OK);
+            let route = name(number);
+            workers[number % 2].count(Labels { kind, route: Some(&route), service: None, method: "GET", status });
+        }
+        let again = name(7);
+        let labels = Labels { kind: "Route", route: Some(&again), service: None, method: "GET", status: StatusCode::OK };
+        workers.iter().for_each(|worker| worker.count(labels));
+        let text = metrics.render();
+        assert_eq!(text.lines().filter(|line| line.starts_with("raftgate_requests_total{")).count(), COUNTED_ROUTES_MAX + 1);
+        let value = |route: &str| metrics.requests.with_label_values(&["Route", route, "", "GET", "200"]).get();
+        assert_eq!([value("*"), value("r-7"), value("r-8")], [50, 3, 1]);
     }
 }
