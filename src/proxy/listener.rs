@@ -1,4 +1,4 @@
-//! Listeners: what one is set to ([`options`]), its sockets ([`bind`]), and accepting from them.
+//! Listeners: what one is set to ([`options`]), its sockets ([`mod@bind`]), and accepting from them.
 
 mod bind;
 mod options;
