@@ -150,7 +150,6 @@ async fn run<'c>(
     headers::set_client_certificate(&mut head.headers, client, is_trusted);
     let sender = headers::Sender { address: connection.forwarded_for(), is_trusted, is_secured: secured.is_some() };
     headers::set_forwarded(&mut head.headers, &admitted.authority, sender, present);
-    headers::join_cookies(&mut head.headers, present);
     let matched = find_rule(connection, &head, &admitted, tally)?;
     let body_bytes_max = matched.rule.rule.limits.max_request_body.or(admitted.options.body_bytes_max);
     if body_bytes_max.is_some_and(|limit| content_length(&head.headers).is_some_and(|length| length > limit)) {
@@ -317,6 +316,7 @@ fn prepare(head: &mut request::Parts, present: Present, admitted: &Admitted<'_>,
     if present.has(Present::EXPECT) {
         head.headers.remove(EXPECT);
     }
+    headers::join_cookies(&mut head.headers, present);
     let path = admitted.path(&head.uri);
     let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;
     let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;

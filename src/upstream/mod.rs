@@ -21,6 +21,7 @@
 mod answer;
 pub mod balance;
 mod body;
+mod chunk_frame;
 mod error;
 mod gathered;
 mod go_ahead;
@@ -35,6 +36,7 @@ mod tls;
 
 pub use answer::AnswerBody;
 pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
+pub use chunk_frame::{ChunkFlaw, ChunkFrame, Sizes};
 pub use error::{ExchangeError, SendError, SendFailure};
 pub use gathered::poll_write_gathered;
 pub use http1::{Http1Error, Interim, Switched};

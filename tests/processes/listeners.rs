@@ -10,6 +10,7 @@ use reqwest::{Client, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::frames::{self, Wire};
 use crate::harness::{Backend, Cluster, Traffic, eventually, expect_body, route, wait_for_answers};
@@ -104,21 +105,37 @@ async fn listeners_come_change_and_go_without_a_lost_request() {
     assert_eq!(ask(&one_connection(), &first).await, Some((StatusCode::OK, false, false)));
 }
 
+/// A backend that answers once it may, with a route for everything to it.
+struct Slow {
+    /// Told when a request came.
+    came: Arc<Notify>,
+    /// A permit lets a request be answered.
+    go: Arc<Semaphore>,
+    serving: JoinHandle<()>,
+}
+
+impl Slow {
+    async fn behind(cluster: &Cluster) -> Slow {
+        let (came, go) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (told, wait) = (Arc::clone(&came), Arc::clone(&go));
+        let slow = move || async move {
+            told.notify_one();
+            let _ = wait.acquire().await;
+            "slow"
+        };
+        let serving = tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(slow))).await.unwrap() });
+        cluster.put(NODE, "/v1/services/slow", &json!({"endpoints": [{"address": address}]})).await;
+        cluster.put(NODE, "/v1/routes/slow?wait=live", &route("/", "slow")).await;
+        Slow { came, go, serving }
+    }
+}
+
 #[tokio::test]
 async fn a_listener_that_goes_finishes_what_is_under_way() {
     let cluster = Cluster::start().await;
-    let (came, go) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (told, wait) = (Arc::clone(&came), Arc::clone(&go));
-    let slow = move || async move {
-        told.notify_one();
-        let _ = wait.acquire().await;
-        "slow"
-    };
-    let serving = tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(slow))).await.unwrap() });
-    cluster.put(NODE, "/v1/services/slow", &json!({"endpoints": [{"address": address}]})).await;
-    cluster.put(NODE, "/v1/routes/slow?wait=live", &route("/", "slow")).await;
+    let Slow { came, go, serving } = Slow::behind(&cluster).await;
     let url = cluster.nodes[NODE].proxy("/");
     let asking = tokio::spawn(async move {
         let answer = one_connection().get(url).send().await.unwrap();
@@ -165,18 +182,7 @@ async fn a_configuration_with_a_fault_changes_nothing() {
 #[tokio::test]
 async fn a_node_that_is_told_to_stop_says_so_on_connections_of_http2_and_answers_what_is_under_way() {
     let mut cluster = Cluster::start().await;
-    let (came, go) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (told, wait) = (Arc::clone(&came), Arc::clone(&go));
-    let slow = move || async move {
-        told.notify_one();
-        let _ = wait.acquire().await;
-        "slow"
-    };
-    let serving = tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(slow))).await.unwrap() });
-    cluster.put(NODE, "/v1/services/slow", &json!({"endpoints": [{"address": address}]})).await;
-    cluster.put(NODE, "/v1/routes/slow?wait=live", &route("/", "slow")).await;
+    let Slow { came, go, serving } = Slow::behind(&cluster).await;
     let proxy = format!("{}:8081", cluster.nodes[NODE].host).parse().unwrap();
     let asking = tokio::task::spawn_blocking(move || {
         let mut wire = Wire::open(proxy);

@@ -1,32 +1,18 @@
 //! A body in chunks (RFC 9112 7.1) with its trailers, cut out of the bytes that come.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::super::chunk_frame::{ChunkFlaw, ChunkFrame, Sizes};
 use super::error::Http1Error;
 use super::head::FIELDS_MAX;
 
-/// Bytes of all extensions of one body at most. Nothing here understands any, and they are not passed on.
-const EXTENSION_BYTES_MAX: u16 = 16 * 1024;
 /// Bytes of all trailers.
 const TRAILER_BYTES_MAX: usize = 16 * 1024;
-/// Digits of a size at most: as many as 64 bits have.
-const SIZE_DIGITS_MAX: u8 = 16;
-
-/// The next byte's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a body stands.
+#[derive(Debug)]
 enum Place {
-    /// Digits of a size; this many came.
-    Size(u8),
-    /// White space before a semicolon.
-    SizeSpace,
-    /// After a semicolon. Its grammar is not looked at: quoted or not, no extension holds CR or LF.
-    Extension,
-    SizeLf,
-    /// The chunk's own bytes, [`Chunks::size`] of them.
-    Data,
-    DataCr,
-    DataLf,
+    Chunks(ChunkFrame),
     /// After the last chunk: trailers, up to an empty line.
     Trailers,
     Done,
@@ -36,9 +22,6 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct Chunks {
     place: Place,
-    /// The present chunk's size while it is read, then what is left of it.
-    size: u64,
-    extension_bytes: u16,
     /// The trailers as they stand, so far as they came.
     trailers: Vec<u8>,
     /// What was found while looking ahead.
@@ -58,12 +41,12 @@ pub(super) enum Part {
 
 impl Chunks {
     pub(super) fn new() -> Chunks {
-        Chunks { place: Place::Size(0), size: 0, extension_bytes: 0, trailers: Vec::new(), flaw: None }
+        Chunks { place: Place::Chunks(ChunkFrame::new(Sizes::Padded)), trailers: Vec::new(), flaw: None }
     }
 
     /// Whether the end came, and nothing of it is left to be told.
     pub(super) fn is_done(&self) -> bool {
-        self.place == Place::Done && self.trailers.is_empty()
+        matches!(self.place, Place::Done) && self.trailers.is_empty()
     }
 
     /// Takes the next part out of `input`.
@@ -72,70 +55,36 @@ impl Chunks {
         if let Some(flaw) = self.flaw {
             return Err(Http1Error::Flaw(flaw));
         }
-        match self.place {
-            Place::Data if !input.is_empty() => {
-                let count = input.len().min(usize::try_from(self.size).unwrap_or(usize::MAX));
-                self.size -= count as u64;
-                if self.size == 0 {
-                    self.place = Place::DataCr;
-                }
-                let data = input.split_to(count);
+        match &mut self.place {
+            Place::Chunks(frame) if !input.is_empty() => {
+                let data = input.split_to(frame.pass_data(input.len()));
                 // So that who gets the last of it knows that it is the last.
                 self.skip_frame(input);
                 Ok(Part::Data(data))
             }
             Place::Done => Ok(Part::End(self.take_trailers()?)),
-            _ => Ok(Part::Starved),
+            Place::Chunks(_) | Place::Trailers => Ok(Part::Starved),
         }
     }
 
     /// Goes past all bytes up to the next chunk's own.
     fn skip_frame(&mut self, input: &mut Bytes) {
         let mut at = 0;
-        while self.flaw.is_none()
-            && !matches!(self.place, Place::Data | Place::Done)
-            && let Some(&byte) = input.get(at)
-        {
-            match self.after(byte) {
-                Ok(place) => self.place = place,
+        while let Some(&byte) = input.get(at).filter(|_| self.flaw.is_none()) {
+            let passed = match &mut self.place {
+                Place::Chunks(frame) if frame.is_at_data() => break,
+                Place::Chunks(frame) => frame.pass(byte).map_err(told).map(|()| frame.is_over().then_some(Place::Trailers)),
+                Place::Trailers => self.trailer(byte).map(Some),
+                Place::Done => break,
+            };
+            match passed {
+                Ok(Some(place)) => self.place = place,
+                Ok(None) => {}
                 Err(flaw) => self.flaw = Some(flaw),
             }
             at += 1;
         }
-        input.advance(at);
-    }
-
-    /// The place after a byte that is no chunk's own.
-    fn after(&mut self, byte: u8) -> Result<Place, &'static str> {
-        match (self.place, byte) {
-            (Place::Size(digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(digits, byte),
-            (Place::Size(1..) | Place::SizeSpace, b' ' | b'\t') => self.extend(Place::SizeSpace),
-            (Place::Size(1..) | Place::SizeSpace, b';') => self.extend(Place::Extension),
-            (Place::Size(1..) | Place::SizeSpace | Place::Extension, b'\r') => Ok(Place::SizeLf),
-            (Place::Extension, byte) if byte != b'\n' => self.extend(Place::Extension),
-            (Place::SizeLf, b'\n') if self.size == 0 => Ok(Place::Trailers),
-            (Place::SizeLf, b'\n') => Ok(Place::Data),
-            (Place::DataCr, b'\r') => Ok(Place::DataLf),
-            (Place::DataLf, b'\n') => Ok(Place::Size(0)),
-            (Place::Trailers, byte) => self.trailer(byte),
-            (Place::DataCr | Place::DataLf, _) => Err("a chunk of the answer is longer than its size"),
-            (Place::SizeLf | Place::Extension, _) => Err("a chunk's size ends with half a line end"),
-            _ => Err("a chunk's size is not a number"),
-        }
-    }
-
-    fn digit(&mut self, digits: u8, byte: u8) -> Result<Place, &'static str> {
-        if digits == SIZE_DIGITS_MAX {
-            return Err("a chunk's size is over 64 bits");
-        }
-        let value = char::from(byte).to_digit(16).map_or(0, u64::from);
-        self.size = self.size << 4 | value;
-        Ok(Place::Size(digits + 1))
-    }
-
-    fn extend(&mut self, place: Place) -> Result<Place, &'static str> {
-        self.extension_bytes += 1;
-        if self.extension_bytes > EXTENSION_BYTES_MAX { Err("the extensions of the chunks are over 16 KiB") } else { Ok(place) }
+        let _ = input.split_to(at);
     }
 
     fn trailer(&mut self, byte: u8) -> Result<Place, &'static str> {
@@ -169,5 +118,15 @@ impl Chunks {
             trailers.append(name, value);
         }
         Ok(Some(trailers))
+    }
+}
+
+fn told(found: ChunkFlaw) -> &'static str {
+    match found {
+        ChunkFlaw::Size => "a chunk's size is not a hexadecimal number of at most 16 digits",
+        ChunkFlaw::BareLf | ChunkFlaw::BareCr => "a chunk's size ends with half a line end",
+        ChunkFlaw::Extension => "a chunk's extension holds a control character",
+        ChunkFlaw::Extensions => "the extensions of the chunks are over 4 KiB",
+        ChunkFlaw::End => "a chunk of the answer is longer than its size",
     }
 }
