@@ -18,7 +18,7 @@ enum Place {
     /// After a semicolon. Its grammar is not looked at: quoted or not, no extension holds CR or LF.
     Extension,
     SizeLf,
-    /// The chunk's own bytes, [`ChunkFrame::left`] of them.
+    /// The chunk's own bytes, [`ChunkFrame::size`] of them.
     Data,
     DataCr,
     DataLf,
