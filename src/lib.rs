@@ -13,7 +13,7 @@
 //!                                                                                       |
 //! DATA     socket -> listener -> load the table once <-- Snapshot {revision, table, services}
 //!                                   |
-//!                                   +-> match -> filters -> balance -> forward -> answer -> access log
+//!                                   +-> match -> filters -> balance -> forward -> answer -> access log, traces
 //! ```
 //!
 //! [`model::State`] is a fold over [`model::Command`]s: pure, ordered, with persistent maps, so that a copy costs O(1). Every

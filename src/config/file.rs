@@ -28,6 +28,7 @@ pub(super) struct NodeFile {
     pub(super) cold_start_wait: Option<Span>,
     #[serde(default)]
     pub(super) access_log: AccessLogFile,
+    pub(super) tracing: Option<TracingFile>,
     #[serde(default)]
     pub(super) secrets: SecretsFile,
     pub(super) on_storage_failure: Option<StorageFailureChoice>,
@@ -119,6 +120,14 @@ pub(super) struct ListenerFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct AccessLogFile {
     pub(super) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TracingFile {
+    pub(super) otlp_endpoint: Option<String>,
+    pub(super) sample_ratio: Option<f64>,
+    pub(super) service_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -52,6 +52,8 @@ pub struct NodeConfig {
     pub cold_start_wait: Duration,
     /// The access log.
     pub access_log: AccessLogConfig,
+    /// OpenTelemetry traces. Default: none.
+    pub tracing: Option<TracingConfig>,
     /// The keys that seal secrets of resources.
     pub secrets: SecretsConfig,
     /// What happens after a storage error. Default [`OnStorageFailure::Serve`].
@@ -260,6 +262,18 @@ pub enum ClientAuth {
 pub struct AccessLogConfig {
     /// The file that lines are appended to; `-` is the standard output. `None`: no access log.
     pub path: Option<PathBuf>,
+}
+
+/// A span for each sampled request, sent by OTLP over gRPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracingConfig {
+    /// The collector, as `http://HOST:PORT`: one beside the node, for spans go in clear text.
+    pub otlp_endpoint: String,
+    /// Of a million requests without a `traceparent`, how many are sampled: `tracing.sample_ratio` (0 to 1, default 1) in millionths. Requests
+    /// with one are sampled where it says so.
+    pub sampled_per_million: u32,
+    /// `service.name` of the spans. Default `raftgate`.
+    pub service_name: String,
 }
 
 /// Files of sealing keys, each 32 random bytes as base64 or hexadecimal digits; `raftgate secrets new-key FILE` makes one. All nodes of a

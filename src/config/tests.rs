@@ -147,6 +147,28 @@ fn a_refusal_names_the_key_and_what_is_wrong() {
             "[secrets]\nprevious_key_files = [\"a\"]\n[cluster]",
             "`secrets.previous_key_files`: only opens what was sealed",
         ),
+        ("[admin]", "[tracing]\n[admin]", "`tracing.otlp_endpoint`: is missing"),
+        (
+            "[admin]",
+            "[tracing]\notlp_endpoint = \"https://h:4317\"\n[admin]",
+            "`tracing.otlp_endpoint`: `https://h:4317` is not served yet",
+        ),
+        (
+            "[admin]",
+            "[tracing]\notlp_endpoint = \"http://h:4317/v1/traces\"\n[admin]",
+            "`tracing.otlp_endpoint`: `http://h:4317/v1/traces` is not the address of a collector",
+        ),
+        ("[admin]", "[tracing]\notlp_endpoint = \"h:4317\"\n[admin]", "`h:4317` is not the address of a collector"),
+        (
+            "[admin]",
+            "[tracing]\notlp_endpoint = \"http://h:4317\"\nsample_ratio = 1.5\n[admin]",
+            "`tracing.sample_ratio`: is 1.5, and must be from 0 to 1",
+        ),
+        (
+            "[admin]",
+            "[tracing]\notlp_endpoint = \"http://h:4317\"\nsample_ratio = nan\n[admin]",
+            "`tracing.sample_ratio`: is NaN, and must be from 0 to 1",
+        ),
         ("[cluster]", "workers = 0\n[cluster]", "`workers`: 0 is not from 1 to 1024"),
         ("[cluster]", "on_storage_failure = \"stop\"\n[cluster]", "`on_storage_failure`: unknown variant `stop`"),
         ("[admin]", "[admin]\ntokens = [{ name = \"a\", token = \"\" }]", "`admin.tokens[0].token`: must be 1 to 1024"),
@@ -169,12 +191,29 @@ fn keys_that_differ_are_named_and_listeners_are_not() {
             vec!["workers", "log", "cluster.heartbeat"],
         ),
         ("[admin]", "[admin]\ntokens = [{ name = \"a\", token = \"b\" }]", vec!["admin.tokens"]),
+        ("[admin]", "[tracing]\notlp_endpoint = \"http://h:4317\"\n[admin]", vec!["tracing"]),
         ("[[listener]]", "[[listener]]\nbody_rate_min = \"1KiB\"", vec![]),
     ];
     for (from, to, expected) in changes {
         let changed = read(&GOOD.replacen(from, to, 1), &[], Overrides::default()).unwrap();
         assert_eq!(present.differences(&changed), expected);
     }
+}
+
+#[test]
+fn traces_are_of_every_request_unless_a_part_is_asked_for() {
+    let tracing = |text: &str, variables: &[(&str, &str)]| {
+        read(&GOOD.replacen("[admin]", &format!("{text}\n[admin]"), 1), variables, Overrides::default()).unwrap().tracing
+    };
+    let config = |endpoint: &str, sampled_per_million, service_name: &str| {
+        Some(TracingConfig { otlp_endpoint: endpoint.to_owned(), sampled_per_million, service_name: service_name.to_owned() })
+    };
+    assert_eq!(tracing("", &[]), None);
+    let endpoint = ("RAFTGATE_TRACING__OTLP_ENDPOINT", "http://127.0.0.1:4317");
+    assert_eq!(tracing("", &[endpoint]), config("http://127.0.0.1:4317", 1_000_000, "raftgate"));
+    let section = "[tracing]\notlp_endpoint = \"http://otel.example:4317/\"\nsample_ratio = 0.001\nservice_name = \"edge\"";
+    assert_eq!(tracing(section, &[]), config("http://otel.example:4317/", 1_000, "edge"));
+    assert_eq!(tracing("", &[endpoint, ("RAFTGATE_TRACING__SAMPLE_RATIO", "0")]).unwrap().sampled_per_million, 0);
 }
 
 #[test]

@@ -9,12 +9,12 @@ use ipnet::IpNet;
 
 use super::file::{
     AdminFile, AdminTlsFile, ClusterFile, EscapedSlashesChoice, ListenerFile, NodeFile, PeerTlsFile, SecretsFile,
-    StorageFailureChoice, TokenFile,
+    StorageFailureChoice, TokenFile, TracingFile,
 };
 use super::listener_tls;
 use super::{
     AccessLogConfig, AdminConfig, AdminTlsConfig, AdminToken, ClusterConfig, ConfigError, EscapedSlashes, ListenerConfig,
-    NodeConfig, OnStorageFailure, PeerTlsConfig, SecretsConfig,
+    NodeConfig, OnStorageFailure, PeerTlsConfig, SecretsConfig, TracingConfig,
 };
 use crate::model::spec::hostname_or_wildcard;
 
@@ -44,6 +44,7 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
         workers,
         cold_start_wait,
         access_log: AccessLogConfig { path: file.access_log.path },
+        tracing: file.tracing.map(tracing).transpose()?,
         secrets: secrets(file.secrets)?,
         on_storage_failure: match file.on_storage_failure {
             Some(StorageFailureChoice::Exit) => OnStorageFailure::Exit,
@@ -54,6 +55,29 @@ pub(super) fn resolve(file: NodeFile) -> Checked<NodeConfig> {
     exposure(&config)?;
     addresses_differ(&config)?;
     Ok(config)
+}
+
+fn tracing(file: TracingFile) -> Checked<TracingConfig> {
+    let endpoint = file.otlp_endpoint.ok_or_else(|| ConfigError::key("tracing.otlp_endpoint", "is missing"))?;
+    let refused = |message| ConfigError::key("tracing.otlp_endpoint", format!("`{endpoint}` {message}"));
+    if endpoint.starts_with("https://") {
+        return Err(refused("is not served yet: send spans in clear text to a collector beside the node, which passes them on"));
+    }
+    let address = endpoint.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    if address.is_none_or(|address| host_and_port("tracing.otlp_endpoint", address).is_err()) {
+        return Err(refused("is not the address of a collector of OTLP over gRPC, such as http://127.0.0.1:4317"));
+    }
+    let ratio = file.sample_ratio.unwrap_or(1.0);
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(ConfigError::key("tracing.sample_ratio", format!("is {ratio}, and must be from 0 to 1")));
+    }
+    let service_name = file.service_name.unwrap_or_else(|| "raftgate".to_owned());
+    if service_name.is_empty() || service_name.len() > 253 {
+        return Err(ConfigError::key("tracing.service_name", "must be 1 to 253 bytes"));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
+    let sampled_per_million = (ratio * 1e6).round() as u32;
+    Ok(TracingConfig { otlp_endpoint: endpoint, sampled_per_million, service_name })
 }
 
 /// Whether the files hold keys is seen when the node starts.

@@ -22,7 +22,7 @@ const WAITING_MAX: usize = 8192;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// One request, as it is written. Times in seconds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the contract: api.md, section 7")]
 pub struct AccessEntry {
@@ -30,7 +30,7 @@ pub struct AccessEntry {
     pub request_id: String,
     pub trace_id: Option<String>,
     pub client: String,
-    pub method: String,
+    pub method: &'static str,
     pub host: String,
     pub path: String,
     pub kind: &'static str,
@@ -116,7 +116,7 @@ mod tests {
             request_id: "r1".into(),
             trace_id: None,
             client: "127.0.0.1".into(),
-            method: "GET".into(),
+            method: "GET",
             host: "a.example".into(),
             path: path.into(),
             kind: "Route",

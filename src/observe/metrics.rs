@@ -87,6 +87,8 @@ families! {
     requests_active: Gauge = "raftgate_requests_active";
     /// Access log entries that the writer could not take.
     access_log_dropped: Counter = "raftgate_access_log_dropped_total";
+    /// Spans of traces by what became of them: exported, failed (the collector did not take them), overflow (dropped before they were sent).
+    spans: CounterVec = "raftgate_spans_total" ["result"];
     /// Connections to backends that were opened.
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
     /// Interim answers of backends over HTTP/1.1, which are not passed on: 102, 103, other. 100 is, and is not counted.

@@ -1,4 +1,4 @@
-//! What is seen from outside: metrics, structured logs, the access log, and how late the machine lets this process run.
+//! What is seen from outside: metrics, structured logs, the access log, traces, and how late the machine lets this process run.
 
 mod access_log;
 mod canary;
@@ -8,6 +8,7 @@ mod known_bugs;
 pub mod logging;
 mod metrics;
 mod refrain;
+mod traces;
 
 pub use access_log::{AccessEntry, AccessLog};
 pub use canary::{Canary, SchedulingGap};
@@ -16,3 +17,13 @@ pub use crash_points::{CRASH_POINTS, arm_crash_points, crash_point};
 pub use known_bugs::{KnownBug, delay_sync};
 pub use metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, Metrics};
 pub use refrain::Refrain;
+pub use traces::{Span, Trace, TraceOptions, Traces};
+
+/// What is told of every request, one by one.
+#[derive(Debug, Clone, Default)]
+pub struct RequestSinks {
+    /// `None` writes no access log.
+    pub access_log: Option<AccessLog>,
+    /// `None` makes no spans, and no `traceparent`.
+    pub traces: Option<Traces>,
+}

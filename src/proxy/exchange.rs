@@ -166,6 +166,7 @@ async fn run<'c>(
     }
 
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
+    tally.pass_trace_on(&mut head.headers);
     let takes_trailers = headers::takes_trailers(&head, present);
     let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;

@@ -13,7 +13,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Identifies a request across services.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The revision that answered, where a listener shows it.
 pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
 const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 raftgate");
@@ -233,26 +232,6 @@ impl RequestId {
     }
 }
 
-/// The trace id of a valid `traceparent` (W3C trace context: version "-" trace id "-" parent id "-" flags), else nothing.
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let value = values.next()?.to_str().ok()?;
-    let mut parts = value.split('-');
-    let [version, trace, parent, flags] = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
-    let is_hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let is_set = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let is_valid = is_hex(version, 2)
-        && version != "ff"
-        && is_hex(trace, 32)
-        && is_set(trace)
-        && is_hex(parent, 16)
-        && is_set(parent)
-        && is_hex(flags, 2);
-    // Later versions may append parts; the first may not.
-    let ends = version != "00" || parts.next().is_none();
-    (is_valid && ends && values.next().is_none()).then_some(trace)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,26 +341,5 @@ mod tests {
             let headers = map(before);
             assert_eq!(RequestId::of(&headers, Present::of(&headers), || 42).value(), after, "{before}");
         }
-    }
-
-    #[test]
-    fn only_a_valid_traceparent_names_a_trace() {
-        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-        let table = [
-            (format!("00-{trace}-{parent}-01"), Some(trace)),
-            (format!("01-{trace}-{parent}-01-more"), Some(trace)),
-            (format!("00-{trace}-{parent}-01-more"), None),
-            (format!("ff-{trace}-{parent}-01"), None),
-            (format!("00-{}-{parent}-01", trace.to_uppercase()), None),
-            (format!("00-{}-{parent}-01", "0".repeat(32)), None),
-            (format!("00-{trace}-{}-01", "0".repeat(16)), None),
-            (format!("00-{trace}-{parent}"), None),
-            ("00-ab-cd-01".to_owned(), None),
-            (format!("00-{trace}-{parent}-01\nTraceparent: 00-{trace}-{parent}-01"), None),
-        ];
-        for (value, expected) in table {
-            assert_eq!(trace_id(&map(&format!("Traceparent: {value}"))), expected, "{value}");
-        }
-        assert_eq!(trace_id(&HeaderMap::new()), None);
     }
 }

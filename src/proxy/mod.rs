@@ -43,6 +43,7 @@ mod retry;
 mod rewrite;
 mod tally;
 mod tls;
+mod trace;
 mod tunnel;
 mod upgrade;
 mod worker;

@@ -1,22 +1,23 @@
-//! What is known of one exchange, for metrics and the access log. Its drop accounts for it, however the exchange ended.
+//! What is known of one exchange, for metrics, the access log and traces. Its drop accounts for it, however the exchange ended.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
-use super::headers::{RequestId, trace_id};
+use super::headers::{self, RequestId};
 use super::present::Present;
+use super::trace::{self, TraceParent};
 use crate::model::{Kind, Revision};
-use crate::observe::AccessEntry;
+use crate::observe::{AccessEntry, Span, Trace};
 use crate::table::{CompiledRule, Matched, Service};
 
-/// Bytes of one captured value in the access log; beyond, it is cut and ends in `…`. The whole stands in the path.
+/// Bytes of one captured value in the access log and in traces; beyond, it is cut and ends in `…`. The whole stands in the path.
 const CAPTURE_BYTES_MAX: usize = 256;
 
 /// One exchange.
@@ -36,15 +37,18 @@ pub(super) struct Tally {
     upstream_seconds: Option<f64>,
     error: Option<&'static str>,
     request_id: RequestId,
+    trace: Option<Trace>,
     log: Option<Box<LogFields>>,
 }
 
-/// What only the access log asks for.
+/// What only the access log and traces ask for.
 #[derive(Debug, Default)]
 struct LogFields {
     trace_id: Option<String>,
     host: String,
     path: String,
+    version: Version,
+    pattern: Option<String>,
     captures: BTreeMap<String, String>,
     endpoint: String,
 }
@@ -54,9 +58,18 @@ impl Tally {
     pub(super) fn begin(connection: &Rc<ClientConnection>, request: &Request<Incoming>, present: Present) -> Tally {
         connection.begin_exchange();
         connection.worker().metrics.requests_active.inc();
-        let log = connection.worker().access_log.as_ref().map(|_| {
-            let trace_id = trace_id(request.headers()).map(str::to_owned);
-            Box::new(LogFields { trace_id, path: request.uri().path().to_owned(), ..LogFields::default() })
+        let worker = connection.worker();
+        let (logs, traces) = (worker.sinks.access_log.is_some(), worker.sinks.traces.as_ref());
+        let parent = if logs || traces.is_some() { TraceParent::of(request.headers()) } else { None };
+        let trace = traces.map(|traces| trace::begin(traces, parent, || worker.random()));
+        let log = (logs || trace.is_some_and(|trace| trace.is_sampled)).then(|| {
+            let trace_id = trace.map(|trace| trace.trace_id).or(parent.map(|parent| parent.trace_id));
+            Box::new(LogFields {
+                trace_id: trace_id.map(|id| id.to_string()),
+                path: request.uri().path().to_owned(),
+                version: request.version(),
+                ..LogFields::default()
+            })
         });
         Tally {
             started: Instant::now(),
@@ -70,6 +83,7 @@ impl Tally {
             upstream_seconds: None,
             error: None,
             request_id: RequestId::of(request.headers(), present, || connection.worker().random_id()),
+            trace,
             log,
             connection: Rc::clone(connection),
         }
@@ -93,6 +107,15 @@ impl Tally {
         self.rule = matched.map(|matched| Arc::clone(&matched.rule));
         if let (Some(log), Some(matched)) = (&mut self.log, matched) {
             log.captures = logged_captures(matched);
+            let is_sampled = self.trace.is_some_and(|trace| trace.is_sampled);
+            log.pattern = is_sampled.then(|| matched.route_match().path.value.to_string());
+        }
+    }
+
+    /// Tells the backend which trace the request belongs to, where traces are made.
+    pub(super) fn pass_trace_on(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = self.trace {
+            trace::pass_on(trace, headers);
         }
     }
 
@@ -152,6 +175,25 @@ impl Tally {
         self.rule.as_ref().map_or("", |rule| rule.kind().as_str())
     }
 
+    /// One request to the access log and, where it is sampled, to its trace.
+    fn tell(&mut self, mut fields: LogFields, duration: f64) {
+        let (pattern, version) = (fields.pattern.take(), fields.version);
+        let entry = self.entry(fields, duration);
+        let sinks = &self.connection.worker().sinks;
+        if let (Some(traces), Some(trace)) = (&sinks.traces, self.trace.filter(|trace| trace.is_sampled)) {
+            let (scheme, ended) = (headers::scheme(self.connection.secured().is_some()), SystemTime::now());
+            let version = match version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_10 => "1.0",
+                _ => "1.1",
+            };
+            traces.record(Span { trace, ended, scheme, version, pattern, entry: entry.clone() });
+        }
+        if let Some(log) = &sinks.access_log {
+            log.record(entry);
+        }
+    }
+
     fn entry(&mut self, log: LogFields, duration: f64) -> AccessEntry {
         let name_of = |service: &Arc<Service>| service.id.name.as_str().to_owned();
         AccessEntry {
@@ -159,7 +201,7 @@ impl Tally {
             request_id: String::from_utf8_lossy(self.request_id().as_bytes()).into_owned(),
             trace_id: log.trace_id,
             client: self.connection.peer().to_string(),
-            method: self.method.to_owned(),
+            method: self.method,
             host: log.host,
             path: log.path,
             kind: self.kind(),
@@ -209,8 +251,8 @@ impl Drop for Tally {
             method: self.method,
             status: self.status,
         });
-        if let (Some(log), Some(fields)) = (&worker.access_log, self.log.take()) {
-            log.record(self.entry(*fields, duration));
+        if let Some(fields) = self.log.take() {
+            self.tell(*fields, duration);
         }
         connection.end_exchange();
     }

@@ -20,7 +20,7 @@ use super::listener::{Handed, Listener, ListenerOptions, accept_all, take_over};
 use super::mirror::Mirrors;
 use super::park::Parking;
 use super::place::Place;
-use crate::observe::{AccessLog, Metrics};
+use crate::observe::{Metrics, RequestSinks};
 use crate::table::Live;
 use crate::upstream::balance::Points;
 use crate::upstream::{TlsClients, Upstreams};
@@ -41,7 +41,7 @@ pub(super) struct Setup {
     pub(super) clients: Arc<TlsClients>,
     pub(super) live: Arc<Live>,
     pub(super) metrics: Metrics,
-    pub(super) access_log: Option<AccessLog>,
+    pub(super) sinks: RequestSinks,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     /// Where each worker takes its orders.
@@ -94,7 +94,7 @@ pub(super) struct Worker {
     pub(super) upstreams: Upstreams,
     pub(super) metrics: Metrics,
     pub(super) counters: Counters,
-    pub(super) access_log: Option<AccessLog>,
+    pub(super) sinks: RequestSinks,
     pub(super) parking: Parking,
     pub(super) mirrors: Mirrors,
     points: RefCell<Points>,
@@ -111,7 +111,7 @@ impl Worker {
         live: Arc<Live>,
         clients: Arc<TlsClients>,
         metrics: Metrics,
-        access_log: Option<AccessLog>,
+        sinks: RequestSinks,
         workers: Arc<[mpsc::UnboundedSender<Order>]>,
     ) -> Worker {
         Worker {
@@ -121,7 +121,7 @@ impl Worker {
             live,
             upstreams: Upstreams::new(clients),
             metrics,
-            access_log,
+            sinks,
             points: RefCell::new(Points::new(fastrand::u64(..))),
             random: RefCell::new(fastrand::Rng::new()),
             now: Cell::new(Instant::now()),
@@ -215,7 +215,7 @@ impl Worker {
 
 async fn run_worker(setup: Setup) {
     let Setup { index, draining, mut orders, .. } = setup;
-    let worker = Rc::new(Worker::new(setup.live, setup.clients, setup.metrics, setup.access_log, setup.workers));
+    let worker = Rc::new(Worker::new(setup.live, setup.clients, setup.metrics, setup.sinks, setup.workers));
     let mut places = Places { worker: Rc::clone(&worker), draining, all: HashMap::new(), accepting: JoinSet::new() };
     setup.sockets.into_iter().for_each(|(listener, socket)| places.listen(listener, socket));
     let mut interval = tokio::time::interval(TICK);

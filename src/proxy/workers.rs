@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::listener::{BoundListener, ListenerOptions};
 use super::worker::{DRAIN_GRACE, Order, Setup, TICK, start_worker};
-use crate::observe::{AccessLog, Metrics};
+use crate::observe::{Metrics, RequestSinks};
 use crate::table::Live;
 use crate::upstream::TlsClients;
 
@@ -23,8 +23,8 @@ pub struct ProxyOptions {
     pub live: Arc<Live>,
     /// Where it counts.
     pub metrics: Metrics,
-    /// `None` writes no access log.
-    pub access_log: Option<AccessLog>,
+    /// Where it tells of requests.
+    pub sinks: RequestSinks,
     /// How many threads; the same as at [`bind`](super::bind).
     pub workers: usize,
 }
@@ -58,7 +58,7 @@ impl Proxy {
                 sockets: listeners.iter_mut().filter_map(|bound| bound.part(index, &options.live)).collect(),
                 live: Arc::clone(&options.live),
                 metrics: options.metrics.clone(),
-                access_log: options.access_log.clone(),
+                sinks: options.sinks.clone(),
                 draining: draining.subscribe(),
                 orders,
                 workers: Arc::clone(&workers),

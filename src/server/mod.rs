@@ -30,13 +30,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use opentelemetry_otlp::ExporterBuildError;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::addresses::{Bound, Site};
 use self::admin_threads::AdminThreads;
@@ -45,7 +46,7 @@ use crate::admin::{self, AdminState, Callers, Phase, Secured};
 use crate::config::{ConfigError, ListenerConfig, NodeConfig, OnStorageFailure};
 use crate::model::NodeId;
 use crate::model::limits::FEATURE_LEVEL_MAX;
-use crate::observe::{AccessLog, Canary, Metrics};
+use crate::observe::{AccessLog, Canary, Metrics, RequestSinks, TraceOptions, Traces};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings, Transport};
 use crate::secrets::{KeyFileError, Keyring};
@@ -64,6 +65,9 @@ const CONTROL_PRECEDENCE: i32 = 10;
 
 /// How long a stop waits for a new leader.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for the collector.
+const EXPORT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why a node did not start, or stopped by itself.
 #[derive(Debug, Error)]
@@ -120,6 +124,9 @@ pub enum ServerError {
     /// The access log's file cannot be written.
     #[error("configuration key `access_log.path`: {0}")]
     AccessLog(#[source] io::Error),
+    /// No exporter for traces.
+    #[error("configuration key `tracing.otlp_endpoint`: {0}")]
+    Traces(#[source] ExporterBuildError),
     /// The system refuses a thread, a signal handler or a small file.
     #[error("{what}: {source}")]
     System {
@@ -205,6 +212,8 @@ struct Server {
     explained: watch::Sender<Arc<[admin::Listener]>>,
     proxy: Option<ProxyHandle>,
     access_log: Option<(AccessLog, JoinHandle<()>)>,
+    /// Sends what is left of the traces once the proxy is gone.
+    exporter: Option<task::JoinHandle<()>>,
     addresses: addresses::Addresses,
     certificates: Certificates,
     /// Looks at the files of certificates, as long as the node runs.
@@ -277,6 +286,7 @@ impl Server {
             explained,
             proxy,
             access_log,
+            exporter: None,
             addresses,
             certificates,
             _renewal: renewal,
@@ -319,11 +329,12 @@ impl Server {
     }
 
     fn start_proxy(&mut self) -> Result<(), ServerError> {
+        let traces = self.start_traces()?;
         let options = ProxyOptions {
             listeners: std::mem::take(&mut self.listeners),
             live: Arc::clone(&self.live),
             metrics: self.metrics.clone(),
-            access_log: self.access_log.as_ref().map(|(log, _)| log.clone()),
+            sinks: RequestSinks { access_log: self.access_log.as_ref().map(|(log, _)| log.clone()), traces },
             workers: self.config.workers,
         };
         self.proxy = Some(Proxy::start(options)?);
@@ -333,6 +344,19 @@ impl Server {
         let proxy = addresses.listeners.values().map(ToString::to_string).collect::<Vec<_>>().join(",");
         info!(node = self.node.node_id(), %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
         Ok(())
+    }
+
+    fn start_traces(&mut self) -> Result<Option<Traces>, ServerError> {
+        let Some(config) = &self.config.tracing else { return Ok(None) };
+        let options = TraceOptions {
+            endpoint: config.otlp_endpoint.clone(),
+            sampled_per_million: config.sampled_per_million,
+            service_name: config.service_name.clone(),
+            node_id: self.node.node_id(),
+        };
+        let (traces, exporter) = Traces::start(options, &self.metrics).map_err(ServerError::Traces)?;
+        self.exporter = Some(exporter);
+        Ok(Some(traces))
     }
 
     fn storage_failed(&self, reason: String) -> Result<(), ServerError> {
@@ -350,6 +374,11 @@ impl Server {
         self.node.hand_over(Instant::now() + HAND_OVER_DEADLINE).await;
         if let Some(proxy) = self.proxy {
             proxy.drain().await;
+        }
+        if let Some(exporter) = self.exporter
+            && tokio::time::timeout(EXPORT_DEADLINE, exporter).await.is_err()
+        {
+            warn!("the collector does not take the last spans");
         }
         self.admin.stop().await;
         let node = self.node.node_id();

@@ -112,13 +112,13 @@ impl ClientConnection {
         metrics.proxy_errors.with_label_values(&[fault.error()]).inc();
         let labels = Labels { kind: "", route: None, service: None, method: "other", status: fault.status() };
         self.worker().counters.count(labels);
-        if let Some(log) = &self.worker().access_log {
+        if let Some(log) = &self.worker().sinks.access_log {
             log.record(AccessEntry {
                 time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
                 request_id: String::from_utf8_lossy(request_id.as_bytes()).into_owned(),
                 trace_id: None,
                 client: self.peer().to_string(),
-                method: String::new(),
+                method: "",
                 host: String::new(),
                 path: String::new(),
                 kind: "",

@@ -13,7 +13,7 @@ use super::authority;
 use super::secure::{self, Relay};
 use super::tls_front;
 use crate::model::{Command, CommandBody, Kind, Name, Operation, ResourceKey, State, Timestamp, Transaction};
-use crate::observe::{AccessLog, Metrics};
+use crate::observe::{AccessLog, Metrics, RequestSinks};
 use crate::proxy::{BoundListener, ListenerOptions, Proxy, ProxyHandle, ProxyOptions, bind};
 use crate::table::Live;
 
@@ -74,15 +74,19 @@ impl Gateway {
     pub(super) fn shared(first: ListenerOptions, others: Vec<ListenerOptions>, documents: &[(Kind, &str, Value)]) -> Gateway {
         let mut bound = bind(first, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
         others.into_iter().for_each(|options| bound.share(options));
-        Gateway::serving(bound, documents, None)
+        Gateway::serving(bound, documents, RequestSinks::default())
     }
 
     pub(super) fn logging(options: ListenerOptions, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
-        Gateway::serving(bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap(), documents, access_log)
+        Gateway::telling(options, documents, RequestSinks { access_log, traces: None })
+    }
+
+    pub(super) fn telling(options: ListenerOptions, documents: &[(Kind, &str, Value)], sinks: RequestSinks) -> Gateway {
+        Gateway::serving(bind(options, "127.0.0.1:0".parse().unwrap(), 1).unwrap(), documents, sinks)
     }
 
     /// By as many workers as it was bound for.
-    pub(super) fn serving(mut bound: BoundListener, documents: &[(Kind, &str, Value)], access_log: Option<AccessLog>) -> Gateway {
+    pub(super) fn serving(mut bound: BoundListener, documents: &[(Kind, &str, Value)], sinks: RequestSinks) -> Gateway {
         let workers = bound.sockets.len();
         let mut documents = documents.to_vec();
         let relay = secure::is_over_tls().then(|| {
@@ -96,8 +100,7 @@ impl Gateway {
         });
         let address = relay.as_ref().map_or(bound.address(), |relay| relay.address);
         let (live, metrics) = (Arc::new(Live::with_keyring(authority::keyring())), Metrics::new());
-        let options =
-            ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), access_log, workers };
+        let options = ProxyOptions { listeners: vec![bound], live: Arc::clone(&live), metrics: metrics.clone(), sinks, workers };
         let handle = Some(Proxy::start(options).unwrap());
         let mut gateway = Gateway { state: State::default(), live, metrics, address, handle, _relay: relay };
         if !documents.is_empty() {

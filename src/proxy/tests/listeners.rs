@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use super::frames::{GOAWAY, Outcome, Wire, get};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
+use crate::observe::RequestSinks;
 use crate::proxy::{ListenerOptions, bind};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -31,7 +32,7 @@ pub(super) fn connections_are_spread_over_the_workers() {
     let bound = bind(ListenerOptions::default(), "127.0.0.1:0".parse().unwrap(), 4).unwrap();
     let loads = bound.loads.clone();
     let documents = [(Service, "s", service(&[backend.address])), (Route, "r", route_to("s"))];
-    let gateway = Gateway::serving(bound, &documents, None);
+    let gateway = Gateway::serving(bound, &documents, RequestSinks::default());
     let mut open = Vec::new();
     for number in 1..=64 {
         let mut wire = Wire::open(gateway.address);

@@ -32,4 +32,5 @@ mod tls_clients;
 mod tls_front;
 mod tls_resumption;
 mod to_tls;
+mod traces;
 mod tunnels;
