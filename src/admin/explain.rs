@@ -4,7 +4,7 @@
 //! method that it does not pass on is answered with `refused`, the status and the reason, and no rule.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -21,6 +21,7 @@ use super::problem::Problem;
 use super::query::Parameters;
 use super::render::json_at;
 use crate::model::path::{EscapedSlashes, is_whole_server, normalize};
+use crate::model::sender::{self, Sender};
 use crate::model::spec::{FieldError, Filter, RequestMirror};
 use crate::model::{MethodRefusal, Name, Revision, hostname};
 use crate::table::{Matched, RequestView, Snapshot, is_grpc};
@@ -36,12 +37,14 @@ pub struct Listener {
     pub hostname: Option<String>,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Networks whose senders are believed what they say of others.
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
     /// What it does with `%2f` in a path.
     pub escaped_slashes: EscapedSlashes,
 }
 
-/// Fields of the contract that this version does not serve.
-const NOT_SERVED: [&str; 1] = ["sourceAddress"];
+/// Who asks, where the question does not say: somebody at the node itself.
+const SOURCE_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// `POST /v1/explain`
 pub(crate) async fn post(
@@ -155,9 +158,6 @@ struct Question {
 impl Question {
     fn read(body: &Value, listeners: &[Listener]) -> Result<Question, Vec<FieldError>> {
         let fields = Fields::read(body, "", &["method", "url", "headers", "listener", "sourceAddress", "revision"])?;
-        if let Some(field) = NOT_SERVED.into_iter().find(|field| fields.get(field).is_some()) {
-            return Err(vec![at(fields.path(field), "not supported yet")]);
-        }
         Question::of(&fields, listeners).map_err(|error| vec![error])
     }
 
@@ -166,6 +166,9 @@ impl Question {
         let method = method.parse().map_err(|_| at("/method", format!("{method:?} is not a method")))?;
         let mut headers = headers(fields.get("headers"))?;
         let url = fields.string("url")?;
+        if url.contains('#') {
+            return Err(at("/url", "a fragment (`#...`) is not sent to a server: leave it out"));
+        }
         let uri: Uri = url.parse().map_err(|error| at("/url", format!("{url:?} is not a URL: {error}")))?;
         if let Some(scheme) = uri.scheme_str().filter(|scheme| !["http", "https"].contains(scheme)) {
             return Err(at("/url", format!("a URL has the scheme http or https, not {scheme}")));
@@ -174,6 +177,7 @@ impl Question {
         let host = host(&uri, &mut headers)?;
         let taking = taking(named, listeners, &host);
         let listener = taking.unwrap_or(named);
+        set_true_fields(&mut headers, listener, source(fields)?)?;
         let path = match is_whole_server(&method, uri.path()) {
             true => Cow::Borrowed("*"),
             false => normalize(uri.path(), listener.escaped_slashes).map_err(|error| at("/url", error.to_string()))?,
@@ -212,6 +216,28 @@ fn revision(fields: &Fields<'_>) -> Result<Option<Revision>, FieldError> {
     let Some(value) = fields.get("revision") else { return Ok(None) };
     let number = value.as_u64().ok_or_else(|| at("/revision", format!("expected a revision, found {}", type_of(value))))?;
     Ok(Some(Revision(number)))
+}
+
+/// The address that the request comes from.
+fn source(fields: &Fields<'_>) -> Result<IpAddr, FieldError> {
+    if fields.get("sourceAddress").is_none() {
+        return Ok(SOURCE_DEFAULT);
+    }
+    let text = fields.string("sourceAddress")?;
+    text.parse().map_err(|_| at("/sourceAddress", format!("{text:?} is not an IP address")))
+}
+
+/// Sets what rules see of the sender, as the proxy does before it asks them. The request comes without a certificate of the client's.
+fn set_true_fields(headers: &mut HeaderMap, listener: &Listener, source: IpAddr) -> Result<(), FieldError> {
+    // Without a host the proxy asks no rule.
+    let Some(authority) = headers.get(header::HOST).cloned() else { return Ok(()) };
+    let address = HeaderValue::try_from(source.to_string()).map_err(|_| at("/sourceAddress", "no value of a header"))?;
+    let is_trusted = sender::belongs_to(&listener.trusted_proxies, source);
+    let makes_claims = headers.keys().any(|name| sender::is_claim(name.as_str()));
+    sender::set_client_certificate(headers, None, is_trusted);
+    let sender = Sender { address: &address, is_trusted, is_secured: listener.tls, makes_claims };
+    sender::set_forwarded(headers, &authority, true, sender);
+    Ok(())
 }
 
 /// The listener that is named, or the one at the URL's port, or the first.
@@ -279,7 +305,8 @@ mod tests {
             name: name.to_owned(),
             address: ([127, 0, 0, 1], port).into(),
             hostname: hostname.map(str::to_owned),
-            tls: false,
+            tls: name == "inner",
+            trusted_proxies: vec![([10, 0, 0, 0].into(), 8)],
             escaped_slashes: EscapedSlashes::Refuse,
         };
         let shared = [listener("wild", 3, Some("*.example.com")), listener("exact", 3, Some("a.example.com"))];
@@ -312,6 +339,26 @@ mod tests {
     }
 
     #[test]
+    fn rules_see_of_the_sender_what_the_proxy_sets() {
+        let seen = |question: Value| {
+            let question = read(question).expect("a question");
+            let of = |name: &str| question.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+            ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", "x-real-ip", "x-forwarded-client-cert"].map(of)
+        };
+        let url = "http://A.example:81/";
+        let claims = json!({
+            "X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "ftp", "Via": "1.0 a", "X-Real-IP": "9.9.9.9", "X-Forwarded-Client-Cert": "Hash=1",
+        });
+        let set = ["127.0.0.1", "http", "A.example:81", "1.1 raftgate", "", ""];
+        assert_eq!(seen(json!({"url": url})), set);
+        assert_eq!(seen(json!({"url": url, "headers": claims})), set);
+        assert_eq!(seen(json!({"url": url, "listener": "inner"}))[1], "https");
+        assert_eq!(seen(json!({"url": url, "sourceAddress": "2001:db8::1"}))[0], "2001:db8::1");
+        let believed = ["9.9.9.9, 10.1.2.3", "ftp", "A.example:81", "1.0 a, 1.1 raftgate", "9.9.9.9", "Hash=1"];
+        assert_eq!(seen(json!({"url": url, "headers": claims, "sourceAddress": "10.1.2.3"})), believed);
+    }
+
+    #[test]
     fn the_most_specific_listener_of_the_address_takes_the_request() {
         for (host, listener, is_taken) in
             [("a.example.com", "exact", true), ("b.example.com", "wild", true), ("example.org", "wild", false)]
@@ -330,6 +377,7 @@ mod tests {
             (json!({"url": "/a%2fb"}), "/url"),
             (json!({"url": "*"}), "/url"),
             (json!({"url": "ftp://a/b"}), "/url"),
+            (json!({"url": "http://a/b#c"}), "/url"),
             (json!({"url": "/", "method": "GET IT"}), "/method"),
             (json!({"url": "/", "listener": "outer"}), "/listener"),
             (json!({"url": "http://x@h.example/"}), "/url"),
@@ -340,7 +388,7 @@ mod tests {
             (json!({"url": "/", "headers": {"x y": "1"}}), "/headers/x y"),
             (json!({"url": "/", "revision": "3"}), "/revision"),
             (json!({"url": "/", "revision": -1}), "/revision"),
-            (json!({"url": "/", "sourceAddress": "10.0.0.1"}), "/sourceAddress"),
+            (json!({"url": "/", "sourceAddress": "10.0.0.300"}), "/sourceAddress"),
             (json!({"url": "/", "uri": "/"}), "/uri"),
         ] {
             assert_eq!(read(body).expect_err(path)[0].path, path);

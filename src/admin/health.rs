@@ -158,6 +158,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 443)),
             hostname: hostname.map(str::to_owned),
             tls,
+            trusted_proxies: Vec::new(),
             escaped_slashes: EscapedSlashes::Refuse,
         };
         let listeners = [

@@ -92,8 +92,11 @@ async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Resu
         ClientCommand::Get { kind, name, local, output } => show::get(&client, kind, name.as_deref(), local, output).await,
         ClientCommand::Delete { kind, name } => show::delete(&client, kind, &name).await,
         ClientCommand::Route(RouteCommand::Set { route }) => route::set(&client, &route).await,
-        ClientCommand::Explain { url, method, headers, listener, revision, output } => {
+        ClientCommand::Explain { url, method, headers, listener, source_address, revision, output } => {
             let mut question = show::question(&url, &method, &headers, listener.as_deref());
+            if let Some(address) = source_address {
+                question["sourceAddress"] = serde_json::json!(address);
+            }
             if let Some(revision) = revision {
                 question["revision"] = serde_json::json!(revision);
             }

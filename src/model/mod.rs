@@ -22,6 +22,7 @@ pub mod path;
 mod published;
 mod record;
 mod resource;
+pub mod sender;
 pub mod spec;
 mod staging;
 mod state;

@@ -34,12 +34,6 @@ impl Authority {
             None => self.field.to_str().unwrap_or_default().get(..self.host_bytes).unwrap_or_default(),
         }
     }
-
-    /// That of a `Host` field of this value.
-    #[cfg(test)]
-    pub(super) fn of_host(value: &'static str) -> Authority {
-        Authority::new(HeaderValue::from_static(value), host_of(value).expect("a valid authority"), false)
-    }
 }
 
 /// The authority of a request. Over HTTP/1.1 (RFC 9112 3.2): exactly one valid `Host`, and over it the authority of an absolute-form

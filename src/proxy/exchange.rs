@@ -35,6 +35,7 @@ use super::tally::Tally;
 use super::tunnel::Tunnel;
 use super::upgrade::Upgrade;
 use super::{filter, grpc, headers, mirror, rewrite};
+use crate::model::sender::{self, Sender};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
@@ -147,9 +148,14 @@ async fn run<'c>(
     // Before a rule is looked for, which may match on it: on what is true of the client, and not on what it says.
     let (is_trusted, secured) = (connection.is_trusted(), connection.secured());
     let client = secured.and_then(|secured| secured.client.as_ref());
-    headers::set_client_certificate(&mut head.headers, client, is_trusted);
-    let sender = headers::Sender { address: connection.forwarded_for(), is_trusted, is_secured: secured.is_some() };
-    headers::set_forwarded(&mut head.headers, &admitted.authority, sender, present);
+    sender::set_client_certificate(&mut head.headers, client, is_trusted);
+    let sender = Sender {
+        address: connection.forwarded_for(),
+        is_trusted,
+        is_secured: secured.is_some(),
+        makes_claims: present.has(Present::CLAIMS),
+    };
+    sender::set_forwarded(&mut head.headers, &admitted.authority.field, admitted.authority.is_host, sender);
     let matched = find_rule(connection, &head, &admitted, tally)?;
     let body_bytes_max = matched.rule.rule.limits.max_request_body.or(admitted.options.body_bytes_max);
     if body_bytes_max.is_some_and(|limit| content_length(&head.headers).is_some_and(|length| length > limit)) {
@@ -170,12 +176,19 @@ async fn run<'c>(
     let takes_trailers = headers::takes_trailers(&head, present);
     let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
-    let target = prepare(&mut head, present, &admitted, &matched)?;
+    strip(&mut head, present);
     let mut body = RequestBody::new(body, body_bytes_max);
     connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
-    if upgrade.is_none() {
-        mirror::send_copies(connection.worker(), &matched, &head, &mut body);
-    }
+    let target = {
+        let filters = &*matched.rule.rule.filters;
+        let untouched = mirror::is_before_others(filters).then(|| head.clone());
+        let target = prepare(filters, &mut head, &admitted, &matched)?;
+        if upgrade.is_none() {
+            let before = |place| prepared_up_to(place, untouched.clone()?, &admitted, &matched);
+            mirror::send_copies(connection.worker(), &matched, &head, before, &mut body);
+        }
+        target
+    };
     prepare_for(&backend, &mut head, &admitted, &matched, &target)?;
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
@@ -245,7 +258,7 @@ fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     match uri.scheme_str() {
         _ if head.version == Version::HTTP_2 => is_path || is_server,
         None => uri.authority().is_none() && (is_path || is_server),
-        Some(scheme) => scheme == headers::scheme(is_secured) && is_path,
+        Some(scheme) => scheme == sender::scheme(is_secured) && is_path,
     }
 }
 
@@ -310,16 +323,26 @@ fn redirected(
 
 // ---- prepare
 
-/// Turns the client's head into the backend's. What the gateway has set no client's `Connection` removes; the rule's filters come last, for
-/// they are the operator's word. Gives the client's target.
-fn prepare(head: &mut request::Parts, present: Present, admitted: &Admitted<'_>, matched: &Matched) -> Result<Uri, Fault> {
+/// Takes out of a head what is for the gateway. What the gateway has set no client's `Connection` removes.
+fn strip(head: &mut request::Parts, present: Present) {
     headers::remove_hop_by_hop(&mut head.headers, present);
     if present.has(Present::EXPECT) {
         head.headers.remove(EXPECT);
     }
     headers::join_cookies(&mut head.headers, present);
+}
+
+/// A head as the filters before `place` make it; `None` where that cannot be sent.
+fn prepared_up_to(place: usize, mut head: request::Parts, admitted: &Admitted<'_>, matched: &Matched) -> Option<request::Parts> {
+    let filters = matched.rule.rule.filters.get(..place)?;
+    prepare(filters, &mut head, admitted, matched).ok()?;
+    Some(head)
+}
+
+/// Turns the client's head into the backend's. The rule's filters come last, for they are the operator's word. Gives the client's target.
+fn prepare(filters: &[Filter], head: &mut request::Parts, admitted: &Admitted<'_>, matched: &Matched) -> Result<Uri, Fault> {
     let path = admitted.path(&head.uri);
-    let by_rule = apply(&matched.rule.rule.filters, &mut head.headers, path, matched)?;
+    let by_rule = apply(filters, &mut head.headers, path, matched)?;
     let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;
     head.version = Version::HTTP_11;
     Ok(std::mem::replace(&mut head.uri, sent_on))

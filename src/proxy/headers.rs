@@ -1,21 +1,16 @@
 //! Which fields pass, and which the gateway sets.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 
-use super::authority::Authority;
 use super::fault::Fault;
 use super::present::Present;
+use crate::model::sender;
 
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Identifies a request across services.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The revision that answered, where a listener shows it.
 pub(super) const RAFTGATE_REVISION: HeaderName = HeaderName::from_static("raftgate-revision");
-const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 raftgate");
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Bytes of a client's request id that are passed on.
 const REQUEST_ID_BYTES_MAX: usize = 256;
@@ -104,56 +99,6 @@ pub(super) fn check_expectation(headers: &HeaderMap, present: Present) -> Result
     }
 }
 
-/// Who sent a request, for [`set_forwarded`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sender<'a> {
-    /// Its address.
-    pub(super) address: &'a HeaderValue,
-    /// Whether what it says of others is believed.
-    pub(super) is_trusted: bool,
-    /// Whether it came over TLS.
-    pub(super) is_secured: bool,
-}
-
-/// The scheme of what comes over TLS, or in clear text.
-pub(super) fn scheme(is_secured: bool) -> &'static str {
-    if is_secured { "https" } else { "http" }
-}
-
-/// Sets `X-Forwarded-Client-Cert` to what the handshake told of the client. What a client says there itself never counts; what a trusted
-/// proxy says of its own client does, and comes first.
-pub(super) fn set_client_certificate(headers: &mut HeaderMap, client: Option<&HeaderValue>, is_trusted: bool) {
-    if !is_trusted {
-        headers.remove(X_FORWARDED_CLIENT_CERT);
-    }
-    if let Some(client) = client {
-        append_to_list(headers, X_FORWARDED_CLIENT_CERT, client);
-    }
-}
-
-/// Sets `Host`, `X-Forwarded-*` and `Via`: to what is true, and to what a trusted proxy says. [`remove_hop_by_hop`] takes none of them away.
-/// The client's certificate is told already.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, authority: &Authority, sender: Sender<'_>, present: Present) {
-    if !sender.is_trusted && present.has(Present::CLAIMS) {
-        remove_all(headers, Present::CLAIMS);
-    }
-    let scheme = HeaderValue::from_static(scheme(sender.is_secured));
-    if sender.is_trusted && present.has(Present::CLAIMS) {
-        append_to_list(headers, X_FORWARDED_FOR, sender.address);
-        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.field.clone());
-        append_to_list(headers, VIA, &VIA_VALUE);
-    } else {
-        headers.insert(X_FORWARDED_FOR, sender.address.clone());
-        headers.insert(X_FORWARDED_PROTO, scheme);
-        headers.insert(X_FORWARDED_HOST, authority.field.clone());
-        headers.insert(VIA, VIA_VALUE);
-    }
-    if !authority.is_host {
-        headers.insert(HOST, authority.field.clone());
-    }
-}
-
 /// Whether trailers may follow the answer (RFC 9110 6.5.1); over HTTP/1.1 the same test as hyper's, which leaves them out otherwise.
 pub(super) fn takes_trailers(head: &request::Parts, present: Present) -> bool {
     match head.version {
@@ -179,21 +124,8 @@ pub(super) fn join_cookies(headers: &mut HeaderMap, present: Present) {
 /// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).
 pub(super) fn extend_via(headers: &mut HeaderMap, present: Present) {
     if present.has(Present::VIA) {
-        append_to_list(headers, VIA, &VIA_VALUE);
+        sender::extend_via(headers);
     }
-}
-
-/// Makes one line of a list that may stand in several, with `value` at its end: not every reader looks further than one line.
-fn append_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
-    let mut lines: Vec<&[u8]> =
-        headers.get_all(&name).iter().map(HeaderValue::as_bytes).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
-        headers.insert(name, value.clone());
-        return;
-    }
-    lines.push(value.as_bytes());
-    let list = HeaderValue::from_bytes(&lines.join(&b", "[..])).expect("valid values joined by a comma are a valid value");
-    headers.insert(name, list);
 }
 
 /// What a request is called across services.
@@ -269,45 +201,6 @@ mod tests {
             let present = Present::of(&headers);
             remove_hop_by_hop(&mut headers, present);
             assert_eq!(text(&headers), after, "{before}");
-        }
-    }
-
-    #[test]
-    fn believes_only_trusted_senders() {
-        let claims = "Forwarded: for=9.9.9.9\nX-Forwarded-For: 8.8.8.8\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nVia: 1.0 a\nX-Real-IP: 9.9.9.9";
-        let authority = Authority::of_host("a.example:81");
-        let address = HeaderValue::from_static("192.0.2.1");
-        let present = Present::of(&map(claims));
-        let mut headers = map(claims);
-        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: false, is_secured: false }, present);
-        let expected = "host: a.example:81\nvia: 1.1 raftgate\nx-forwarded-for: 192.0.2.1\nx-forwarded-host: a.example:81\nx-forwarded-proto: http";
-        assert_eq!(text(&headers), expected);
-
-        let mut headers = map(claims);
-        set_forwarded(&mut headers, &authority, Sender { address: &address, is_trusted: true, is_secured: false }, present);
-        let text = text(&headers);
-        assert!(text.contains("x-forwarded-for: 8.8.8.8, 9.9.9.9, 192.0.2.1"), "{text}");
-        assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
-        assert!(text.contains("via: 1.0 a, 1.1 raftgate"), "{text}");
-    }
-
-    #[test]
-    fn a_certificate_is_told_by_who_verified_it() {
-        let (ours, sent) = ("Hash=1", "Hash=2;Subject=\"CN=admin\"");
-        let claims = format!("X-Forwarded-Client-Cert: {sent}");
-        let kept = format!("x-forwarded-client-cert: {sent}");
-        let both = format!("{kept}, {ours}");
-        let table = [
-            ("", Some(ours), false, "x-forwarded-client-cert: Hash=1"),
-            (&claims, Some(ours), false, "x-forwarded-client-cert: Hash=1"),
-            (&claims, None, false, ""),
-            (&claims, None, true, &kept),
-            (&claims, Some(ours), true, &both),
-        ];
-        for (before, client, is_trusted, after) in table {
-            let mut headers = map(before);
-            set_client_certificate(&mut headers, client.map(HeaderValue::from_static).as_ref(), is_trusted);
-            assert_eq!(text(&headers), after, "{before} {client:?} {is_trusted}");
         }
     }
 

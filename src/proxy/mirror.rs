@@ -1,6 +1,6 @@
 //! Copies of requests to other services (Gateway API `HTTPRequestMirrorFilter`).
 //!
-//! A copy is made once a request, not a try, of what the rule's filters made of it; the filters of the chosen backend are not for it.
+//! A copy is made once a request, not a try, of what the rule's filters before the mirror made of it; the filters of the chosen backend are not for it.
 //! It goes its own way in a task of the worker's: the request never waits for it, and its answer is read and dropped. Everything that it
 //! can take is bounded: how many are under way, in all and to one service (one that hangs shall not take the others' places), how long one may
 //! take, how far its body may lag behind the request's, how much of the answer is read. What does not fit is dropped and counted.
@@ -60,15 +60,33 @@ impl UnderWay {
     }
 }
 
-/// Begins a copy for each of the rule's mirrors that draws this request. `head` and `body` are as the rule's filters made them.
-pub(super) fn send_copies(worker: &Worker, matched: &Matched, head: &request::Parts, body: &mut RequestBody) {
-    let rule = &matched.rule.rule;
-    for filter in &rule.filters {
+/// Whether a mirror stands before a filter that changes what is sent, and so sees less of it than the rule's backends do.
+pub(super) fn is_before_others(filters: &[Filter]) -> bool {
+    let first = filters.iter().position(|filter| matches!(filter, Filter::RequestMirror(_)));
+    first.is_some_and(|first| filters[first..].iter().any(changes_request))
+}
+
+fn changes_request(filter: &Filter) -> bool {
+    matches!(filter, Filter::RequestHeaderModifier(_) | Filter::UrlRewrite(_))
+}
+
+/// Begins a copy for each of the rule's mirrors that draws this request. Filters run in list order: `head` and `body` are as all of them
+/// made the request, `before` gives the head as those before the place of a mirror did, where later ones change it.
+pub(super) fn send_copies(
+    worker: &Worker,
+    matched: &Matched,
+    head: &request::Parts,
+    before: impl Fn(usize) -> Option<request::Parts>,
+    body: &mut RequestBody,
+) {
+    let filters = &matched.rule.rule.filters;
+    for (place, filter) in filters.iter().enumerate() {
         let Filter::RequestMirror(mirror) = filter else { continue };
         if !mirror.share.holds(worker.random()) {
             continue;
         }
-        if let Err(result) = begin(worker, matched, mirror, head, body) {
+        let earlier = if filters[place..].iter().any(changes_request) { before(place) } else { None };
+        if let Err(result) = begin(worker, matched, mirror, earlier.as_ref().unwrap_or(head), body) {
             worker.metrics.mirrors.with_label_values(&[mirror.service.as_str(), result]).inc();
         }
     }

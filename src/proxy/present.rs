@@ -6,6 +6,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
+use crate::model::sender::is_claim;
+
 /// A set of fields. It tells what stood in a head when it was looked at, not what was removed or set since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Present(u16);
@@ -56,11 +58,8 @@ impl Present {
     fn by_text(name: &str) -> Present {
         match name.as_bytes() {
             b"x-request-id" => Present::REQUEST_ID,
-            b"x-real-ip" => Present::CLAIMS,
-            // It is the handshake's to tell, and set before a rule is looked for (`headers::set_client_certificate`).
-            b"x-forwarded-client-cert" => Present(0),
             b"keep-alive" | b"proxy-connection" | b"http2-settings" => Present::HOP_BY_HOP,
-            [b'x', rest @ ..] if rest.starts_with(b"-forwarded-") => Present::CLAIMS,
+            [b'x', ..] if is_claim(name) => Present::CLAIMS,
             [b'r', rest @ ..] if rest.starts_with(b"aftgate-") => Present::HOP_BY_HOP,
             _ => Present(0),
         }

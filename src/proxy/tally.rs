@@ -10,10 +10,10 @@ use hyper::body::Incoming;
 
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
-use super::headers::{self, RequestId};
+use super::headers::RequestId;
 use super::present::Present;
 use super::trace::{self, TraceParent};
-use crate::model::{Kind, Revision};
+use crate::model::{Kind, Revision, sender};
 use crate::observe::{AccessEntry, Span, Trace};
 use crate::table::{CompiledRule, Matched, Service};
 
@@ -181,7 +181,7 @@ impl Tally {
         let entry = self.entry(fields, duration);
         let sinks = &self.connection.worker().sinks;
         if let (Some(traces), Some(trace)) = (&sinks.traces, self.trace.filter(|trace| trace.is_sampled)) {
-            let (scheme, ended) = (headers::scheme(self.connection.secured().is_some()), SystemTime::now());
+            let (scheme, ended) = (sender::scheme(self.connection.secured().is_some()), SystemTime::now());
             let version = match version {
                 Version::HTTP_2 => "2",
                 Version::HTTP_10 => "1.0",

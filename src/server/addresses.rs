@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use serde::Serialize;
@@ -150,6 +150,11 @@ async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, ServerErr
     bound.map_err(|source| ServerError::Bind { key: key.to_owned(), address, source })
 }
 
+/// Networks by their first address and the length of their prefix.
+pub(super) fn trusted_proxies(config: &ListenerConfig) -> Vec<(IpAddr, u8)> {
+    config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect()
+}
+
 fn options(index: usize, config: &ListenerConfig) -> Result<ListenerOptions, ServerError> {
     let tls = config.tls.as_ref().map(|tls| Tls::new(tls, config.http2)).transpose();
     let tls = tls.map_err(|source| ServerError::Tls { key: format!("listener[{index}].tls.{}", source.key()), source })?;
@@ -161,7 +166,7 @@ fn options(index: usize, config: &ListenerConfig) -> Result<ListenerOptions, Ser
         proxy_protocol: config.proxy_protocol,
         debug_headers: config.debug_headers,
         min_revision: config.min_revision,
-        trusted_proxies: config.trusted_proxies.iter().map(|network| (network.network(), network.prefix_len())).collect(),
+        trusted_proxies: trusted_proxies(config),
         drain_timeout: config.drain_timeout,
         escaped_slashes: config.escaped_slashes,
         header_bytes_max: config.header_bytes_max,

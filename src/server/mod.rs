@@ -463,6 +463,7 @@ fn explain(listener: &ListenerConfig) -> admin::Listener {
         address: listener.address,
         hostname: listener.hostname.clone(),
         tls: listener.tls.is_some(),
+        trusted_proxies: addresses::trusted_proxies(listener),
         escaped_slashes: listener.escaped_slashes,
     }
 }

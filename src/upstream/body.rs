@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::go_ahead::Hold;
-use super::replay::{KEPT_BYTES_MAX, Replay};
+use super::replay::Replay;
 use super::tap::{BodyCopy, CopyWatch, Tap, tap};
 
 /// How far a request's body came.
@@ -156,13 +156,10 @@ impl RequestBody {
         }
     }
 
-    /// Keeps the beginning from now on, so that [`again`](RequestBody::again) has an answer. Not where the length says at once that it
-    /// is too long.
+    /// Keeps the beginning from now on, so that [`again`](RequestBody::again) has an answer.
     pub fn keep(self) -> RequestBody {
         match self {
-            RequestBody::Stream(stream) if stream.size_hint().lower() <= KEPT_BYTES_MAX as u64 => {
-                RequestBody::Replay(Box::new(Replay::new(stream)))
-            }
+            RequestBody::Stream(stream) => RequestBody::Replay(Box::new(Replay::new(stream))),
             other => other,
         }
     }

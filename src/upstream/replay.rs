@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use super::body::{BodyError, BodyProgress, BodyState, Stream};
 
 /// Bytes of a body that are kept. Of a longer one nothing is: it is sent once.
-pub(super) const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// What all tries of one request share.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ struct Source {
     /// What came so far. Copied, so that many small pieces take no more room than their bytes.
     kept: Vec<u8>,
     trailers: Option<HeaderMap>,
+    /// Whether its length says that it is too long: then it is whole until it begins.
+    is_too_long: bool,
     /// Whether more came than is kept.
     is_cut: bool,
 }
@@ -36,7 +38,8 @@ pub struct Replay {
 
 impl Replay {
     pub(super) fn new(stream: Box<Stream>) -> Replay {
-        let source = Source { stream, kept: Vec::new(), trailers: None, is_cut: false };
+        let is_too_long = stream.size_hint().lower() > KEPT_BYTES_MAX as u64;
+        let source = Source { stream, kept: Vec::new(), trailers: None, is_too_long, is_cut: false };
         Replay::of(Rc::new(RefCell::new(source)))
     }
 
@@ -115,7 +118,7 @@ impl Source {
             self.trailers = Some(trailers.clone());
         }
         let Some(data) = frame.data_ref().filter(|_| !self.is_cut) else { return 0 };
-        if self.kept.len() + data.remaining() > KEPT_BYTES_MAX {
+        if self.is_too_long || self.kept.len() + data.remaining() > KEPT_BYTES_MAX {
             self.is_cut = true;
             self.kept = Vec::new();
             return 0;

@@ -232,7 +232,8 @@ impl Api {
 
 fn listener(name: &str, port: u16, hostname: Option<&str>) -> Listener {
     let (name, hostname) = (name.to_owned(), hostname.map(str::to_owned));
-    Listener { name, address: ([127, 0, 0, 1], port).into(), hostname, tls: false, escaped_slashes: EscapedSlashes::Refuse }
+    let address = ([127, 0, 0, 1], port).into();
+    Listener { name, address, hostname, tls: false, trusted_proxies: Vec::new(), escaped_slashes: EscapedSlashes::Refuse }
 }
 
 pub(super) fn route(path: &str, service: &str) -> Value {

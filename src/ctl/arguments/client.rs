@@ -1,5 +1,6 @@
 //! Commands that ask a running node, and where they ask.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ pub enum ClientCommand {
         /// The listener that the request comes in at; the first one without it
         #[arg(long)]
         listener: Option<String>,
+        /// The address of who asks; 127.0.0.1 without it
+        #[arg(long, value_name = "IP")]
+        source_address: Option<IpAddr>,
         /// By the routes of this revision, as long as history holds what came after; the live ones without it
         #[arg(long)]
         revision: Option<u64>,

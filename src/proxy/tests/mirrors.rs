@@ -44,7 +44,7 @@ fn a_copy_is_what_the_rules_filters_made_and_its_answer_is_dropped() {
     let rewrite = |prefix: &str| json!({"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": prefix}}});
     let set = |value: &str| json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Env", "value": value}]}});
     let fields = json!({
-        "filters": [mirror_to("copies"), rewrite("/rule"), set("rule")],
+        "filters": [rewrite("/rule"), set("rule"), mirror_to("copies")],
         "backendRefs": [{"name": "s", "filters": [rewrite("/own"), set("own")]}]
     });
     let gateway = gateway(&backend, &copies, fields);
@@ -59,6 +59,28 @@ fn a_copy_is_what_the_rules_filters_made_and_its_answer_is_dropped() {
     assert!(copy.ends_with("\r\n\r\nhello") && original.ends_with("\r\n\r\nhello"), "{copy}");
     assert_eq!(field(copy, "x-request-id"), field(original, "x-request-id"));
     assert_eq!((copies.seen().len(), copies.connections()), (3, 1), "connections of copies are kept");
+}
+
+#[test]
+fn a_mirror_sees_what_the_filters_before_it_made() {
+    let (backend, copies) = (Backend::answering(OK), Backend::answering(OK));
+    let add = |value: &str| json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [{"name": "X-Env", "value": value}]}});
+    let rewrite = json!({"type": "URLRewrite", "urlRewrite": {"hostname": "other.example", "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/rule"}}});
+    let fields = json!({"filters": [mirror_to("copies"), add("first"), mirror_to("copies"), rewrite, mirror_to("copies")]});
+    let gateway = gateway(&backend, &copies, fields);
+    let answer = gateway.ask("GET /a/%2e/x?q=1 HTTP/1.1\r\nHost: a\r\nConnection: x-drop\r\nX-Drop: 1\r\nX-Env: sent\r\n\r\n");
+    assert_eq!(status(&answer), 200);
+    wait_for("the copies", || count(&gateway, "copies", "sent") == 3);
+    let told = |message: &str| {
+        let values = message.lines().filter_map(|line| line.strip_prefix("x-env: ")).collect::<Vec<_>>().join(",");
+        let target = message.split(' ').nth(1).unwrap_or_default();
+        format!("{target} {} {values} {}", field(message, "host").unwrap_or_default(), message.contains("x-drop"))
+    };
+    let mut seen: Vec<String> = copies.seen().iter().map(|copy| told(&copy.bytes)).collect();
+    seen.sort();
+    let expected = ["/a/x?q=1 a sent false", "/a/x?q=1 a sent,first false", "/rule/a/x?q=1 other.example sent,first false"];
+    assert_eq!(seen, expected);
+    assert_eq!(told(&backend.seen()[0].bytes), "/rule/a/x?q=1 other.example sent,first false");
 }
 
 #[test]

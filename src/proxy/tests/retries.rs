@@ -163,6 +163,28 @@ fn a_body_is_replayed_up_to_64_kib() {
 }
 
 #[test]
+fn a_body_that_has_not_begun_is_whole_whatever_its_length() {
+    let backend = Backend::raw({
+        let count = Mutex::new(0);
+        move |mut stream| {
+            let mut buffer = Vec::new();
+            read_until(&mut stream, &mut buffer, "\r\n\r\n");
+            let is_first = std::mem::replace(&mut *count.lock().unwrap(), 1) == 0;
+            if !is_first {
+                read_until(&mut stream, &mut buffer, "end");
+            }
+            stream.write_all(if is_first { BUSY } else { OK }.as_bytes()).unwrap();
+        }
+    });
+    let gateway = gateway(&backend, json!({}), json!({"codes": [503], "backoff": "0s"}));
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70003\r\n\r\n");
+    wait_for("the second try", || backend.connections() == 2);
+    client.send(&format!("{}end", "x".repeat(70_000)));
+    assert_eq!(status(&client.answer()), 200);
+}
+
+#[test]
 pub(super) fn a_body_that_has_only_begun_goes_on_with_the_next_try() {
     let (tell, told) = channel();
     let count = Mutex::new((0, tell));
