@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use serde_json::{Value, json};
 
 use super::Shared;
@@ -235,7 +235,7 @@ fn set_true_fields(headers: &mut HeaderMap, listener: &Listener, source: IpAddr)
     let is_trusted = sender::belongs_to(&listener.trusted_proxies, source);
     let makes_claims = headers.keys().any(|name| sender::is_claim(name.as_str()));
     sender::set_client_certificate(headers, None, is_trusted);
-    let sender = Sender { address: &address, is_trusted, is_secured: listener.tls, makes_claims };
+    let sender = Sender { address: &address, is_trusted, is_secured: listener.tls, makes_claims, version: Version::HTTP_11 };
     sender::set_forwarded(headers, &authority, true, sender);
     Ok(())
 }

@@ -6,13 +6,12 @@
 use std::net::IpAddr;
 
 use http::header::{HOST, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 raftgate");
 
 /// Who sent a request, for [`set_forwarded`].
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +24,8 @@ pub struct Sender<'a> {
     pub is_secured: bool,
     /// Whether a field of the request is one that [`is_claim`].
     pub makes_claims: bool,
+    /// What the request was received by.
+    pub version: Version,
 }
 
 /// Whether `peer` belongs to one of `networks`, each an address and the length of its prefix.
@@ -43,13 +44,18 @@ fn has_prefix(network: u128, peer: u128, bits: u32, prefix: u8) -> bool {
 }
 
 /// Whether a field, named in lower case, is what a sender says of itself or of those before it. `X-Forwarded-Client-Cert` is the handshake's to
-/// tell ([`set_client_certificate`]).
+/// tell ([`set_client_certificate`]). A name with underscores counts as the one with hyphens: behind CGI and its like both are one variable
+/// (RFC 3875 4.1.18).
 pub fn is_claim(name: &str) -> bool {
-    match name {
-        "via" | "forwarded" | "x-real-ip" => true,
-        "x-forwarded-client-cert" => false,
-        _ => name.starts_with("x-forwarded-"),
+    if name.contains('_') {
+        // Nobody but a client writes it so.
+        return name.starts_with('x') && is_plain_claim(&name.replace('_', "-"));
     }
+    is_plain_claim(name) && name != X_FORWARDED_CLIENT_CERT
+}
+
+fn is_plain_claim(name: &str) -> bool {
+    matches!(name, "via" | "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
 }
 
 /// The scheme of what comes over TLS, or in clear text.
@@ -82,21 +88,29 @@ pub fn set_forwarded(headers: &mut HeaderMap, authority: &HeaderValue, is_host: 
         append_to_list(headers, X_FORWARDED_FOR, sender.address);
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| authority.clone());
-        extend_via(headers);
+        extend_via(headers, sender.version);
     } else {
         headers.insert(X_FORWARDED_FOR, sender.address.clone());
         headers.insert(X_FORWARDED_PROTO, scheme);
         headers.insert(X_FORWARDED_HOST, authority.clone());
-        headers.insert(VIA, VIA_VALUE);
+        headers.insert(VIA, via(sender.version));
     }
     if !is_host {
         headers.insert(HOST, authority.clone());
     }
 }
 
-/// Adds the gateway to `Via` (RFC 9110 7.6.3).
-pub fn extend_via(headers: &mut HeaderMap) {
-    append_to_list(headers, VIA, &VIA_VALUE);
+/// Adds the gateway to `Via`, for a message that was received by `version` (RFC 9110 7.6.3).
+pub fn extend_via(headers: &mut HeaderMap, version: Version) {
+    append_to_list(headers, VIA, &via(version));
+}
+
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 raftgate",
+        Version::HTTP_10 => "1.0 raftgate",
+        _ => "1.1 raftgate",
+    })
 }
 
 /// Makes one line of a list that may stand in several, with `value` at its end: not every reader looks further than one line.
@@ -151,10 +165,11 @@ mod tests {
         let claims = "Forwarded: for=9.9.9.9\nX-Forwarded-For: 8.8.8.8\nX-Forwarded-For: 9.9.9.9\nX-Forwarded-Proto: https\nX-Forwarded-Port: 1\nVia: 1.0 a\nX-Real-IP: 9.9.9.9";
         let authority = HeaderValue::from_static("a.example:81");
         let address = HeaderValue::from_static("192.0.2.1");
-        let sender = Sender { address: &address, is_trusted: false, is_secured: false, makes_claims: true };
+        let sender =
+            Sender { address: &address, is_trusted: false, is_secured: false, makes_claims: true, version: Version::HTTP_2 };
         let mut headers = map(claims);
         set_forwarded(&mut headers, &authority, false, sender);
-        let expected = "host: a.example:81\nvia: 1.1 raftgate\nx-forwarded-for: 192.0.2.1\nx-forwarded-host: a.example:81\nx-forwarded-proto: http";
+        let expected = "host: a.example:81\nvia: 2 raftgate\nx-forwarded-for: 192.0.2.1\nx-forwarded-host: a.example:81\nx-forwarded-proto: http";
         assert_eq!(text(&headers), expected);
 
         let mut headers = map(claims);
@@ -162,7 +177,17 @@ mod tests {
         let text = text(&headers);
         assert!(text.contains("x-forwarded-for: 8.8.8.8, 9.9.9.9, 192.0.2.1"), "{text}");
         assert!(text.contains("x-forwarded-proto: https") && text.contains("forwarded: for=9.9.9.9"), "{text}");
-        assert!(text.contains("via: 1.0 a, 1.1 raftgate"), "{text}");
+        assert!(text.contains("via: 1.0 a, 2 raftgate"), "{text}");
+    }
+
+    #[test]
+    fn claims_are_known_in_every_spelling_that_a_backend_may_take_for_one() {
+        let claims =
+            ["via", "forwarded", "x-real-ip", "x-forwarded-for", "x-forwarded-anything", "x_forwarded_for", "x-forwarded_for"];
+        let certificates = ["x_forwarded_client_cert", "x-forwarded-client_cert", "x_real_ip"];
+        assert_eq!(claims.iter().chain(&certificates).find(|name| !is_claim(name)), None);
+        let others = ["x-forwarded-client-cert", "x-forwarded", "x_request_id", "a_b", "viable", "host"];
+        assert_eq!(others.iter().find(|name| is_claim(name)), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -141,6 +141,12 @@ async fn run<'c>(
     *options = admitted.options;
     tally.note_host(admitted.authority.host());
 
+    if !headers::count_down(&head.method, &mut head.headers) {
+        return match head.method {
+            Method::TRACE => Err(Fault::not_implemented("TRACE to the gateway itself")),
+            _ => Ok(Answer::without_body(StatusCode::NO_CONTENT)),
+        };
+    }
     if admitted.options.min_revision {
         Box::pin(connection.worker().parking.wait(&head.headers)).await?;
     }
@@ -154,6 +160,7 @@ async fn run<'c>(
         is_trusted,
         is_secured: secured.is_some(),
         makes_claims: present.has(Present::CLAIMS),
+        version: head.version,
     };
     sender::set_forwarded(&mut head.headers, &admitted.authority.field, admitted.authority.is_host, sender);
     let matched = find_rule(connection, &head, &admitted, tally)?;
@@ -425,7 +432,9 @@ fn answer(filters: [&[Filter]; 2], response: Response<AnswerBody>, deadline: Opt
         head.headers.remove(TRAILER);
     }
     headers::remove_hop_by_hop(&mut head.headers, present);
-    headers::extend_via(&mut head.headers, present);
+    if present.has(Present::VIA) {
+        sender::extend_via(&mut head.headers, head.version);
+    }
     filters.into_iter().for_each(|filters| filter::modify_response(filters, &mut head.headers));
     head.version = Version::HTTP_11;
     // What hyper's client noted of this message is not the client's concern.

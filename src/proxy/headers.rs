@@ -1,11 +1,10 @@
 //! Which fields pass, and which the gateway sets.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, TE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, MAX_FORWARDS, TE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, request};
 
 use super::fault::Fault;
 use super::present::Present;
-use crate::model::sender;
 
 /// Identifies a request across services.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -99,6 +98,22 @@ pub(super) fn check_expectation(headers: &HeaderMap, present: Present) -> Result
     }
 }
 
+/// Counts `Max-Forwards` down, which binds OPTIONS and TRACE (RFC 9110 7.6.2). False where it is used up: the gateway answers itself.
+pub(super) fn count_down(method: &Method, headers: &mut HeaderMap) -> bool {
+    if !matches!(*method, Method::OPTIONS | Method::TRACE) {
+        return true;
+    }
+    let left = headers.get(MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match left {
+        None => true,
+        Some(0) => false,
+        Some(left) => {
+            headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            true
+        }
+    }
+}
+
 /// Whether trailers may follow the answer (RFC 9110 6.5.1); over HTTP/1.1 the same test as hyper's, which leaves them out otherwise.
 pub(super) fn takes_trailers(head: &request::Parts, present: Present) -> bool {
     match head.version {
@@ -118,13 +133,6 @@ pub(super) fn join_cookies(headers: &mut HeaderMap, present: Present) {
         let whole =
             HeaderValue::from_bytes(&pieces.join(&b"; "[..])).expect("valid values joined by a semicolon are a valid value");
         headers.insert(COOKIE, whole);
-    }
-}
-
-/// Adds the gateway to the `Via` of a backend's answer, where there is one (RFC 9110 7.6.3).
-pub(super) fn extend_via(headers: &mut HeaderMap, present: Present) {
-    if present.has(Present::VIA) {
-        sender::extend_via(headers);
     }
 }
 

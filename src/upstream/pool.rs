@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use futures_util::future::Either;
 use http::uri::Scheme;
@@ -367,8 +368,20 @@ impl Connection {
     }
 }
 
+/// Sends what began, and waits for the head of its answer.
+///
+/// It is sent one turn later than it might: what else came with it is read first, and then all of it goes out in one run. To send each
+/// request between two reads gives a backend on the same machine the time to fall asleep, and to wake it costs a microsecond or two.
 async fn answer_of_http1(mut connection: Box<Http1>, endpoint: Rc<Endpoint>) -> Result<Response<AnswerBody>, SendError> {
-    match poll_fn(|cx| connection.poll_head(cx)).await {
+    let mut is_next_turn = false;
+    let answered = poll_fn(|cx| {
+        if !mem::replace(&mut is_next_turn, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.poll_head(cx)
+    });
+    match answered.await {
         Ok(response) => {
             let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             Ok(response.map(|()| AnswerBody::of_http1(connection, endpoint, is_switched)))

@@ -34,6 +34,29 @@ fn the_backend_gets_exactly_these_bytes() {
 }
 
 #[test]
+fn options_and_trace_go_as_far_as_they_may() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let ask = |method: &str, left: &str| gateway.ask(&format!("{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {left}\r\n\r\n"));
+    let table = [
+        ("OPTIONS", "0", 204, None),
+        ("TRACE", "0", 501, None),
+        ("OPTIONS", "3", 200, Some("2")),
+        ("TRACE", "1", 200, Some("0")),
+        // It binds no other method, and what is no number binds nobody.
+        ("GET", "0", 200, Some("0")),
+        ("OPTIONS", "few", 200, Some("few")),
+    ];
+    for (method, left, code, sent_on) in table {
+        let before = backend.seen().len();
+        assert_eq!(status(&ask(method, left)), code, "{method} {left}");
+        let seen = backend.seen();
+        let told = seen.get(before).and_then(|seen| field(&seen.bytes, "max-forwards"));
+        assert_eq!(told, sent_on, "{method} {left}");
+    }
+}
+
+#[test]
 fn a_trusted_proxy_is_believed() {
     let backend = Backend::answering(OK);
     let trusted_proxies = vec![("127.0.0.0".parse().unwrap(), 8)];

@@ -352,8 +352,9 @@ fn less_is_read_at_once_as_long_as_nobody_takes_what_was_read() {
         while held.len() < 50 {
             held.push(body.frame().await.unwrap().unwrap().into_data().unwrap());
         }
-        // The first came with the head, the second was asked for when nothing was held that was asked for.
-        assert!(held[2..].iter().all(|piece| piece.len() <= 16 * 1024), "{:?}", held.iter().map(Bytes::len).collect::<Vec<_>>());
+        // The first came with the head. The room after it was made when nothing was held that was asked for; it may fill in several reads.
+        let large: usize = held[1..].iter().map(Bytes::len).filter(|length| *length > 16 * 1024).sum();
+        assert!(large <= 80 * 1024, "{:?}", held.iter().map(Bytes::len).collect::<Vec<_>>());
         let mut bytes: usize = held.iter().map(Bytes::len).sum();
         drop(held);
         let mut largest = 0;
