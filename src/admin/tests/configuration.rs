@@ -98,6 +98,22 @@ async fn it_comes_as_documents_of_yaml() {
     assert_eq!((made.status, &made.body["operations"]["put"], api.revision()), (200, &json!(MANY), 1), "{made:?}");
 }
 
+/// A node reads no YAML document above 8 MiB.
+#[tokio::test]
+async fn what_is_shown_in_yaml_is_taken_however_large_it_is() {
+    let api = Api::open();
+    let endpoint = |index: usize| json!({"address": format!("a-host-of-a-long-name-{index:05}.example.com:8080")});
+    let spec = json!({"endpoints": (0..10_000).map(endpoint).collect::<Vec<_>>()});
+    let item = |index: usize| json!({"kind": "Service", "name": format!("s{index}"), "spec": spec});
+    let items: Vec<Value> = (0..16).map(item).collect();
+    assert_eq!(put(&api, "", json!({"items": items}).to_string()).await.status, 200);
+    let revision = api.revision();
+    let whole = api.send("GET /v1/config", &[("accept", "application/yaml")], "").await;
+    assert!(whole.text.len() > 8 * 1024 * 1024, "{} bytes", whole.text.len());
+    let again = api.send("PUT /v1/config?prune=true", &[("content-type", "application/yaml")], whole.text).await;
+    assert_eq!((again.status, &again.body["changed"], api.revision()), (200, &json!(false), revision), "{again:?}");
+}
+
 #[tokio::test]
 async fn what_others_write_meanwhile_is_caught_up_with() {
     let api = Api::open();
