@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn yaml_of_any_length_can_be_applied() {
         // One document of it would be over the bound of one.
-        let pad = "a: b #\n".repeat(100_000);
+        let pad = "a: [{ #\n".repeat(100_000);
         let item = |n: usize| json!({"kind": "Route", "name": format!("r{n}"), "revision": n, "spec": {"pad": pad, "none": []}});
         let items: Vec<Value> = (0..30).map(item).collect();
         let text = printed(Output::Yaml, &[&items[..20], &items[20..]]) + "\n";
