@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Shared;
 use super::body::offload;
+use super::call::wait_published;
 use super::content::{Content, gone};
 use super::explain::Listener;
 use super::findings::Findings;
 use super::problem::Problem;
-use crate::model::{Kind, Operation, ResourceKey, State, hostname};
-use crate::table::{Others, Snapshot};
+use super::warnings::Warnings;
+use crate::model::{Kind, Operation, ResourceKey, Revision, State, hostname};
+use crate::table::{Others, RouteOutline, Snapshot};
 
 /// What a look at one route costs, in bytes of a document.
 const OUTLINE_BYTES: usize = 1024;
@@ -27,7 +31,7 @@ pub(super) struct Rest {
 }
 
 /// Checks what only the whole table can tell of `content`; gives it back with its warnings.
-pub(super) async fn advise(shared: &Arc<Shared>, mut content: Content) -> Result<(Content, Vec<String>), Problem> {
+pub(super) async fn advise(shared: &Arc<Shared>, mut content: Content) -> Result<(Content, Warnings), Problem> {
     content.check_patterns(&shared.admin.live.load())?;
     let removed = content.operations.iter().filter_map(|operation| match operation {
         Operation::Delete { key } if key.kind != Kind::Service => Some(key.clone()),
@@ -40,7 +44,7 @@ pub(super) async fn advise(shared: &Arc<Shared>, mut content: Content) -> Result
 }
 
 /// The warnings of a write.
-pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Rest) -> Result<Vec<String>, Problem> {
+pub(super) async fn warnings(shared: &Arc<Shared>, findings: Findings, rest: Rest) -> Result<Warnings, Problem> {
     let (table, shared) = (shared.admin.live.load(), Arc::clone(shared));
     let cost = match table.opens_contest(findings.outlines()) {
         true => usize::MAX,
@@ -61,22 +65,69 @@ impl Findings {
     fn waiting(&self, table: &Snapshot, removed: Option<&[ResourceKey]>) -> Vec<String> {
         let others = removed.map_or(Others::Go, Others::StayBut);
         let waiting = table.waiting_after(self.outlines(), others).into_iter();
-        waiting.map(|(key, reason)| format!("{key}: is kept and does not serve: {reason}")).collect()
+        waiting.map(|(key, reason)| waits(&key, &reason)).collect()
+    }
+}
+
+fn waits(key: &ResourceKey, reason: &str) -> String {
+    format!("{key}: is kept and does not serve: {reason}")
+}
+
+/// What is to be told of routes that wait for others, where they are too many to be told before the write.
+#[derive(Debug)]
+pub(super) struct Aftermath {
+    before: Arc<Snapshot>,
+}
+
+impl Aftermath {
+    /// Before the write. `None`: there is nothing to be told afterwards.
+    pub(super) fn of(shared: &Shared, findings: &Findings) -> Option<Aftermath> {
+        let before = shared.admin.live.load();
+        (findings.is_large() && (findings.has_grpc() || before.has_contest())).then_some(Aftermath { before })
     }
 
-    /// Routes that get no request, because no hostname of theirs intersects with that of a listener which they are bound to:
-    /// `NoMatchingListenerHostname` in Gateway API.
-    pub(super) fn unreached(&self, listeners: &[Listener]) -> impl Iterator<Item = String> {
-        let unreached = self.outlines().iter().filter(|outline| {
-            let is_bound = |listener: &&Listener| outline.listeners.is_empty() || outline.listeners.contains(&listener.name);
-            let mut bound = listeners.iter().filter(is_bound).peekable();
-            bound.peek().is_some() && !bound.any(|listener| reaches(listener, &outline.hostnames))
-        });
-        unreached.map(|outline| {
-            let reason = "no hostname of it intersects with that of a listener which it is bound to";
-            format!("{}: gets no request on this node: {reason}", outline.key)
+    /// After the write, which made `revision`, or would make one. It is waited for until `deadline`.
+    pub(super) async fn warnings(
+        self,
+        shared: &Shared,
+        revision: Option<Revision>,
+        deadline: Instant,
+        is_written: impl Fn(&ResourceKey) -> bool + Send + 'static,
+    ) -> Result<Warnings, Problem> {
+        let mut warnings = Warnings::default();
+        let unknown = match revision {
+            None => Some("which routes wait for others is told of so many only once they are live"),
+            Some(revision) if wait_published(shared, revision, deadline).await.is_err() => {
+                Some("this node does not serve the new revision yet; /v1/table tells then which routes wait for others")
+            }
+            Some(_) => None,
+        };
+        if let Some(unknown) = unknown {
+            warnings.add([unknown.to_owned()]);
+            return Ok(warnings);
+        }
+        let after = shared.admin.live.load();
+        offload(usize::MAX, move || {
+            let tell = |key: &ResourceKey| after.reason_waiting(key).map(|reason| waits(key, &reason));
+            warnings.add_told(after.waiting_since(&self.before, is_written), tell);
+            Ok(warnings)
         })
+        .await
     }
+}
+
+/// Routes that get no request, because no hostname of theirs intersects with that of a listener which they are bound to:
+/// `NoMatchingListenerHostname` in Gateway API.
+pub(super) fn unreached(outlines: &[RouteOutline], listeners: &[Listener]) -> impl Iterator<Item = String> {
+    let unreached = outlines.iter().filter(|outline| {
+        let is_bound = |listener: &&Listener| outline.listeners.is_empty() || outline.listeners.contains(&listener.name);
+        let mut bound = listeners.iter().filter(is_bound).peekable();
+        bound.peek().is_some() && !bound.any(|listener| reaches(listener, &outline.hostnames))
+    });
+    unreached.map(|outline| {
+        let reason = "no hostname of it intersects with that of a listener which it is bound to";
+        format!("{}: gets no request on this node: {reason}", outline.key)
+    })
 }
 
 /// Whether a listener takes a host that these hostnames match; none match every host.

@@ -65,6 +65,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Whether the configuration names this resource.
+    pub(crate) fn names(&self, key: &ResourceKey) -> bool {
+        self.named.get(key).is_some()
+    }
+
     /// What else is to be done where others have made `state` of the State that this was compared with.
     pub(crate) fn catch_up(&mut self, state: &State) -> Vec<Operation> {
         let mut operations = Vec::new();

@@ -107,7 +107,7 @@ pub(crate) async fn put(
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;
-    Ok(done.answer_of_one(true, &warnings))
+    Ok(done.answer_of_one(true, &warnings.lines()))
 }
 
 /// `DELETE /v1/{kind-plural}/{name}`
