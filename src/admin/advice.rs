@@ -14,7 +14,7 @@ use super::findings::Findings;
 use super::problem::Problem;
 use super::warnings::Warnings;
 use crate::model::{Kind, Operation, ResourceKey, Revision, State, hostname};
-use crate::table::{Others, RouteOutline, Snapshot};
+use crate::table::{Others, RouteOutline, Snapshot, Users};
 
 /// What a look at one route costs, in bytes of a document.
 const OUTLINE_BYTES: usize = 1024;
@@ -39,8 +39,42 @@ pub(super) async fn advise(shared: &Arc<Shared>, mut content: Content) -> Result
     });
     let (state, gone) = (shared.admin.cluster.state(), gone(&content.operations));
     let rest = Rest { state, gone, removed: Some(removed.collect()) };
-    let warnings = warnings(shared, std::mem::take(&mut content.findings), rest).await?;
-    Ok((content, warnings))
+    let mut told = bereft(shared, &content, &rest.gone).await?;
+    told.append(warnings(shared, std::mem::take(&mut content.findings), rest).await?);
+    Ok((content, told))
+}
+
+/// Warnings about what refers to a service or a certificate that goes, and is not changed itself: what is, is told in its own right.
+async fn bereft(shared: &Arc<Shared>, content: &Content, gone: &BTreeSet<ResourceKey>) -> Result<Warnings, Problem> {
+    let mut told = Warnings::default();
+    if gone.is_empty() {
+        return Ok(told);
+    }
+    let (table, gone) = (shared.admin.live.load(), gone.clone());
+    let changed: BTreeSet<ResourceKey> = content.operations.iter().map(|operation| operation.key().clone()).collect();
+    offload(usize::MAX, move || {
+        told.add(table.users_of(&gone, |key| changed.contains(key)).into_iter().map(|(key, users)| missed(key, &users)));
+        Ok(told)
+    })
+    .await
+}
+
+fn missed(gone: &ResourceKey, users: &Users) -> String {
+    let mut names: Vec<String> = users.named.iter().map(ToString::to_string).collect();
+    match users.count - names.len() {
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    let last = names.pop().unwrap_or_default();
+    let (who, verb) = match (names.is_empty(), users.count) {
+        (true, _) => (last, "refers"),
+        (false, _) => (format!("{} and {last}", names.join(", ")), "refer"),
+    };
+    let meanwhile = match gone.kind {
+        Kind::Certificate => "their requests are answered with 500",
+        _ => "their share of it is answered with 500, to gRPC with UNAVAILABLE, and nothing is mirrored to it,",
+    };
+    format!("{gone}: {who} {verb} to it; {meanwhile} until it exists again")
 }
 
 /// The warnings of a write.
