@@ -83,6 +83,7 @@ pub(crate) async fn put(
     let aftermath = Aftermath::of(&shared, &wanted.findings);
     let mut told = warnings(&shared, std::mem::take(&mut wanted.findings), rest).await?;
     let done = make_so(&shared, &mut pace, base, &mut wanted, upload, expected, &wishes).await?;
+    let done = done.with_unchanged(wanted.unchanged_count());
     if let Some(aftermath) = aftermath {
         let revision = (!wishes.dry_run).then_some(done.revision);
         let deadline = pace.step(Duration::ZERO).deadline;

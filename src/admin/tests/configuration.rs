@@ -80,10 +80,12 @@ async fn it_becomes_live_in_one_revision() {
     assert_eq!((api.cluster.state().len(), staged(&api)), (MANY, 0));
     let again = put(&api, "?prune=true", items(0..MANY, "")).await;
     assert_eq!((again.status, &again.body["changed"], api.revision()), (200, &json!(false), 2), "{again:?}");
+    assert_eq!((&made.body["unchanged"], &again.body["unchanged"]), (&json!(0), &json!(MANY)), "{again:?}");
     let whole = api.get("/v1/config").await;
     assert_eq!(put(&api, "?prune=true", whole.text).await.body["changed"], json!(false));
     let one = put(&api, "", items(MANY - 1..MANY + 1, "")).await;
     assert_eq!((one.status, one.body["results"].as_array().map(Vec::len), api.revision()), (200, Some(1), 3), "{one:?}");
+    assert_eq!(one.body["unchanged"], 1, "{one:?}");
     let fewer = put(&api, "?prune=true", items(0..3, "")).await;
     assert_eq!((fewer.body["operations"].clone(), api.revision()), (json!({"put": 0, "delete": MANY - 2}), 4), "{fewer:?}");
     assert_eq!(api.cluster.state().len(), 3);
