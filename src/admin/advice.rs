@@ -120,48 +120,50 @@ impl Aftermath {
         (findings.is_large() && (findings.has_grpc() || before.has_contest())).then_some(Aftermath { before })
     }
 
-    /// After the write, which made `revision`, or would make one. It is waited for until `deadline`.
+    /// After the write, which made `revision`, or would make one. It is waited for until `deadline`. Whatever comes of it, the write is done.
     pub(super) async fn warnings(
         self,
         shared: &Shared,
         revision: Option<Revision>,
         deadline: Instant,
         is_written: impl Fn(&ResourceKey) -> bool + Send + 'static,
-    ) -> Result<Warnings, Problem> {
-        let mut warnings = Warnings::default();
-        let unknown = match revision {
-            None => Some("which routes wait for others is told of so many only once they are live"),
-            Some(revision) if wait_published(shared, revision, deadline).await.is_err() => {
-                Some("this node does not serve the new revision yet; /v1/table tells then which routes wait for others")
-            }
-            Some(_) => None,
+    ) -> Warnings {
+        let Some(revision) = revision else {
+            return only("which routes wait for others is told of so many only once they are live");
         };
-        if let Some(unknown) = unknown {
-            warnings.add([unknown.to_owned()]);
-            return Ok(warnings);
+        let late = "this node does not serve the new revision yet; /v1/table tells then which routes wait for others";
+        if wait_published(shared, revision, deadline).await.is_err() {
+            return only(late);
         }
         let after = shared.admin.live.load();
-        offload(usize::MAX, move || {
+        let told = offload(usize::MAX, move || {
+            let mut warnings = Warnings::default();
             let tell = |key: &ResourceKey| after.reason_waiting(key).map(|reason| waits(key, &reason));
             warnings.add_told(after.waiting_since(&self.before, is_written), tell);
             Ok(warnings)
-        })
-        .await
+        });
+        told.await.unwrap_or_else(|_| only(late))
     }
+}
+
+fn only(warning: &str) -> Warnings {
+    let mut warnings = Warnings::default();
+    warnings.add([warning.to_owned()]);
+    warnings
 }
 
 /// Routes that get no request, because no hostname of theirs intersects with that of a listener which they are bound to:
 /// `NoMatchingListenerHostname` in Gateway API.
-pub(super) fn unreached(outlines: &[RouteOutline], listeners: &[Listener]) -> impl Iterator<Item = String> {
+pub(super) fn unreached(outlines: &[RouteOutline], listeners: &[Listener]) -> Warnings {
     let unreached = outlines.iter().filter(|outline| {
         let is_bound = |listener: &&Listener| outline.listeners.is_empty() || outline.listeners.contains(&listener.name);
         let mut bound = listeners.iter().filter(is_bound).peekable();
         bound.peek().is_some() && !bound.any(|listener| reaches(listener, &outline.hostnames))
     });
-    unreached.map(|outline| {
-        let reason = "no hostname of it intersects with that of a listener which it is bound to";
-        format!("{}: gets no request on this node: {reason}", outline.key)
-    })
+    let reason = "no hostname of it intersects with that of a listener which it is bound to";
+    let mut warnings = Warnings::default();
+    warnings.add_told(unreached, |outline| Some(format!("{}: gets no request on this node: {reason}", outline.key)));
+    warnings
 }
 
 /// Whether a listener takes a host that these hostnames match; none match every host.

@@ -87,7 +87,7 @@ pub(crate) async fn put(
     if let Some(aftermath) = aftermath {
         let revision = (!wishes.dry_run).then_some(done.revision);
         let deadline = pace.step(Duration::ZERO).deadline;
-        let mut waiting = aftermath.warnings(&shared, revision, deadline, move |key| wanted.names(key)).await?;
+        let mut waiting = aftermath.warnings(&shared, revision, deadline, move |key| wanted.names(key)).await;
         waiting.append(told);
         told = waiting;
     }

@@ -225,7 +225,7 @@ impl Findings {
         warnings.append(missing);
         warnings.append(self.left_out.clone());
         warnings.add(self.unbound(listeners));
-        warnings.add(unreached(&self.outlines, listeners));
+        warnings.append(unreached(&self.outlines, listeners));
         warnings
     }
 
@@ -248,7 +248,7 @@ impl Findings {
         left_out.add(self.unbound(listeners));
         self.bindings.clear();
         if self.is_large() {
-            left_out.add(unreached(&std::mem::take(&mut self.outlines), listeners));
+            left_out.append(unreached(&std::mem::take(&mut self.outlines), listeners));
         }
         self.left_out = left_out;
     }
