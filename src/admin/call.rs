@@ -113,7 +113,8 @@ fn check_cluster(shared: &Shared, meant: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-async fn wait_published(shared: &Shared, revision: Revision, deadline: Instant) -> Result<(), Problem> {
+/// Waits until this node serves `revision`.
+pub(crate) async fn wait_published(shared: &Shared, revision: Revision, deadline: Instant) -> Result<(), Problem> {
     let mut published = shared.admin.live.published();
     match timeout_at(deadline, published.wait_for(|published| published.revision >= revision)).await {
         Ok(Ok(_)) => Ok(()),

@@ -38,11 +38,14 @@ impl Shown {
         })
     }
 
-    /// Forgets what gives no warning, and what is too much for one answer. `present` is the State whose certificates stay, if they do.
-    pub(super) fn settle(&mut self, present: Option<&State>) {
+    /// Forgets what gives no warning, and what is too much for one answer; true: there was such. `present` is the State whose certificates
+    /// stay, if they do.
+    pub(super) fn settle(&mut self, present: Option<&State>) -> bool {
         let is_there = |name: &Name| self.written.contains(name) || present.is_some_and(|state| state.get(&key(name)).is_some());
         self.named.retain(|(_, name)| !is_there(name));
+        let is_cut = self.named.len() > REFERENCES_MAX;
         self.named.truncate(REFERENCES_MAX);
+        is_cut
     }
 }
 
@@ -84,7 +87,7 @@ mod tests {
                  500 until it does"
             );
             assert_eq!(warnings, if is_told { vec![expected] } else { vec![] }, "{named}, {written:?}, {goes}");
-            shown.settle((!goes).then_some(&state));
+            assert!(!shown.settle((!goes).then_some(&state)));
             assert_eq!(shown.warnings(&state, &gone).count(), usize::from(is_told), "{named}, {written:?}, {goes}");
         }
     }

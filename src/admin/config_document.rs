@@ -1,7 +1,8 @@
 //! `/v1/config`: the whole configuration as one document.
 //!
-//! The document is `{"items": [{"kind", "name", "spec"}, ...]}`, in JSON or YAML; what `GET` answers, `PUT` takes. A YAML body may
-//! also be a stream of documents, each of them such a document or one `{kind, name, spec}`.
+//! The document is `{"items": [{"kind", "name", "spec"}, ...]}`, in JSON or YAML; a YAML body may also be a stream of documents, each of
+//! them such a document or one `{kind, name, spec}`. What `GET` answers, `PUT` takes, however large it is: in YAML, of which no more than a
+//! whole document can be read at one time, `GET` answers one document a resource.
 //!
 //! `GET` is here; [`super::config_upload`] is `PUT`.
 
@@ -104,11 +105,10 @@ impl Cursor {
                 chunk.push_str(&format!(r#"{{"kind":"{kind}","name":"{name}","spec":{spec}}}"#));
             }
             Format::Yaml => {
-                chunk.push_str(if self.begun { "" } else { "items:\n" });
                 let mut item = key_value(&resource.key);
                 item["spec"] = shown_value(resource);
-                // A list of one item, so that its text is an element of the list that was begun.
-                chunk.push_str(&serde_norway::to_string(&[item]).unwrap_or_default());
+                chunk.push_str("---\n");
+                chunk.push_str(&serde_norway::to_string(&item).unwrap_or_default());
             }
         }
         self.begun = true;

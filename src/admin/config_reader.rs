@@ -65,6 +65,16 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Whether the configuration names this resource.
+    pub(crate) fn names(&self, key: &ResourceKey) -> bool {
+        self.named.get(key).is_some()
+    }
+
+    /// How many of its resources were there as it wants them.
+    pub(crate) fn unchanged_count(&self) -> usize {
+        self.named.0.values().filter(|is_changed| !**is_changed).count()
+    }
+
     /// What else is to be done where others have made `state` of the State that this was compared with.
     pub(crate) fn catch_up(&mut self, state: &State) -> Vec<Operation> {
         let mut operations = Vec::new();

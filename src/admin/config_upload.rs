@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Shared;
-use super::advice::{Rest, warnings};
+use super::advice::{Aftermath, Rest, warnings};
 use super::body::discard;
 use super::call::Call;
 use super::config_reader::{Batch, BodyReader, Reading, Wanted};
@@ -80,9 +80,18 @@ pub(crate) async fn put(
     let wishes = wishes.keyed(&parts, &call.actor, body_sha256)?.guarded(&shared, wanted.findings.had_plain_secret);
     let removed = (!prune).then(Vec::new);
     let rest = Rest { state: base.clone(), gone: std::mem::take(&mut wanted.gone), removed };
-    let warnings = warnings(&shared, std::mem::take(&mut wanted.findings), rest).await?;
+    let aftermath = Aftermath::of(&shared, &wanted.findings);
+    let mut told = warnings(&shared, std::mem::take(&mut wanted.findings), rest).await?;
     let done = make_so(&shared, &mut pace, base, &mut wanted, upload, expected, &wishes).await?;
-    Ok(done.answer(StatusCode::OK, &warnings))
+    let done = done.with_unchanged(wanted.unchanged_count());
+    if let Some(aftermath) = aftermath {
+        let revision = (!wishes.dry_run).then_some(done.revision);
+        let deadline = pace.step(Duration::ZERO).deadline;
+        let mut waiting = aftermath.warnings(&shared, revision, deadline, move |key| wanted.names(key)).await;
+        waiting.append(told);
+        told = waiting;
+    }
+    Ok(done.answer(StatusCode::OK, &told.lines()))
 }
 
 /// How long each step may take.

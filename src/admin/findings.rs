@@ -6,12 +6,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::advice::unreached;
 use super::certificates::{Outline, Written, validity};
 use super::client_certificates::Shown;
 use super::content::at;
 use super::explain::Listener;
 use super::problem::Problem;
 use super::sealing::Sealer;
+use super::warnings::Warnings;
 use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, ResourceKey, State};
 use crate::table::{RouteOutline, Snapshot};
@@ -114,13 +116,18 @@ fn under(pointer: &str, errors: Vec<FieldError>) -> Vec<FieldError> {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     /// Of the documents themselves.
-    warnings: Vec<String>,
+    warnings: Warnings,
+    /// Of what a long upload does not keep: routes that this node's listeners leave out.
+    left_out: Warnings,
     references: Vec<Reference>,
+    /// Whether there were more references, of services or to them, than are kept.
+    is_cut: bool,
     /// Where routes are bound to listeners, and to which.
     bindings: Vec<(String, String)>,
-    /// The routes; none, once there were more than [`OUTLINES_MAX`].
+    /// The routes. Once there are more than [`OUTLINES_MAX`], those that came since the last [`Findings::settle`].
     outlines: Vec<RouteOutline>,
     route_count: usize,
+    has_grpc: bool,
     /// Services, and what they speak.
     services: BTreeMap<Name, Option<Protocol>>,
     /// Client certificates of services.
@@ -133,11 +140,9 @@ pub(crate) struct Findings {
     pub(super) had_plain_secret: bool,
 }
 
-/// Warnings that one answer lists at most.
-const WARNINGS_MAX: usize = 100;
 /// References to services that are yet to come, kept for a warning at most. Beyond them nobody is warned.
 const REFERENCES_MAX: usize = 10_000;
-/// Routes that are kept for what is told of them together, at most. Where there are more, nothing is: part of them would tell what is not so.
+/// Routes that are kept for what is told of them together, at most. Where there are more, it is told of the table that they made.
 const OUTLINES_MAX: usize = 10_000;
 /// Regular expressions in the whole table at most: each takes kilobytes on every node. Judged by the live table of the node that takes the
 /// write, so that writes at several nodes at once may pass it by what they bring.
@@ -146,7 +151,7 @@ pub(super) const PATTERNS_MAX: usize = 10_000;
 impl Findings {
     /// Takes note of a document that stands at `pointer`, and gives its canonical form.
     pub(super) fn add(&mut self, key: &ResourceKey, document: Document, pointer: &str) -> Bytes {
-        self.warnings.extend(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
+        self.warnings.add(document.warnings.iter().map(|warning| format!("{key}: {warning}")));
         let references = document.references.into_iter();
         self.references
             .extend(references.map(|reference| Reference { place: format!("{key}: {}", reference.place), ..reference }));
@@ -175,16 +180,23 @@ impl Findings {
 
     fn outline(&mut self, outline: RouteOutline) {
         self.route_count += 1;
-        if self.route_count <= OUTLINES_MAX {
-            self.outlines.push(outline);
-        } else {
-            self.outlines = Vec::new();
-        }
+        self.has_grpc |= outline.key.kind == Kind::GrpcRoute;
+        self.outlines.push(outline);
     }
 
     /// The routes of the documents, where they are not too many.
     pub(super) fn outlines(&self) -> &[RouteOutline] {
-        &self.outlines
+        if self.is_large() { &[] } else { &self.outlines }
+    }
+
+    /// Whether there are more routes than are kept.
+    pub(super) fn is_large(&self) -> bool {
+        self.route_count > OUTLINES_MAX
+    }
+
+    /// Whether there is a gRPC route.
+    pub(super) fn has_grpc(&self) -> bool {
+        self.has_grpc
     }
 
     /// Warnings for the answer: the documents' own, those of `waiting`, references to services and certificates that stand neither in `state` nor among these, or that are
@@ -195,25 +207,32 @@ impl Findings {
         gone: &BTreeSet<ResourceKey>,
         waiting: Vec<String>,
         listeners: &[Listener],
-    ) -> Vec<String> {
+    ) -> Warnings {
         let of_references = self.references.iter().filter_map(|reference| {
             let present =
                 if gone.contains(&ResourceKey::new(Kind::Service, reference.service.clone())) { None } else { Some(state) };
             reference.warning(self.service(&reference.service, present))
         });
-        let unbound = self.bindings.iter().filter(|(_, name)| !is_here(name, listeners)).map(|(place, name)| {
+        let mut warnings = self.warnings.clone();
+        warnings.add(waiting);
+        let mut missing = Warnings::default();
+        missing.add(of_references);
+        missing.add(self.shown.warnings(state, gone));
+        if self.is_cut && missing != Warnings::default() {
+            // As of these, some of those that were not kept may name what did not come later.
+            missing.cut();
+        }
+        warnings.append(missing);
+        warnings.append(self.left_out.clone());
+        warnings.add(self.unbound(listeners));
+        warnings.append(unreached(&self.outlines, listeners));
+        warnings
+    }
+
+    fn unbound(&self, listeners: &[Listener]) -> impl Iterator<Item = String> {
+        self.bindings.iter().filter(|(_, name)| !is_here(name, listeners)).map(|(place, name)| {
             format!("{place}: listener {name:?} does not exist on this node; only nodes that have it serve the route there")
-        });
-        self.warnings
-            .iter()
-            .cloned()
-            .chain(waiting)
-            .chain(of_references)
-            .chain(self.shown.warnings(state, gone))
-            .chain(unbound)
-            .chain(self.unreached(listeners))
-            .take(WARNINGS_MAX)
-            .collect()
+        })
     }
 
     /// Forgets what gives no warning, and what is too much for one answer, so that a long upload does not grow. `present` is the State whose
@@ -221,12 +240,17 @@ impl Findings {
     pub(crate) fn settle(&mut self, present: Option<&State>, listeners: &[Listener]) {
         let mut references = std::mem::take(&mut self.references);
         references.retain(|reference| reference.warning(self.service(&reference.service, present)).is_some());
+        let is_cut = references.len() > REFERENCES_MAX;
         references.truncate(REFERENCES_MAX);
         self.references = references;
-        self.shown.settle(present);
-        self.bindings.retain(|(_, name)| !is_here(name, listeners));
-        self.bindings.truncate(WARNINGS_MAX);
-        self.warnings.truncate(WARNINGS_MAX);
+        self.is_cut |= self.shown.settle(present) || is_cut;
+        let mut left_out = std::mem::take(&mut self.left_out);
+        left_out.add(self.unbound(listeners));
+        self.bindings.clear();
+        if self.is_large() {
+            left_out.append(unreached(&std::mem::take(&mut self.outlines), listeners));
+        }
+        self.left_out = left_out;
     }
 
     /// Refuses regular expressions beyond [`PATTERNS_MAX`], counted with those of `table` of which these replace `replaced`.

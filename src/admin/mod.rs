@@ -38,6 +38,7 @@ mod resources;
 mod sealing;
 mod serve;
 mod transaction;
+mod warnings;
 mod writes;
 
 #[cfg(test)]

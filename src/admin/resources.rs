@@ -12,7 +12,7 @@ use super::Shared;
 use super::advice::advise;
 use super::body::{Received, offload};
 use super::call::Call;
-use super::content::{Draft, KINDS_NOT_SERVED, at, check_limits};
+use super::content::{Content, Draft, KINDS_NOT_SERVED, at, check_limits};
 use super::document::read_json;
 use super::headers::{already_has, conditions, tag_of};
 use super::problem::Problem;
@@ -107,7 +107,7 @@ pub(crate) async fn put(
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;
-    Ok(done.answer_of_one(true, &warnings))
+    Ok(done.answer_of_one(true, &warnings.lines()))
 }
 
 /// `DELETE /v1/{kind-plural}/{name}`
@@ -121,8 +121,9 @@ pub(crate) async fn delete(
     let parameters = Parameters::read(&parts.uri, &WRITE_PARAMETERS)?;
     let preconditions = conditions(&parts.headers, &key)?.into_iter().collect();
     let wishes = Wishes::read(&parts, &parameters, &call.actor, &[])?;
-    let operations = vec![Operation::Delete { key }];
-    let transaction = Transaction { preconditions, operations, idempotency: wishes.idempotency.clone() };
+    let content = Content { operations: vec![Operation::Delete { key }], ..Content::default() };
+    let (content, warnings) = advise(&shared, content).await?;
+    let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Single).await?;
-    Ok(done.answer_of_one(false, &[]))
+    Ok(done.answer_of_one(false, &warnings.lines()))
 }

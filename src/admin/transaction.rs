@@ -48,7 +48,7 @@ pub(crate) async fn post(
     let (content, warnings) = advise(&shared, content).await?;
     let transaction = Transaction { preconditions, operations: content.operations, idempotency: wishes.idempotency.clone() };
     let done = perform(&shared, &call, transaction, &wishes, Shape::Transaction).await?;
-    Ok(done.answer(StatusCode::OK, &warnings))
+    Ok(done.answer(StatusCode::OK, &warnings.lines()))
 }
 
 /// What can be had of a body at once.

@@ -100,6 +100,8 @@ pub(crate) struct Done {
     omitted: usize,
     /// Puts and deletes of an upload that was staged: it has no results one by one.
     uploaded: Option<[u64; 2]>,
+    /// Resources of a configuration that were as it wants them, and have no results.
+    unchanged: Option<usize>,
     /// Who has published it, where that was asked for.
     live: Option<Vec<MemberLive>>,
 }
@@ -107,7 +109,8 @@ pub(crate) struct Done {
 impl Done {
     /// A write that had nothing to do.
     pub(crate) fn nothing(revision: Revision) -> Done {
-        Done { revision, changed: false, results: Vec::new(), difference: None, omitted: 0, uploaded: None, live: None }
+        let (results, difference, omitted, uploaded, unchanged, live) = (Vec::new(), None, 0, None, None, None);
+        Done { revision, changed: false, results, difference, omitted, uploaded, unchanged, live }
     }
 
     /// A dry run that shows all but `omitted` changes.
@@ -118,6 +121,11 @@ impl Done {
     /// What was staged and became live with it.
     pub(crate) fn with_uploaded(self, uploaded: Option<[u64; 2]>) -> Done {
         Done { uploaded, ..self }
+    }
+
+    /// Of a configuration, so many of whose resources were as it wants them.
+    pub(crate) fn with_unchanged(self, unchanged: usize) -> Done {
+        Done { unchanged: Some(unchanged), ..self }
     }
 
     /// The status of a write of one resource.
@@ -147,6 +155,9 @@ impl Done {
         }
         if let Some([puts, deletes]) = self.uploaded {
             body["operations"] = json!({"put": puts, "delete": deletes});
+        }
+        if let Some(unchanged) = self.unchanged {
+            body["unchanged"] = json!(unchanged);
         }
         if let Some(members) = &self.live {
             body["live"] = json!(members.iter().all(|member| member.live));

@@ -48,8 +48,13 @@ pub(super) enum DocumentError {
         message: String,
     },
     /// Nothing to send.
-    #[error("{0}: no documents")]
-    Empty(String),
+    #[error("{name}: no documents{}", left_out.iter().map(|text| format!("\n  {text}")).collect::<String>())]
+    Empty {
+        /// The file.
+        name: String,
+        /// What was left out.
+        left_out: Vec<String>,
+    },
     /// Whoever the resources were for wants no more of them; or whoever read them is gone.
     #[error("the files were not read to their end")]
     GivenUp,
@@ -199,7 +204,9 @@ pub(super) fn read_file(name: &str, text: impl Read, taker: &mut impl Taker) -> 
     let mut sink = Resources { taker };
     let read = if is_json { read_json(text, &mut sink, &LIMITS) } else { read_yaml(text, &mut sink, &LIMITS) };
     match read {
-        Ok(_) if taker.with_files(|files| files.count) == before => Err(DocumentError::Empty(name)),
+        Ok(_) if taker.with_files(|files| files.count) == before => {
+            Err(DocumentError::Empty { name, left_out: taker.with_files(|files| files.warnings().collect()) })
+        }
         Ok(_) => Ok(()),
         Err(ReadError::Io(source)) => Err(DocumentError::Read { name, source }),
         Err(ReadError::Syntax { document, message } | ReadError::TooLarge { document, message }) => {

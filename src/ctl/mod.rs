@@ -93,6 +93,9 @@ async fn answer(connection: &Connection, command: ClientCommand) -> anyhow::Resu
         ClientCommand::Delete { kind, name } => show::delete(&client, kind, &name).await,
         ClientCommand::Route(RouteCommand::Set { route }) => route::set(&client, &route).await,
         ClientCommand::Explain { url, method, headers, listener, source_address, revision, output } => {
+            if let Some(fault) = show::without_host(&url, &headers) {
+                anyhow::bail!(fault);
+            }
             let mut question = show::question(&url, &method, &headers, listener.as_deref());
             if let Some(address) = source_address {
                 question["sourceAddress"] = serde_json::json!(address);

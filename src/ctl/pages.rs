@@ -1,6 +1,7 @@
 //! A list that comes page by page, and is printed so: no more than a page of it is held.
 //!
-//! As JSON and YAML it is one document, `{"items": [...]}`. In a table the columns of a later page may be wider.
+//! As JSON it is one document, `{"items": [...]}`; as YAML one document an item, so that its reader holds no more than one either. In a
+//! table the columns of a later page may be wider.
 
 use serde_json::Value;
 
@@ -51,9 +52,9 @@ impl<'a> Pages<'a> {
                 }
             }
             Output::Yaml => {
-                lines.extend(is_first.then(|| "items:".to_owned()));
                 for item in items {
-                    lines.push(serde_norway::to_string(&[item])?.trim_end().to_owned());
+                    let text = serde_norway::to_string(item)?;
+                    lines.push(format!("---\n{}", text.strip_suffix('\n').unwrap_or(&text)));
                 }
             }
         }
@@ -76,6 +77,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ctl::documents::Kept;
 
     fn printed(output: Output, pages: &[&[Value]]) -> String {
         let mut printing = Pages::new(output, &["NAME"]);
@@ -98,9 +100,24 @@ mod tests {
         ] {
             let whole = json!({"items": pages.concat()});
             assert_eq!(printed(Output::Json, &pages), serde_json::to_string_pretty(&whole).unwrap());
-            assert_eq!(printed(Output::Yaml, &pages), serde_norway::to_string(&whole).unwrap().trim_end());
+            let documents: Vec<String> =
+                pages.concat().iter().map(|item| format!("---\n{}", serde_norway::to_string(item).unwrap())).collect();
+            let documents = if documents.is_empty() { "items: []".to_owned() } else { documents.concat() };
+            assert_eq!(printed(Output::Yaml, &pages), documents.trim_end());
             let names = pages.concat().iter().map(|item| format!("\n{}", item["name"].as_str().unwrap())).collect::<String>();
             assert_eq!(printed(Output::Table, &pages), format!("NAME{names}"));
         }
+    }
+    #[test]
+    fn yaml_of_any_length_can_be_applied() {
+        // One document of it would be over the bound of one.
+        let pad = "a: [{ #\n".repeat(100_000);
+        let item = |n: usize| json!({"kind": "Route", "name": format!("r{n}"), "revision": n, "spec": {"pad": pad, "none": []}});
+        let items: Vec<Value> = (0..30).map(item).collect();
+        let text = printed(Output::Yaml, &[&items[..20], &items[20..]]) + "\n";
+        assert!(text.len() > 16 * 1024 * 1024, "{} bytes", text.len());
+        let read = Kept::of_text("f.yaml", &text).unwrap().values();
+        let same = |(read, item): (&Value, &Value)| read["name"] == item["name"] && read["spec"] == item["spec"];
+        assert!(read.len() == items.len() && read.iter().zip(&items).all(same));
     }
 }

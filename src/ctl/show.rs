@@ -119,6 +119,15 @@ pub(super) fn question(url: &str, method: &str, headers: &[(String, String)], li
     question
 }
 
+/// What is wrong with a question that no request could ask: without a host the proxy answers 400, whatever the routes say.
+pub(super) fn without_host(url: &str, headers: &[(String, String)]) -> Option<String> {
+    // What is no URL is the node's to refuse.
+    let has_host = url.parse::<http::Uri>().map_or(true, |uri| uri.host().is_some_and(|host| !host.is_empty()))
+        || headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let help = format!("give the whole URL (http://HOST{url}), or the host with -H 'Host: HOST'");
+    (!has_host).then(|| format!("{url} names no host, and the proxy answers 400 to a request without one: {help}"))
+}
+
 /// `explain URL`
 pub(super) async fn explain(client: &Client, question: &Value, output: Output) -> anyhow::Result<()> {
     let answer = client.ask("/v1/explain", question).await?;
@@ -271,6 +280,18 @@ mod tests {
         let question = question("http://h/p", "GET", &headers, Some("public"));
         assert_eq!(question["headers"], json!({"x-a": ["1", "2"]}));
         assert_eq!(question["listener"], "public");
+    }
+
+    #[test]
+    fn a_question_without_a_host_is_refused() {
+        let host = [("Host".to_owned(), "a.com".to_owned())];
+        let expected = "/x names no host, and the proxy answers 400 to a request without one: give the whole URL (http://HOST/x), or \
+                        the host with -H 'Host: HOST'";
+        assert_eq!(without_host("/x", &[]).as_deref(), Some(expected));
+        assert!(without_host("*", &[]).is_some());
+        for (url, headers) in [("/x", &host[..]), ("http://a.com/x", &[]), ("a.com", &[]), ("no url", &[])] {
+            assert_eq!(without_host(url, headers), None, "{url}");
+        }
     }
 
     #[test]

@@ -16,8 +16,10 @@
 //!
 //! Values are taken by [`StrictValue`], the one reader of outside text, which every other JSON body goes through as well: `serde_json`
 //! keeps the last of two equal keys, so that two readers of one document could see two different routes. Here a repeated key is an error.
-//! Depth is bounded by the parsers (128 levels), the rest by [`Limits`]. Whether fields mean anything is for the sink to judge.
+//! Depth is bounded by the parsers (128 levels; lists and mappings in brackets of YAML are counted before its parser sees them), the rest
+//! by [`Limits`]. Whether fields mean anything is for the sink to judge.
 
+mod flow;
 mod json;
 mod resources;
 mod strict;

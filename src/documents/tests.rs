@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::flow::openings;
 use super::{Form, Limits, Place, ReadError, Sink, read_json, read_yaml};
 
 const LIMITS: Limits = Limits { resource_bytes_max: 200, values_max: 50, document_bytes_max: 400 };
@@ -223,7 +224,7 @@ fn what_is_held_at_one_time_is_bounded() {
         (Yaml, format!("{}{}", "- x\n".repeat(99), "... #x\n"), "too large in 0: the YAML document is over"),
         (Yaml, levels(2), "too large in 0: the document is over the limit of 50 values"),
         (Yaml, levels(6), "too large in 0: the document is over the limit of 50 values"),
-        (Yaml, "[".repeat(390), "too large in 0: the resource at /items/0 is over the limit of 50 values"),
+        (Yaml, "[".repeat(120), "too large in 0: the resource at /items/0 is over the limit of 50 values"),
     ];
     for (language, text, expected) in script {
         let told = read(language, &text).expect_err(&text);
@@ -237,9 +238,8 @@ fn what_is_held_at_one_time_is_bounded() {
 
 #[test]
 fn depth_is_bounded() {
-    let deep = "[".repeat(9_000);
-    for (language, expected) in [(Json, "recursion limit exceeded"), (Yaml, "")] {
-        let read = read_from(language, deep.as_bytes(), &mut Kept::default(), &WIDE);
+    for (language, one, expected) in [(Json, "[", "recursion limit exceeded"), (Yaml, "- ", "")] {
+        let read = read_from(language, one.repeat(9_000).as_bytes(), &mut Kept::default(), &WIDE);
         let Err(ReadError::Syntax { document: 0, message }) = read else { panic!("{language:?} gave {read:?}") };
         assert!(message.contains(expected), "{message}");
     }
@@ -394,15 +394,190 @@ fn a_mark_alone_on_a_line_is_no_content() {
 }
 
 #[test]
-fn open_brackets_of_a_document_are_bounded() {
+fn lists_in_lists_are_bounded() {
     // Hours of work for the parser, were it let.
-    for text in ["{a: ".repeat(20_000), "[".repeat(90_000), "{\"}\": ".repeat(12_000)] {
-        let read = read_from(Yaml, text.as_bytes(), &mut Kept::default(), &WIDE);
-        let Err(ReadError::TooLarge { document: 0, message }) = read else { panic!("gave {read:?}") };
-        assert!(message.contains("opening brackets, the limit is 10000"), "{message}");
+    let hidden = |before: &str| format!("{before}{}", "{a: [".repeat(20_000));
+    for text in [
+        "{a: ".repeat(20_000),
+        "[".repeat(90_000),
+        "{\"}\": ".repeat(12_000),
+        format!("{}{}", "{a: ".repeat(9_000), "b, ".repeat(9_000)),
+        hidden("a: |\n b: [\n\n#\nc: "),
+        hidden("a: ']' #]\nb: "),
+        hidden("a: \"\\\"]\"\n"),
+        hidden("a: b\n  c\nd: "),
+        hidden("- - |1\n  ]\n- "),
+        hidden("a: >\n\n\n'\n'b': "),
+        hidden("? |\n  '\n: "),
+        hidden("é: !<]> &x\n  "),
+        "a: [\n\"]\", ']', #]\n!<]> b, ".repeat(200),
+    ] {
+        let limits = Limits { document_bytes_max: 1_000_000, ..WIDE };
+        let read = read_from(Yaml, text.as_bytes(), &mut Kept::default(), &limits);
+        let Err(ReadError::TooLarge { document: 0, message }) = read else { panic!("{:.40} gave {read:?}", text) };
+        assert!(message.contains("more than 128 lists and mappings in brackets in one another at line "), "{message}");
     }
-    let list = format!("items:\n{}", "- {a: 1}\n".repeat(9_999));
-    let mut kept = Kept::default();
-    read_from(Yaml, list.as_bytes(), &mut kept, &WIDE).expect("as many as may be");
-    assert_eq!(kept.resources.len(), 9_999);
+    let text = format!("--- a\n--- |\n  [\n---\n- {}", "[".repeat(129));
+    let read = read_from(Yaml, text.as_bytes(), &mut Kept::default(), &WIDE);
+    let Err(ReadError::TooLarge { document: 2, message }) = read else { panic!("gave {read:?}") };
+    assert!(message.ends_with(" at line 5"), "{message}");
+}
+
+/// As `kubectl get -o yaml` prints it, the JSON of its last application in an annotation.
+#[test]
+fn brackets_in_texts_and_beside_one_another_are_not_bounded() {
+    let limits = Limits { document_bytes_max: 16 * 1024 * 1024, ..WIDE };
+    let applied = "{\"spec\":{\"rules\":[{\"matches\":[{\"path\":{\"value\":\"/[\"}}],\"backendRefs\":[{\"name\":\"a\"}]}]}}";
+    let quoted = format!("'{applied}'");
+    let in_double = format!("{applied:?}");
+    let literal = format!("|\n        {applied}");
+    for annotation in
+        [literal, quoted, in_double, "\n        it's [not {one # [{".to_owned(), "{a: [{b: []}], c: {}} # {".to_owned()]
+    {
+        let one = format!("- kind: HTTPRoute\n  metadata:\n    annotations:\n      applied: {annotation}\n    name: a\n");
+        let count = 4_000;
+        let mut kept = Kept::default();
+        let read = read_from(Yaml, format!("items:\n{}kind: List\n", one.repeat(count)).as_bytes(), &mut kept, &limits);
+        assert!(read.is_ok() && kept.resources.len() == count, "{annotation}: {read:?}");
+    }
+}
+
+/// The values of a text; none where a parser refuses it. Brackets in strings are told as `x`.
+fn parsed(text: &str) -> Option<String> {
+    use serde::de::Deserialize as _;
+    let values = serde_norway::Deserializer::from_str(text).map(serde_norway::Value::deserialize);
+    let told = values.map(|value| value.and_then(|value| serde_norway::to_string(&value).map(|_| value)));
+    let values: Vec<serde_norway::Value> = told.collect::<Result<_, _>>().ok()?;
+    Some(values.iter().map(|value| format!("{};", masked(value))).collect())
+}
+
+fn masked(value: &serde_norway::Value) -> String {
+    use serde_norway::Value;
+    match value {
+        Value::String(text) => format!("{:?}", text.replace(['[', '{'], "x")),
+        Value::Sequence(items) => format!("[{}]", items.iter().map(|item| masked(item) + ",").collect::<String>()),
+        Value::Mapping(fields) => {
+            let field = |(key, value)| format!("{}: {},", masked(key), masked(value));
+            format!("{{{}}}", fields.iter().map(field).collect::<String>())
+        }
+        Value::Tagged(tagged) => format!("{} {}", tagged.tag.to_string().replace('[', "x"), masked(&tagged.value)),
+        other => format!("{other:?}"),
+    }
+}
+
+const PIECES: [&str; 56] = [
+    "[",
+    "{",
+    "]",
+    "}",
+    "[",
+    "{",
+    "]",
+    "}",
+    ", ",
+    ",",
+    ": ",
+    ":",
+    "? ",
+    "- ",
+    "-",
+    "a",
+    "b c",
+    "é",
+    "1",
+    "\"",
+    "\"",
+    "'",
+    "'",
+    "''",
+    "\\",
+    "\\\"",
+    "#",
+    " #",
+    "|\n",
+    "|-\n ",
+    ">2\n   ",
+    ">+1 # x\n",
+    "&a ",
+    "*a",
+    "!t ",
+    "!<t[,]> ",
+    "!",
+    "\t",
+    " ",
+    "  ",
+    "\n",
+    "\n  ",
+    "\n    ",
+    "\n  - ",
+    "\n- ",
+    "\n---\n",
+    "\n...\n",
+    "\n--- ",
+    "\r",
+    "\r\n",
+    "\u{85}",
+    "\u{2028}",
+    "\u{feff}",
+    "%YAML 1.2\n",
+    "k: ",
+    "\n",
+];
+
+const LINES: [&str; 28] = [
+    "k: [a, {b: c}]",
+    "- {a: \"]\"}",
+    "l: |",
+    "m: >-",
+    "n: |2",
+    "- |+",
+    "{[",
+    "]}",
+    "'it''s [': x",
+    "\"{\\\"[\": 'y",
+    "z'",
+    "[a, b]: c",
+    "o: b [c",
+    "# [",
+    "p: !t {q: [1]} #{",
+    "- - - |",
+    "? [a",
+    ", b]",
+    ": {c: d}",
+    "é: - [",
+    "\"a",
+    "{\"",
+    "- a: [",
+    "- ]",
+    "",
+    "r: &x [*x]",
+    "d: e: [",
+    "s:",
+];
+
+/// A text of pieces, or of lines.
+fn texts() -> impl Strategy<Value = String> {
+    let pieces = proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..14);
+    let lines = proptest::collection::vec((0..5_usize, proptest::sample::select(LINES.to_vec())), 0..7);
+    let lines = lines.prop_map(|lines| lines.iter().map(|(indent, line)| format!("{}{line}\n", "  ".repeat(*indent))).collect());
+    prop_oneof![pieces.prop_map(|pieces| pieces.concat()), lines]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    /// A bracket that is part of a text can be another letter, and no other can.
+    #[test]
+    fn brackets_are_told_from_texts_as_the_parser_does(text in texts()) {
+        let Some(whole) = parsed(&text) else { return Ok(()) };
+        let openings = openings(text.as_bytes());
+        let replaced = |is_replaced: &dyn Fn(usize) -> bool| {
+            let letter = |(at, letter)| if matches!(letter, '[' | '{') && is_replaced(at) { 'x' } else { letter };
+            parsed(&text.char_indices().map(letter).collect::<String>())
+        };
+        prop_assert_eq!(replaced(&|at| !openings.contains(&at)), Some(whole.clone()), "{:?} has {:?}", &text, &openings);
+        for opening in &openings {
+            prop_assert_ne!(replaced(&|at| at == *opening), Some(whole.clone()), "{:?} has {:?}", &text, &openings);
+        }
+    }
 }

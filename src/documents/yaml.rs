@@ -3,20 +3,16 @@
 //! The cuts are the markers of YAML 1.2, 9.1.2: a line that begins with `---` or `...`, followed by white space or nothing. No such line
 //! can stand inside a document, not even in a quoted string or a block scalar, so that nothing else has to be understood to find them.
 //!
-//! libyaml looks at every bracket that is open with each token, and goes through a whole document before its depth is refused: 128 KiB of `{a: ` take
-//! it seconds, 8 MiB would take hours. So the brackets of one document are bounded, wherever in it they stand: what is a bracket and what is
-//! part of a text only a parser can tell. JSON has no such text.
+//! Before the parser looks at a document, [`too_deep_at`] does: what nests too deep would take it hours.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use serde_norway::Deserializer;
 
+use super::flow::{DEPTH_MAX, too_deep_at};
 use super::json::without_mark;
 use super::resources::{Budget, Reading};
 use super::{Limits, ReadError, Sink};
-
-/// Opening brackets in one document, without those that are closed at once (`[]`, `{}`). Were all of them open, they would take a second.
-const BRACKETS_MAX: usize = 10_000;
 
 /// Reads every document of a text; gives their number, without those that are empty.
 pub(crate) fn read_yaml<R: Read, S: Sink>(reader: R, sink: &mut S, limits: &Limits) -> Result<usize, ReadError<S::Error>> {
@@ -32,7 +28,11 @@ pub(crate) fn read_yaml<R: Read, S: Sink>(reader: R, sink: &mut S, limits: &Limi
             Err(CutError::Io(error)) => return Err(ReadError::Io(error)),
             Err(CutError::TooLarge(message)) => return Err(ReadError::TooLarge { document: reading.document, message }),
         };
-        if let Some(message) = too_many_brackets(&text) {
+        if let Some(line) = too_deep_at(&text) {
+            let line = lines_before + line + 1;
+            let message = format!(
+                "the YAML document has more than {DEPTH_MAX} lists and mappings in brackets in one another at line {line}"
+            );
             return Err(ReadError::TooLarge { document: reading.document, message });
         }
         budget.allow(text.len());
@@ -47,18 +47,6 @@ pub(crate) fn read_yaml<R: Read, S: Sink>(reader: R, sink: &mut S, limits: &Limi
         }
         lines_before += text.iter().filter(|byte| **byte == b'\n').count();
     }
-}
-
-fn too_many_brackets(text: &[u8]) -> Option<String> {
-    let closed = |next: &[u8]| matches!(next, b"[]" | b"{}");
-    let opened = text.iter().enumerate().filter(|(_, byte)| matches!(byte, b'[' | b'{'));
-    let count = opened.filter(|(at, _)| !text.get(*at..at + 2).is_some_and(closed)).count();
-    (count > BRACKETS_MAX).then(|| {
-        format!(
-            "the YAML document has {count} opening brackets, the limit is {BRACKETS_MAX}; separate the resources by lines of ---, \
-             write lists and mappings as blocks, or send JSON"
-        )
-    })
 }
 
 /// A message about lines of one document, for the whole text.

@@ -1,6 +1,7 @@
 //! What a write will make of routes that cannot all serve (`contest`), told before it is proposed.
 //!
-//! It is judged by this table: another write that comes first may change it, and then `/v1/table` tells.
+//! It is judged by this table: another write that comes first may change it, and then `/v1/table` tells. What a write made of them that has
+//! more routes than can be looked at beforehand is told of the table afterwards.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,6 +57,26 @@ impl Snapshot {
                 self.judged(contest, written, &|key| !touched.contains(key))
             }
         }
+    }
+
+    /// Whether a gRPC route ever came, so that routes may wait for others.
+    pub fn has_contest(&self) -> bool {
+        self.contest.is_open()
+    }
+
+    /// The routes that wait for others, the oldest first: those that are written, and those that did not wait before.
+    pub fn waiting_since<'t>(
+        &'t self,
+        before: &'t Snapshot,
+        is_written: impl Fn(&ResourceKey) -> bool + 't,
+    ) -> impl Iterator<Item = &'t ResourceKey> {
+        let new: BTreeSet<&ResourceKey> = self.contest.waiting_unlike(&before.contest).map(|route| &route.key).collect();
+        self.contest.waiting().map(|route| &route.key).filter(move |key| is_written(key) || new.contains(key))
+    }
+
+    /// Why a route waits, if it does.
+    pub fn reason_waiting(&self, key: &ResourceKey) -> Option<String> {
+        self.contest.reason(self.routes.get(key)?)
     }
 
     /// Lets `written` into a contest of what stays.

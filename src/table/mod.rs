@@ -53,6 +53,7 @@ mod rule;
 mod shard;
 mod snapshot;
 mod trie;
+mod users;
 mod walk;
 
 #[cfg(test)]
@@ -65,3 +66,4 @@ pub use live::{Live, PUBLICATIONS_MAX, Publication};
 pub use request::{Captures, Matched, RequestView, is_grpc};
 pub use rule::{CompiledRule, Service, ServiceId};
 pub use snapshot::{Counts, Snapshot};
+pub use users::Users;

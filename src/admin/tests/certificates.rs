@@ -7,13 +7,13 @@ use super::*;
 use crate::model::{Command, CommandBody, StateRecord, Timestamp};
 
 /// Chain and key in PEM.
-struct Made {
+pub(super) struct Made {
     chain: String,
     key: String,
 }
 
 impl Made {
-    fn new(hosts: &[&str]) -> Made {
+    pub(super) fn new(hosts: &[&str]) -> Made {
         Made::with(hosts, |_| ())
     }
 
@@ -25,7 +25,7 @@ impl Made {
         Made { chain: parameters.self_signed(&key).expect("a certificate").pem(), key: key.serialize_pem() }
     }
 
-    fn spec(&self) -> Value {
+    pub(super) fn spec(&self) -> Value {
         json!({"certificate": self.chain, "privateKey": self.key})
     }
 
@@ -35,7 +35,7 @@ impl Made {
     }
 }
 
-fn raise(api: &Api, level: u32) {
+pub(super) fn raise(api: &Api, level: u32) {
     let body = CommandBody::RaiseFeatureLevel(level);
     let command = Command { proposed_at: Timestamp(1), actor: "test".to_owned(), body };
     api.cluster.state.lock().expect("the state").apply(&command);

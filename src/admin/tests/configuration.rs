@@ -80,10 +80,12 @@ async fn it_becomes_live_in_one_revision() {
     assert_eq!((api.cluster.state().len(), staged(&api)), (MANY, 0));
     let again = put(&api, "?prune=true", items(0..MANY, "")).await;
     assert_eq!((again.status, &again.body["changed"], api.revision()), (200, &json!(false), 2), "{again:?}");
+    assert_eq!((&made.body["unchanged"], &again.body["unchanged"]), (&json!(0), &json!(MANY)), "{again:?}");
     let whole = api.get("/v1/config").await;
     assert_eq!(put(&api, "?prune=true", whole.text).await.body["changed"], json!(false));
     let one = put(&api, "", items(MANY - 1..MANY + 1, "")).await;
     assert_eq!((one.status, one.body["results"].as_array().map(Vec::len), api.revision()), (200, Some(1), 3), "{one:?}");
+    assert_eq!(one.body["unchanged"], 1, "{one:?}");
     let fewer = put(&api, "?prune=true", items(0..3, "")).await;
     assert_eq!((fewer.body["operations"].clone(), api.revision()), (json!({"put": 0, "delete": MANY - 2}), 4), "{fewer:?}");
     assert_eq!(api.cluster.state().len(), 3);
@@ -96,6 +98,22 @@ async fn it_comes_as_documents_of_yaml() {
     let yaml = [("content-type", "application/yaml")];
     let made = api.send("PUT /v1/config", &yaml, documents.join("---\n")).await;
     assert_eq!((made.status, &made.body["operations"]["put"], api.revision()), (200, &json!(MANY), 1), "{made:?}");
+}
+
+/// A node reads no YAML document above 8 MiB.
+#[tokio::test]
+async fn what_is_shown_in_yaml_is_taken_however_large_it_is() {
+    let api = Api::open();
+    let endpoint = |index: usize| json!({"address": format!("a-host-of-a-long-name-{index:05}.example.com:8080")});
+    let spec = json!({"endpoints": (0..10_000).map(endpoint).collect::<Vec<_>>()});
+    let item = |index: usize| json!({"kind": "Service", "name": format!("s{index}"), "spec": spec});
+    let items: Vec<Value> = (0..16).map(item).collect();
+    assert_eq!(put(&api, "", json!({"items": items}).to_string()).await.status, 200);
+    let revision = api.revision();
+    let whole = api.send("GET /v1/config", &[("accept", "application/yaml")], "").await;
+    assert!(whole.text.len() > 8 * 1024 * 1024, "{} bytes", whole.text.len());
+    let again = api.send("PUT /v1/config?prune=true", &[("content-type", "application/yaml")], whole.text).await;
+    assert_eq!((again.status, &again.body["changed"], api.revision()), (200, &json!(false), revision), "{again:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod api;
 mod certificates;
 mod configuration;
+mod departures;
 mod pages;
 mod secured;
 mod waiting;

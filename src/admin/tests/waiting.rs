@@ -100,3 +100,42 @@ async fn a_route_that_no_listener_reaches_is_a_warning() {
     let written = api.put("/v1/routes/web", &every).await;
     assert!(!written.text.contains("gets no request"), "{written:?}");
 }
+
+/// More routes than one transaction has.
+#[tokio::test]
+async fn a_large_configuration_is_told_of_as_a_small_one() {
+    const MANY: usize = 12_000;
+    let api = Api::open();
+    let mut every = calls("a.com");
+    every.as_object_mut().expect("an object").remove("hostnames");
+    api.put("/v1/grpcroutes/calls", &every).await;
+    let items = |hostname: &str, listeners: Value| {
+        let mut spec = web(hostname);
+        spec["listeners"] = listeners;
+        let item = |index: usize| json!({"kind": "Route", "name": format!("r{index:05}"), "spec": spec});
+        json!({"items": (0..MANY).map(item).chain([json!({"kind": "Service", "name": "s", "spec": {}})]).collect::<Vec<_>>()})
+            .to_string()
+    };
+    let lines = |answer: &Value| {
+        let warnings = answer["warnings"].as_array().cloned().unwrap_or_else(|| panic!("no warnings: {answer}"));
+        warnings.iter().map(|warning| warning.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let waiting = items("x.a.com", json!([]));
+    let dry = api.send("PUT /v1/config?dryRun=true", &[], waiting.clone()).await;
+    assert_eq!(lines(&dry.body), ["which routes wait for others is told of so many only once they are live"]);
+    // The second time nothing is changed; it is told as long as it is so.
+    for _ in 0..2 {
+        let written = api.send("PUT /v1/config", &[], waiting.clone()).await;
+        assert_eq!(written.status, 200, "{written:?}");
+        let lines = lines(&written.body);
+        let first =
+            "Route \"r00000\": is kept and does not serve: GRPCRoute \"calls\" is older, or first by name, and has hostname";
+        assert!(lines.len() == 101 && lines[0].starts_with(first), "{lines:?}");
+        assert_eq!(lines[100], "and 11900 more warnings");
+    }
+    let unreached = api.send("PUT /v1/config?prune=true", &[], items("a.example", json!(["inner"]))).await;
+    let lines = lines(&unreached.body);
+    assert!(lines.len() == 101 && lines[0].starts_with("Route \"r00000\": gets no request on this node"), "{lines:?}");
+    assert_eq!(lines[100], "and 11900 more warnings");
+    assert_eq!(api.get("/v1/table").await.body["notCompiledCount"], 0);
+}

@@ -1,6 +1,7 @@
 //! What a node answers to a write, printed.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use anyhow::bail;
 use serde_json::Value;
@@ -41,16 +42,21 @@ fn lines(answer: &Value, lines_max: usize) -> Vec<String> {
         _ => "unchanged",
     };
     let results = list(answer, "results");
+    // Resources of a configuration that are as they were have no results.
+    let unchanged = answer.get("unchanged").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
     let mut lines: Vec<String> = if results.len() > lines_max {
-        vec![format!("{} resources: {}", results.len(), counts(results.iter().map(word)))]
+        let words = results.iter().map(word).chain(iter::repeat_n("unchanged", unchanged));
+        vec![format!("{} resources: {}", results.len() + unchanged, counts(words))]
     } else {
         let coloured = |word| styled(if word == "unchanged" { DIM } else { GOOD }, word);
         let line = |result| format!("{} {} {}", text(result, "kind"), text(result, "name"), coloured(word(result)));
-        results.iter().map(line).collect()
+        let rest = (unchanged > 0 && answer.get("operations").is_none()).then(|| format!("{unchanged} resources unchanged"));
+        results.iter().map(line).chain(rest).collect()
     };
     // Of a large change, which has no results.
     if let Some(operations) = answer.get("operations") {
-        lines.push(format!("{} resources put, {} deleted", plain(operations, "put"), plain(operations, "delete")));
+        let rest = if unchanged > 0 { format!(", {unchanged} unchanged") } else { String::new() };
+        lines.push(format!("{} resources put, {} deleted{rest}", plain(operations, "put"), plain(operations, "delete")));
     }
     lines.push(format!("revision {revision}{}", if changed { "" } else { " (nothing changed)" }));
     lines
@@ -120,6 +126,14 @@ mod tests {
                 json!({"revision": 8, "results": [], "operations": {"put": 12000, "delete": 3}}),
                 "12000 resources put, 3 deleted\nrevision 8",
             ),
+            (
+                json!({"revision": 8, "results": [], "operations": {"put": 12000, "delete": 3}, "unchanged": 5}),
+                "12000 resources put, 3 deleted, 5 unchanged\nrevision 8",
+            ),
+            (
+                json!({"revision": 7, "results": [result("a", 7, true)], "unchanged": 2}),
+                "Route a created\n2 resources unchanged\nrevision 7",
+            ),
             (json!({"dryRun": true, "changes": []}), "nothing would change"),
             (json!({"dryRun": true, "changes": [change], "changesOmitted": 0}), "Route a would be created"),
             (
@@ -140,6 +154,9 @@ mod tests {
         let summary = "21 resources: 6 changed, 1 created, 14 unchanged";
         assert_eq!(lines(&answer(LINES_MAX + 1), LINES_MAX), [summary, "revision 7"]);
         assert_eq!(lines(&answer(LINES_MAX + 1), usize::MAX).len(), LINES_MAX + 2);
+        let mut of_more = answer(LINES_MAX + 1);
+        of_more["unchanged"] = json!(2_000);
+        assert_eq!(lines(&of_more, LINES_MAX)[0], "2021 resources: 6 changed, 1 created, 2014 unchanged");
         let change = |number| json!({"kind": "Route", "name": "r", "change": if number == 0 { "deleted" } else { "created" }});
         let dry = json!({"dryRun": true, "changes": (0..30).map(change).collect::<Vec<_>>()});
         assert_eq!(lines(&dry, LINES_MAX), ["30 resources would change: 29 created, 1 deleted"]);

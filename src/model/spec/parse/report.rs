@@ -7,7 +7,7 @@ use super::{FieldError, Parsed};
 /// Faults that one answer lists at most; a document may be a megabyte of them.
 pub(super) const ERRORS_MAX: usize = 64;
 
-/// Warnings that one answer lists at most.
+/// Warnings of one document that are listed at most.
 const WARNINGS_MAX: usize = 64;
 
 /// Characters of a document's own text that a message repeats.
@@ -21,6 +21,8 @@ pub(super) const PATTERNS_MAX: usize = 64;
 pub(super) struct Report {
     errors: Vec<FieldError>,
     warnings: Vec<String>,
+    /// Warnings beyond [`WARNINGS_MAX`].
+    omitted: usize,
     patterns: usize,
 }
 
@@ -36,6 +38,8 @@ impl Report {
     pub(super) fn warn(&mut self, path: impl Display, message: &str) {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(format!("{path}: {message}"));
+        } else {
+            self.omitted += 1;
         }
     }
 
@@ -51,7 +55,10 @@ impl Report {
     }
 
     /// `spec`, if there were no faults.
-    pub(super) fn finish<T>(self, spec: Option<T>) -> Result<Parsed<T>, Vec<FieldError>> {
+    pub(super) fn finish<T>(mut self, spec: Option<T>) -> Result<Parsed<T>, Vec<FieldError>> {
+        if self.omitted > 0 {
+            self.warnings.push(format!("warnings of the document that are not listed: {}", self.omitted));
+        }
         match spec {
             Some(spec) if self.errors.is_empty() => Ok(Parsed { spec, warnings: self.warnings }),
             _ => Err(self.errors),
@@ -93,4 +100,19 @@ fn distance(left: &str, right: &str) -> usize {
         }
     }
     row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_that_are_not_listed_are_counted() {
+        for (count, last) in [(WARNINGS_MAX, "/63: m"), (WARNINGS_MAX + 3, "warnings of the document that are not listed: 3")] {
+            let mut report = Report::default();
+            (0..count).for_each(|place| report.warn(format!("/{place}"), "m"));
+            let parsed = report.finish(Some(())).expect("no faults");
+            assert_eq!(parsed.warnings.last().map(String::as_str), Some(last));
+        }
+    }
 }
