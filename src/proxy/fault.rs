@@ -162,6 +162,12 @@ impl Fault {
         Fault::new(StatusCode::BAD_GATEWAY, "http_upgrade_failed", detail)
     }
 
+    /// A backend took CONNECT for a request like others, and answered it.
+    pub(super) fn not_upgraded(name: &Name, status: StatusCode) -> Fault {
+        let detail = format!("service {name} answered {} and did not switch protocols", status.as_u16());
+        Fault::new(StatusCode::BAD_GATEWAY, "http_upgrade_failed", detail)
+    }
+
     /// A try failed. The cause, with addresses, goes to the log and not to the client.
     pub(super) fn upstream(name: &Name, failure: &SendFailure) -> Fault {
         let (status, error, what) = match failure {

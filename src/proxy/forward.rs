@@ -174,6 +174,9 @@ impl Tries<'_> {
                 return Err(Fault::wrong_upgrade(name));
             }
         }
+        if self.upgrade.is_some_and(|upgrade| upgrade.is_mistaken_for(response.status())) {
+            return Err(Fault::not_upgraded(name, response.status()));
+        }
         let random = || self.connection.worker().random();
         match self.retries.after_answer(response.status(), remains, Instant::now, random) {
             None => Ok(Step::Answered((response, deadline))),

@@ -97,6 +97,12 @@ impl Upgrade {
         answer.status() == StatusCode::SWITCHING_PROTOCOLS && is_same && is_accepted
     }
 
+    /// Whether this answer of a backend, passed on as it is, would tell the client that it was taken up though it was not: to CONNECT any 2xx
+    /// does (RFC 8441 5), and a backend means by it what it means to the GET that it got.
+    pub(super) fn is_mistaken_for(&self, status: StatusCode) -> bool {
+        self.is_connect && status.is_success()
+    }
+
     /// Turns the backend's 101 into the client's answer. Called after the fields of the backend's connection were removed.
     pub(super) fn tell(&self, head: &mut Response<()>) {
         if self.is_connect {
