@@ -430,18 +430,18 @@ impl Drop for Registration {
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use hyper::body::Incoming;
     use tokio::net::TcpStream;
 
     use super::super::exchange;
     use super::*;
+    use crate::upstream::ClientBody;
 
     /// The size of what a function gives.
     fn size<A, B, C, D, E, R>(_function: impl FnOnce(A, B, C, D, E) -> R) -> usize {
         size_of::<R>()
     }
 
-    fn size_of_exchange<R>(_function: impl FnOnce(Rc<ClientConnection>, Request<Incoming>) -> R) -> usize {
+    fn size_of_exchange<R>(_function: impl FnOnce(Rc<ClientConnection>, Request<ClientBody>) -> R) -> usize {
         size_of::<R>()
     }
 

@@ -19,8 +19,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use hyper::body::Body;
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
@@ -38,15 +37,13 @@ use super::{filter, grpc, headers, mirror, rewrite};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
-use crate::upstream::{AnswerBody, RequestBody, Switched};
+use crate::upstream::{AnswerBody, ClientBody, RequestBody, Switched};
 
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(
     connection: Rc<ClientConnection>,
-    mut request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    // A stream of HTTP/2 that may become a tunnel.
-    let stream = request.extensions_mut().remove::<OnUpgrade>();
     let present = Present::of(request.headers());
     let mut tally = Tally::begin(&connection, &request, present);
     let is_grpc = is_grpc(request.method(), request.headers());
@@ -85,7 +82,7 @@ pub(super) async fn serve(
         Content::Whole(bytes) => ResponseBody::whole(bytes, tally),
         Content::Backend { body, deadline } => ResponseBody::backend(body, deadline.map(Into::into), tally),
         Content::Tunnel(upstream) => {
-            connection.set_tunnel(Tunnel { upstream, stream, tally });
+            connection.set_tunnel(Tunnel { upstream, tally });
             ResponseBody::none()
         }
     };
@@ -127,7 +124,7 @@ enum Content {
 /// `options` become those of the listener that takes the request, once its host is known; `sharing` is what the rule says of CORS.
 async fn run<'c>(
     connection: &'c Rc<ClientConnection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     present: Present,
     tally: &mut Tally,
     options: &mut &'c ListenerOptions,
@@ -168,7 +165,7 @@ async fn run<'c>(
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
     tally.pass_trace_on(&mut head.headers);
     let takes_trailers = headers::takes_trailers(&head, present);
-    let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
+    let expects_go_ahead = head.version != Version::HTTP_10 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(&mut head, present, &admitted, &matched)?;
     let mut body = RequestBody::new(body, body_bytes_max);
@@ -340,7 +337,7 @@ fn ask(backend: &Backend<'_>, headers: &mut HeaderMap, upgrade: Option<Upgrade>,
     Ok(Asked { upgrade, timeout: grpc::timeout(headers) })
 }
 
-/// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when hyper reads it.
+/// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when it is read.
 fn wait_for_go_ahead(
     mut head: request::Parts,
     mut body: RequestBody,

@@ -5,11 +5,11 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request};
-use hyper::ext::Protocol;
 use sha1::{Digest, Sha1};
 
 use super::fault::Fault;
@@ -55,6 +55,10 @@ impl Upgrade {
         }
         if head.headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION_13) {
             return Err(Fault::bad_request("Sec-WebSocket-Version is not 13"));
+        }
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            // What follows belongs to the tunnel (RFC 9110 9.3.6).
+            return Err(Fault::bad_request("CONNECT has no body, and no Content-Length"));
         }
         head.method = Method::GET;
         let key = BASE64_STANDARD.encode(random.to_be_bytes());

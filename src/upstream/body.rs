@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::client_body::{ClientBody, ClientBodyError};
 use super::go_ahead::Hold;
 use super::replay::{KEPT_BYTES_MAX, Replay};
 use super::tap::{BodyCopy, CopyWatch, Tap, tap};
@@ -78,7 +78,7 @@ impl BodyProgress {
 pub enum BodyError {
     /// The client went away, or what it sent is not a body.
     #[error("the request's body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ClientBodyError),
     /// Over what the rule or the listener allows.
     #[error("the request's body is over {0} bytes")]
     TooLarge(u64),
@@ -106,7 +106,7 @@ pub enum RequestBody {
 /// What a client sends, counted and bounded.
 #[derive(Debug)]
 pub struct Stream {
-    incoming: Incoming,
+    incoming: ClientBody,
     progress: Rc<BodyProgress>,
     /// Bytes that may still come, and the limit.
     allowed: Option<(u64, u64)>,
@@ -118,7 +118,7 @@ pub struct Stream {
 
 impl RequestBody {
     /// Wraps what a client sends; at most `bytes_max` bytes of it pass.
-    pub fn new(incoming: Incoming, bytes_max: Option<u64>) -> RequestBody {
+    pub fn new(incoming: ClientBody, bytes_max: Option<u64>) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }

@@ -1,4 +1,4 @@
-//! HTTP/2 on either side, by hyper's own client and server.
+//! HTTP/2 on either side, by hyper's client and server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::frames::{ACK, HEADERS, PREFACE, SETTINGS, Wire, frame, head};
-use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
+use super::frames::{ACK, DATA, END, HEADERS, PREFACE, SETTINGS, Wire, frame, head};
+use super::gateway::{Backend, Gateway, OK, field, read_until, route_to, service, status, wait_for};
 use super::tls_front;
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
@@ -200,6 +200,87 @@ pub(super) fn refusals_are_told_over_http2_too() {
         }
     });
     assert_eq!(backend.seen().len(), 3);
+}
+
+/// A POST whose client waits to be asked for its three bytes.
+const EXPECTANT: [(&str, &str); 6] = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/"),
+    (":authority", "a.example"),
+    ("expect", "100-continue"),
+    ("content-length", "3"),
+];
+
+/// The status of the next head, and whether it is all of the answer.
+fn next_head(wire: &mut Wire) -> (u16, bool) {
+    loop {
+        let frame = wire.frame().expect("no head came");
+        if frame.kind == HEADERS {
+            return (frame.status(), frame.flags & END != 0);
+        }
+    }
+}
+
+#[test]
+pub(super) fn a_client_is_asked_for_its_body_once_the_backend_asks() {
+    let (told, events) = std::sync::mpsc::channel();
+    let order = told.clone();
+    let backend = Backend::raw(move |mut stream| {
+        use std::io::{Read, Write};
+        let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        order.send(format!("expect: {:?}", field(&head, "expect"))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(stream.read(&mut [0; 1]).is_err(), "a byte of the body came unasked");
+        stream.set_read_timeout(None).unwrap();
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        let mut body = [0; 3];
+        stream.read_exact(&mut body).unwrap();
+        order.send(String::from_utf8_lossy(&body).into_owned()).unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let gateway = Gateway::to(&backend);
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&head(1, false, &EXPECTANT));
+    assert_eq!(next_head(&mut wire), (100, false));
+    told.send("asked".to_owned()).unwrap();
+    wire.send(&frame(DATA, END, 1, b"abc"));
+    assert_eq!(next_head(&mut wire), (200, false));
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), ["expect: Some(\"100-continue\")", "asked", "abc"]);
+}
+
+#[test]
+fn a_client_is_asked_for_its_body_where_the_backend_says_nothing_and_not_where_it_answers() {
+    let echo = Echo::start();
+    let silent = Backend::answering(OK);
+    let refusing = Backend::raw(|mut stream| {
+        read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    for (service, is_asked) in
+        [(h2c(&[echo.address]), true), (service(&[silent.address]), true), (service(&[refusing.address]), false)]
+    {
+        let gateway = Gateway::start(ListenerOptions::default(), &[(Service, "s", service), (Route, "r", route_to("s"))]);
+        let mut wire = Wire::open(gateway.address);
+        wire.send(&head(1, false, &EXPECTANT));
+        if is_asked {
+            assert_eq!(next_head(&mut wire), (100, false));
+            wire.send(&frame(DATA, END, 1, b"abc"));
+            assert_eq!(next_head(&mut wire), (200, false));
+        } else {
+            assert_eq!(next_head(&mut wire), (401, true));
+        }
+    }
+    assert_eq!(&echo.last().body[..], b"abc");
+}
+
+#[test]
+fn the_gateways_own_answer_to_head_has_no_body() {
+    let gateway = Gateway::start(ListenerOptions::default(), &[]);
+    let mut wire = Wire::open(gateway.address);
+    let fields = [(":method", "HEAD"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    wire.send(&head(1, true, &fields));
+    assert_eq!(next_head(&mut wire), (404, true));
 }
 
 #[test]

@@ -24,6 +24,10 @@ type Fields<'a> = Vec<(&'a str, &'a str)>;
 
 const BASE: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "/case"), (":authority", "a.example")];
 
+const CONNECT: [(&str, &str); 2] = [(":method", "CONNECT"), (":authority", "a.example:80")];
+const WEBSOCKET: [(&str, &str); 5] =
+    [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/case"), (":authority", "a.example")];
+
 /// A GET with these fields after its own.
 fn with<'a>(more: &[(&'a str, &'a str)]) -> Vec<u8> {
     head(STREAM, true, &[&BASE, more].concat())
@@ -100,7 +104,14 @@ fn heads() -> Vec<Case> {
         ("unknown pseudo field", head(STREAM, true, &[&[(":x", "y")], &BASE[..]].concat()), Reset(PROTOCOL_ERROR)),
         (":status in a request", head(STREAM, true, &[&[(":status", "200")], &BASE[..]].concat()), Reset(PROTOCOL_ERROR)),
         ("pseudo after regular", head(STREAM, true, &[&[("x", "y")], &BASE[..]].concat()), Reset(PROTOCOL_ERROR)),
-        ("CONNECT", head(STREAM, true, &[(":method", "CONNECT"), (":authority", "a.example:80")]), Status(405)),
+        ("CONNECT", head(STREAM, true, &CONNECT), Status(405)),
+        // Of the whole connection nothing else is said (RFC 9113 8.1.1).
+        ("CONNECT with a length", head(STREAM, false, &[&CONNECT[..], &[("content-length", "5")]].concat()), Status(405)),
+        (
+            "CONNECT to a WebSocket with a length",
+            head(STREAM, false, &[&WEBSOCKET[..], &[("content-length", "5")]].concat()),
+            Status(400),
+        ),
         ("CONNECT with :path", but(":method", Some("CONNECT")), Reset(PROTOCOL_ERROR)),
         (":protocol without CONNECT", head(STREAM, true, &[&[(":protocol", "x")], &BASE[..]].concat()), Reset(PROTOCOL_ERROR)),
         ("upper case", with(&[("X-Upper", "1")]), Reset(PROTOCOL_ERROR)),
