@@ -185,7 +185,7 @@ impl ClientConnection {
         self.phase.get() == Phase::Idle && self.worker().now().duration_since(self.since.get()) >= 2 * super::worker::TICK
     }
 
-    /// Whether the present exchange stood still for so long that it is to be answered with 504. Only the connection's own task asks,
+    /// Whether the present exchange stood still for so long that it is to be answered with 504, or 408. Only the connection's own task asks,
     /// and it is woken.
     pub(super) fn is_stalled(&self) -> bool {
         self.is_stalled.get()
