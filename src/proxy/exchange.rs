@@ -240,7 +240,9 @@ fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     let is_path = uri.path().starts_with('/');
     let is_server = path::is_whole_server(&head.method, uri.path());
     match uri.scheme_str() {
-        _ if head.version == Version::HTTP_2 => is_path || is_server,
+        // Of HTTP/2 either scheme of HTTP is taken over either kind of connection, as Envoy does: behind something that ends TLS and passes the
+        // bytes on, as below something that begins it, the client's own word is not that of its connection. Nothing goes by it.
+        scheme if head.version == Version::HTTP_2 => matches!(scheme, None | Some("http" | "https")) && (is_path || is_server),
         None => uri.authority().is_none() && (is_path || is_server),
         Some(scheme) => scheme == headers::scheme(is_secured) && is_path,
     }
