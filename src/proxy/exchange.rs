@@ -37,7 +37,7 @@ use super::{filter, grpc, headers, mirror, rewrite};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
-use crate::upstream::{AnswerBody, ClientBody, RequestBody, Switched};
+use crate::upstream::{AnswerBody, ClientBody, RequestBody, Switched, Trailers};
 
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(
@@ -80,13 +80,23 @@ pub(super) async fn serve(
     tally.note_status(head.status());
     let body = match content {
         Content::Whole(bytes) => ResponseBody::whole(bytes, tally),
-        Content::Backend { body, deadline } => ResponseBody::backend(body, deadline.map(Into::into), tally),
+        Content::Backend { body, deadline } => {
+            ResponseBody::backend(body, trailers_after(connection.protocol(), &head), deadline.map(Into::into), tally)
+        }
         Content::Tunnel(upstream) => {
             connection.set_tunnel(Tunnel { upstream, tally });
             ResponseBody::none()
         }
     };
     Ok(head.map(|()| body))
+}
+
+/// Which trailers may follow an answer. Over HTTP/1.1 hyper goes by its head.
+fn trailers_after(protocol: Protocol, head: &Response<()>) -> Trailers {
+    match protocol {
+        Protocol::Http1 => Trailers::OfHead,
+        Protocol::Http2 => Trailers::of(head.headers()),
+    }
 }
 
 /// The gateway's own answer: a problem or, to a gRPC request, a status of gRPC.
@@ -168,7 +178,7 @@ async fn run<'c>(
     let expects_go_ahead = head.version != Version::HTTP_10 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
     let target = prepare(&mut head, present, &admitted, &matched)?;
-    let mut body = RequestBody::new(body, body_bytes_max);
+    let mut body = RequestBody::new(body, &head.headers, body_bytes_max);
     connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
     if upgrade.is_none() {
         mirror::send_copies(connection.worker(), &matched, &head, &mut body);

@@ -16,22 +16,22 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::frames::{ACK, DATA, END, HEADERS, PREFACE, SETTINGS, Wire, frame, head};
+use super::frames::{DATA, END, END_HEADERS, HEADERS, Outcome, Wire, block, frame, head};
 use super::gateway::{Backend, Gateway, OK, field, read_until, route_to, service, status, wait_for};
 use super::tls_front;
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
 
-type Sent = BoxBody<Bytes, Infallible>;
+pub(super) type Sent = BoxBody<Bytes, Infallible>;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("it hangs") })
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<Sent> {
+pub(super) async fn connect(address: SocketAddr) -> SendRequest<Sent> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -42,12 +42,12 @@ fn body(bytes: impl Into<Bytes>) -> Sent {
     Full::new(bytes.into()).boxed()
 }
 
-fn get(path: &str) -> Request<Sent> {
+pub(super) fn get(path: &str) -> Request<Sent> {
     Request::get(format!("http://a.example{path}")).version(Version::HTTP_2).body(body("")).unwrap()
 }
 
 /// A service whose endpoints speak HTTP/2.
-fn h2c(addresses: &[SocketAddr]) -> serde_json::Value {
+pub(super) fn h2c(addresses: &[SocketAddr]) -> serde_json::Value {
     let mut spec = service(addresses);
     spec["protocol"] = json!("h2c");
     spec
@@ -319,41 +319,19 @@ pub(super) fn a_service_may_speak_http2() {
     assert_eq!(*backend.connections.lock().unwrap(), 1);
 }
 
-/// A backend that gives each request so many heads of 103 before the answer, frame by frame.
-fn hinting_backend(hints: usize) -> SocketAddr {
-    use std::io::Read;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let mut wire = Wire { stream };
-            let mut preface = [0; PREFACE.len()];
-            wire.stream.read_exact(&mut preface).unwrap();
-            wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
-            while let Some(found) = wire.frame() {
-                if found.kind == HEADERS {
-                    let hint = head(found.stream, false, &[(":status", "103"), ("link", "</style.css>; rel=preload")]);
-                    wire.send(&[hint.repeat(hints), head(found.stream, true, &[(":status", "200"), ("x-last", "yes")])].concat());
-                }
-            }
-        }
-    });
-    address
-}
-
 #[test]
-fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
-    for hints in [1, 500] {
-        let documents = [(Service, "s", h2c(&[hinting_backend(hints)])), (Route, "r", route_to("s"))];
-        let gateway = Gateway::start(ListenerOptions::default(), &documents);
-        let answer = gateway.get("/");
-        assert_eq!((status(&answer), field(&answer, "x-last"), field(&answer, "link")), (200, Some("yes"), None), "{answer}");
-        block_on(async {
-            let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
-            let has = |name: &str| answer.headers().contains_key(name);
-            assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
-        });
-    }
+fn of_a_requests_trailers_those_pass_that_are_announced() {
+    let backend = Echo::start();
+    let gateway =
+        Gateway::start(ListenerOptions::default(), &[(Service, "s", h2c(&[backend.address])), (Route, "r", route_to("s"))]);
+    let mut wire = Wire::open(gateway.address);
+    let post =
+        [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a"), ("trailer", "x-t, content-length")];
+    let trailers = block(&[("x-t", "1"), ("content-length", "5"), ("x-un", "2")]);
+    wire.send(&[head(1, false, &post), frame(DATA, 0, 1, b"abc"), frame(HEADERS, END_HEADERS | END, 1, &trailers)].concat());
+    assert_eq!(wire.outcome(1), Outcome::Status(200));
+    let names: Vec<String> = backend.last().trailers.unwrap().keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["x-t"]);
 }
 
 #[test]
