@@ -27,13 +27,13 @@ use super::connection::{ClientConnection, Protocol};
 use super::cors::Sharing;
 use super::fault::Fault;
 use super::forward::{Asked, Backend, choose_backend, forward};
-use super::framing::TARGET_BYTES_MAX;
+use super::framing::{Flaw, TARGET_BYTES_MAX};
 use super::listener::ListenerOptions;
 use super::present::Present;
 use super::tally::Tally;
 use super::tunnel::Tunnel;
 use super::upgrade::Upgrade;
-use super::{filter, grpc, headers, mirror, rewrite};
+use super::{filter, framing, grpc, headers, mirror, rewrite};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
@@ -218,6 +218,9 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
     if let Some(refusal) = MethodRefusal::of(&head.method) {
         return Err(Fault::method(refusal));
     }
+    if head.version == Version::HTTP_2 {
+        framing::check_fields(&head.headers).map_err(|flaw| refused(connection, &flaw))?;
+    }
     headers::check_framing(&head.headers, present)?;
     headers::check_expectation(&head.headers, present)?;
     let uri = &head.uri;
@@ -241,6 +244,12 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
         },
     };
     Ok(Admitted { options, authority, path })
+}
+
+/// What over HTTP/1.1 is refused, and counted, before it is a request.
+fn refused(connection: &ClientConnection, flaw: &Flaw) -> Fault {
+    connection.count_refusal(flaw.reason);
+    Fault::refused(flaw)
 }
 
 /// Origin form, absolute form of the connection's own scheme, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it

@@ -10,6 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::fields::has_loose_value;
+
 /// A request's body as it comes.
 #[derive(Debug)]
 pub enum ClientBody {
@@ -82,6 +84,8 @@ impl StreamBody {
             }
         }
         Poll::Ready(match ready!(self.receiving.poll_trailers(cx)) {
+            // Malformed, as a head is with such a value (RFC 9113 8.2.1).
+            Ok(Some(trailers)) if has_loose_value(&trailers) => Some(Err(Reason::PROTOCOL_ERROR.into())),
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
             Err(error) => unless_done(error).map(Err),
         })

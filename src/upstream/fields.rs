@@ -12,6 +12,12 @@ const GRPC_TYPE: &[u8] = b"application/grpc";
 /// What gRPC's own trailers begin with.
 const GRPC_NAME: &str = "grpc-";
 
+/// Whether a value begins or ends with white space, which makes a message of HTTP/2 malformed (RFC 9113 8.2.1). h2 does not look.
+pub fn has_loose_value(headers: &HeaderMap) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers.values().map(http::HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last()))
+}
+
 /// Which trailers follow a head.
 #[derive(Debug, Clone)]
 pub enum Trailers {
@@ -92,9 +98,17 @@ mod tests {
     }
 
     #[test]
+    fn values_are_loose_at_their_ends_alone() {
+        for (value, expected) in [("", false), ("a", false), ("a b\tc", false), (" a", true), ("a\t", true), (" ", true)] {
+            assert_eq!(has_loose_value(&map(&[("x", "y"), ("z", value)])), expected, "{value:?}");
+        }
+    }
+
+    #[test]
     fn what_is_announced_or_of_grpc_passes() {
+        type Head = &'static [(&'static str, &'static str)];
         let all = map(&[("x-t", "1"), ("x-un", "2"), ("content-length", "3"), ("set-cookie", "c"), ("grpc-status", "0")]);
-        let table: [(&[(&str, &str)], &[&str]); 4] = [
+        let table: [(Head, &[&str]); 4] = [
             (&[], &["grpc-status"]),
             (&[("trailer", "X-T, Content-Length")], &["grpc-status", "x-t"]),
             (&[("content-type", "application/grpc+proto")], &["grpc-status", "x-t", "x-un"]),

@@ -41,7 +41,7 @@ pub use body::{BodyError, BodyProgress, BodyState, RequestBody, Stream};
 pub use chunk_frame::{ChunkFlaw, ChunkFrame, Sizes};
 pub use client_body::{ClientBody, ClientBodyError, GoAhead, StreamBody};
 pub use error::{ExchangeError, SendError, SendFailure};
-pub use fields::Trailers;
+pub use fields::{Trailers, has_loose_value};
 pub use gathered::poll_write_gathered;
 pub use http1::{Http1Error, Interim, Switched};
 pub use outbox::Outbox;

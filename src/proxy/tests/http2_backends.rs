@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 
 use super::frames::{
-    ACK, DATA, END, END_HEADERS, HEADERS, PREFACE, SETTINGS, Wire, block, frame, head,
+    ACK, DATA, END, END_HEADERS, HEADERS, Outcome, PREFACE, SETTINGS, Wire, block, frame, get as get_head, head,
 };
 use super::gateway::{Backend, Gateway, field, route_to, service, status};
 use super::http2::{block_on, connect, get, h2c};
@@ -56,6 +56,50 @@ fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
             assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
         });
     }
+}
+
+/// Status of the head, a field's value, DATA after it.
+type Said = (&'static str, &'static str, &'static [u8]);
+
+#[test]
+fn a_malformed_answer_is_none() {
+    let table: [(Said, u16); 7] = [
+        (("200", "a b", b"ok"), 200),
+        (("200", " a", b"ok"), 502),
+        (("200", "a\t", b"ok"), 502),
+        (("204", "a", b"body"), 502),
+        (("304", "a", b"body"), 502),
+        (("204", "a", b""), 204),
+        (("304", "a", b""), 304),
+    ];
+    for ((code, value, content), expected) in table {
+        let gateway = gateway_to(h2c(&[backend(move |stream| {
+            [head(stream, false, &[(":status", code), ("x", value)]), frame(DATA, END, stream, content)].concat()
+        })]));
+        let answer = gateway.get("/");
+        assert_eq!(status(&answer), expected, "{code} {value:?} {content:?}: {answer}");
+        let mut wire = Wire::open(gateway.address);
+        wire.send(&get_head(1, "/"));
+        assert_eq!(wire.outcome(1), Outcome::Status(expected), "{code} {value:?} {content:?}");
+        let failed = gateway.metrics.proxy_errors.with_label_values(&["http_protocol_error"]).get();
+        assert_eq!(failed, 2 * u64::from(expected == 502), "{code} {value:?} {content:?}");
+    }
+}
+
+#[test]
+fn malformed_trailers_break_the_answer_off() {
+    let gateway = gateway_to(h2c(&[backend(|stream| {
+        let head = head(stream, false, &[(":status", "200"), ("trailer", "x-t")]);
+        [head, frame(DATA, 0, stream, b"ok"), trailers(stream, &[("x-t", " 1")])].concat()
+    })]));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n");
+    let answer = client.until("never");
+    assert!(status(&answer) == 200 && !answer.contains("\r\n0\r\n"), "{answer}");
+    block_on(async {
+        let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+        assert!(answer.into_body().collect().await.is_err(), "the answer came to its end");
+    });
 }
 
 /// The names of the trailers that reach a client of HTTP/2.

@@ -134,6 +134,12 @@ fn heads() -> Vec<Case> {
         ("space in a name", with(&[("x y", "1")]), Reset(PROTOCOL_ERROR)),
         ("colon in a name", with(&[("x:y", "1")]), Reset(PROTOCOL_ERROR)),
         ("NUL in a name", with(&[("x\0", "1")]), Reset(PROTOCOL_ERROR)),
+        ("space before a value", with(&[("x", " a")]), Status(400)),
+        ("tab after a value", with(&[("x", "a\t")]), Status(400)),
+        ("100 fields", with(&[("x", "y"); 100]), Status(200)),
+        ("101 fields", with(&[("x", "y"); 101]), Status(431)),
+        ("1,500 fields", with(&[("x", "y"); 1500]), Status(431)),
+        ("a cookie in 150 pieces", with(&[("cookie", "a=b"); 150]), Status(200)),
         ("empty name", with(&[("", "1")]), Reset(PROTOCOL_ERROR)),
     ]
 }
@@ -159,6 +165,7 @@ fn bodies() -> Vec<Case> {
         ("trailers", trailers(&[("x", "1")]), Status(200)),
         // h2 leaves the field out instead of refusing the trailers (RFC 9113 8.1); no part of it goes further.
         ("trailers with a pseudo field", trailers(&[(":path", "/x")]), Status(200)),
+        ("trailers with a space before a value", trailers(&[("x", " 1")]), Status(400)),
         ("trailers with a length", trailers(&[("content-length", "9")]), Status(200)),
         (
             "HEADERS in the middle without END_STREAM",
