@@ -74,8 +74,8 @@ impl StreamBody {
         if !self.are_data_through {
             match ready!(self.receiving.poll_data(cx)) {
                 Some(Ok(bytes)) => {
-                    // It is taken: what the backend does not take is not read.
-                    self.receiving.flow_control().release_capacity(bytes.len())?;
+                    // It is taken: what the backend does not take is not read. A stream that ended meanwhile has no window to open.
+                    let _ = self.receiving.flow_control().release_capacity(bytes.len());
                     self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
