@@ -31,7 +31,7 @@ const FLOORS: [(&str, u8); 15] = [
 const NEVER: [(&str, &str); 4] = [("proxy", "raft"), ("proxy", "store"), ("raft", "table"), ("ctl", "admin")];
 
 /// Outside crates that only their owners know.
-const OWNED: [(&str, &[&str]); 18] = [
+const OWNED: [(&str, &[&str]); 19] = [
     ("openraft", &["store", "raft"]),
     ("sled", &["store"]),
     ("bincode", &["store"]),
@@ -50,6 +50,7 @@ const OWNED: [(&str, &[&str]); 18] = [
     ("reqwest", &["ctl"]),
     ("rcgen", &["tls"]),
     ("httparse", &["upstream"]),
+    ("h2", &["upstream", "proxy"]),
 ];
 
 fn floor(module: &str) -> Option<u8> {

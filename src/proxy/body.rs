@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::headers::remove_hop_by_hop;
 use super::present::Present;
 use super::tally::Tally;
-use crate::upstream::{AnswerBody, ExchangeError};
+use crate::upstream::{AnswerBody, ExchangeError, Trailers};
 
 /// Why an answer's body ended before its end. The client's connection is closed: over HTTP/1.1 there is no other way to say so.
 #[derive(Debug, Error)]
@@ -28,6 +28,7 @@ pub(super) enum BodyError {
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     source: Source,
+    trailers: Trailers,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Absent where the exchange goes on as a tunnel.
     tally: Option<Tally>,
@@ -44,21 +45,21 @@ impl ResponseBody {
     /// The gateway's own.
     pub(super) fn whole(bytes: Bytes, tally: Tally) -> ResponseBody {
         let source = if bytes.is_empty() { Source::Nothing } else { Source::Whole(bytes) };
-        ResponseBody { source, deadline: None, tally: Some(tally) }
+        ResponseBody { source, trailers: Trailers::OfHead, deadline: None, tally: Some(tally) }
     }
 
     /// None: the connection goes on as a tunnel.
     pub(super) fn none() -> ResponseBody {
-        ResponseBody { source: Source::Nothing, deadline: None, tally: None }
+        ResponseBody { source: Source::Nothing, trailers: Trailers::OfHead, deadline: None, tally: None }
     }
 
     /// A backend's. Its connection is kept where the body came to its end, and closed where it did not.
-    pub(super) fn backend(body: AnswerBody, deadline: Option<Instant>, tally: Tally) -> ResponseBody {
+    pub(super) fn backend(body: AnswerBody, trailers: Trailers, deadline: Option<Instant>, tally: Tally) -> ResponseBody {
         if body.is_end_stream() {
-            return ResponseBody { source: Source::Nothing, deadline: None, tally: Some(tally) };
+            return ResponseBody { source: Source::Nothing, trailers, deadline: None, tally: Some(tally) };
         }
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        ResponseBody { source: Source::Backend(body), deadline, tally: Some(tally) }
+        ResponseBody { source: Source::Backend(body), trailers, deadline, tally: Some(tally) }
     }
 
     fn add_bytes(&mut self, bytes: usize) {
@@ -107,6 +108,12 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_mut() {
                     let present = Present::of(trailers);
                     remove_hop_by_hop(trailers, present);
+                    this.trailers.retain(trailers);
+                    if trailers.is_empty() {
+                        // The end of the body says as much.
+                        this.source = Source::Nothing;
+                        return Poll::Ready(None);
+                    }
                 }
                 if is_last {
                     this.source = Source::Nothing;

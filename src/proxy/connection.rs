@@ -185,7 +185,7 @@ impl ClientConnection {
         self.phase.get() == Phase::Idle && self.worker().now().duration_since(self.since.get()) >= 2 * super::worker::TICK
     }
 
-    /// Whether the present exchange stood still for so long that it is to be answered with 504. Only the connection's own task asks,
+    /// Whether the present exchange stood still for so long that it is to be answered with 504, or 408. Only the connection's own task asks,
     /// and it is woken.
     pub(super) fn is_stalled(&self) -> bool {
         self.is_stalled.get()
@@ -430,18 +430,18 @@ impl Drop for Registration {
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use hyper::body::Incoming;
     use tokio::net::TcpStream;
 
     use super::super::exchange;
     use super::*;
+    use crate::upstream::ClientBody;
 
     /// The size of what a function gives.
     fn size<A, B, C, D, E, R>(_function: impl FnOnce(A, B, C, D, E) -> R) -> usize {
         size_of::<R>()
     }
 
-    fn size_of_exchange<R>(_function: impl FnOnce(Rc<ClientConnection>, Request<Incoming>) -> R) -> usize {
+    fn size_of_exchange<R>(_function: impl FnOnce(Rc<ClientConnection>, Request<ClientBody>) -> R) -> usize {
         size_of::<R>()
     }
 

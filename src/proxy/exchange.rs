@@ -19,8 +19,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use hyper::body::Body;
 
 use super::authority::{Authority, authority};
 use super::body::ResponseBody;
@@ -28,26 +27,24 @@ use super::connection::{ClientConnection, Protocol};
 use super::cors::Sharing;
 use super::fault::Fault;
 use super::forward::{Asked, Backend, choose_backend, forward};
-use super::framing::TARGET_BYTES_MAX;
+use super::framing::{Flaw, TARGET_BYTES_MAX};
 use super::listener::ListenerOptions;
 use super::present::Present;
 use super::tally::Tally;
 use super::tunnel::Tunnel;
 use super::upgrade::Upgrade;
-use super::{filter, grpc, headers, mirror, rewrite};
+use super::{filter, framing, grpc, headers, mirror, rewrite};
 use crate::model::sender::{self, Sender};
 use crate::model::spec::{Filter, RequestRedirect};
 use crate::model::{MethodRefusal, path};
 use crate::table::{Matched, RequestView, is_grpc};
-use crate::upstream::{AnswerBody, RequestBody, Switched};
+use crate::upstream::{AnswerBody, ClientBody, RequestBody, Switched, Trailers};
 
 /// Answers one request. Never an error: every failure has an answer, or ends the connection through the body.
 pub(super) async fn serve(
     connection: Rc<ClientConnection>,
-    mut request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    // A stream of HTTP/2 that may become a tunnel.
-    let stream = request.extensions_mut().remove::<OnUpgrade>();
     let present = Present::of(request.headers());
     let mut tally = Tally::begin(&connection, &request, present);
     let is_grpc = is_grpc(request.method(), request.headers());
@@ -84,13 +81,23 @@ pub(super) async fn serve(
     tally.note_status(head.status());
     let body = match content {
         Content::Whole(bytes) => ResponseBody::whole(bytes, tally),
-        Content::Backend { body, deadline } => ResponseBody::backend(body, deadline.map(Into::into), tally),
+        Content::Backend { body, deadline } => {
+            ResponseBody::backend(body, trailers_after(connection.protocol(), &head), deadline.map(Into::into), tally)
+        }
         Content::Tunnel(upstream) => {
-            connection.set_tunnel(Tunnel { upstream, stream, tally });
+            connection.set_tunnel(Tunnel { upstream, tally });
             ResponseBody::none()
         }
     };
     Ok(head.map(|()| body))
+}
+
+/// Which trailers may follow an answer. Over HTTP/1.1 hyper goes by its head.
+fn trailers_after(protocol: Protocol, head: &Response<()>) -> Trailers {
+    match protocol {
+        Protocol::Http1 => Trailers::OfHead,
+        Protocol::Http2 => Trailers::of(head.headers()),
+    }
 }
 
 /// The gateway's own answer: a problem or, to a gRPC request, a status of gRPC.
@@ -128,7 +135,7 @@ enum Content {
 /// `options` become those of the listener that takes the request, once its host is known; `sharing` is what the rule says of CORS.
 async fn run<'c>(
     connection: &'c Rc<ClientConnection>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     present: Present,
     tally: &mut Tally,
     options: &mut &'c ListenerOptions,
@@ -181,20 +188,20 @@ async fn run<'c>(
     head.headers.insert(headers::X_REQUEST_ID, tally.request_id());
     tally.pass_trace_on(&mut head.headers);
     let takes_trailers = headers::takes_trailers(&head, present);
-    let expects_go_ahead = head.version == Version::HTTP_11 && present.has(Present::EXPECT);
+    let expects_go_ahead = head.version != Version::HTTP_10 && present.has(Present::EXPECT);
     let backend = choose_backend(connection, &matched, tally)?;
     strip(&mut head, present);
-    let mut body = RequestBody::new(body, body_bytes_max);
-    connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
-    let target = {
+    let (target, body) = {
         let filters = &*matched.rule.rule.filters;
         let untouched = mirror::is_before_others(filters).then(|| head.clone());
         let target = prepare(filters, &mut head, &admitted, &matched)?;
+        let mut body = RequestBody::new(body, &head.headers, body_bytes_max);
+        connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
         if upgrade.is_none() {
             let before = |place| prepared_up_to(place, untouched.clone()?, &admitted, &matched);
             mirror::send_copies(connection.worker(), &matched, &head, before, &mut body);
         }
-        target
+        (target, body)
     };
     prepare_for(&backend, &mut head, &admitted, &matched, &target)?;
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
@@ -231,6 +238,9 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
     if let Some(refusal) = MethodRefusal::of(&head.method) {
         return Err(Fault::method(refusal));
     }
+    if head.version == Version::HTTP_2 {
+        framing::check_fields(&head.headers).map_err(|flaw| refused(connection, &flaw))?;
+    }
     headers::check_framing(&head.headers, present)?;
     headers::check_expectation(&head.headers, present)?;
     let uri = &head.uri;
@@ -256,6 +266,12 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
     Ok(Admitted { options, authority, path })
 }
 
+/// What over HTTP/1.1 is refused, and counted, before it is a request.
+fn refused(connection: &ClientConnection, flaw: &Flaw) -> Fault {
+    connection.count_refusal(flaw.reason);
+    Fault::refused(flaw)
+}
+
 /// Origin form, absolute form of the connection's own scheme, or `*` with OPTIONS (RFC 9112 3.2). hyper reads `GET foo` as an authority. HTTP/2 says all of it
 /// in parts (RFC 9113 8.3.1).
 fn is_target(head: &request::Parts, is_secured: bool) -> bool {
@@ -263,7 +279,9 @@ fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     let is_path = uri.path().starts_with('/');
     let is_server = path::is_whole_server(&head.method, uri.path());
     match uri.scheme_str() {
-        _ if head.version == Version::HTTP_2 => is_path || is_server,
+        // Of HTTP/2 either scheme of HTTP is taken over either kind of connection, as Envoy does: behind something that ends TLS and passes the
+        // bytes on, as below something that begins it, the client's own word is not that of its connection. Nothing goes by it.
+        scheme if head.version == Version::HTTP_2 => matches!(scheme, None | Some("http" | "https")) && (is_path || is_server),
         None => uri.authority().is_none() && (is_path || is_server),
         Some(scheme) => scheme == sender::scheme(is_secured) && is_path,
     }
@@ -370,7 +388,7 @@ fn ask(backend: &Backend<'_>, headers: &mut HeaderMap, upgrade: Option<Upgrade>,
     Ok(Asked { upgrade, timeout: grpc::timeout(headers) })
 }
 
-/// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when hyper reads it.
+/// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when it is read.
 fn wait_for_go_ahead(
     mut head: request::Parts,
     mut body: RequestBody,

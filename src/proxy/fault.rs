@@ -140,9 +140,17 @@ impl Fault {
         Fault::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", format!("service {name} did not answer in time"))
     }
 
-    /// The client's own body did not come in time.
-    pub(super) fn request_incomplete(detail: &'static str) -> Fault {
+    /// The rule's time ran out while the client's own body was still to come. The rule promises a timeout's answer (Gateway API, HTTPRoute
+    /// timeouts).
+    pub(super) fn request_incomplete() -> Fault {
+        let detail = "the request did not complete within timeouts.request";
         Fault::new(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", detail)
+    }
+
+    /// The client's own body stood still for too long, or came too slowly (RFC 9110 15.5.9).
+    pub(super) fn request_timeout() -> Fault {
+        let fault = Fault::of_client(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time");
+        Fault { is_http_only: false, ..fault }
     }
 
     /// The service speaks no protocol that upgrades go over.
@@ -159,6 +167,12 @@ impl Fault {
     /// A backend switched to something else than it was asked to.
     pub(super) fn wrong_upgrade(name: &Name) -> Fault {
         let detail = format!("service {name} answered 101 to something else than was asked");
+        Fault::new(StatusCode::BAD_GATEWAY, "http_upgrade_failed", detail)
+    }
+
+    /// A backend took CONNECT for a request like others, and answered it.
+    pub(super) fn not_upgraded(name: &Name, status: StatusCode) -> Fault {
+        let detail = format!("service {name} answered {} and did not switch protocols", status.as_u16());
         Fault::new(StatusCode::BAD_GATEWAY, "http_upgrade_failed", detail)
     }
 

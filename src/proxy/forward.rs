@@ -174,6 +174,9 @@ impl Tries<'_> {
                 return Err(Fault::wrong_upgrade(name));
             }
         }
+        if self.upgrade.is_some_and(|upgrade| upgrade.is_mistaken_for(response.status())) {
+            return Err(Fault::not_upgraded(name, response.status()));
+        }
         let random = || self.connection.worker().random();
         match self.retries.after_answer(response.status(), remains, Instant::now, random) {
             None => Ok(Step::Answered((response, deadline))),
@@ -241,8 +244,8 @@ fn late_fault(progress: Option<&BodyProgress>, total: Option<Instant>, name: &Na
     let is_awaited = progress.is_some_and(|progress| progress.state() == BodyState::Awaited);
     match total.is_some_and(|total| Instant::now() >= total) {
         _ if !is_awaited => Fault::no_answer_in_time(name),
-        true => Fault::request_incomplete("the request did not complete within timeouts.request"),
-        false => Fault::request_incomplete("the request's body did not come in time"),
+        true => Fault::request_incomplete(),
+        false => Fault::request_timeout(),
     }
 }
 

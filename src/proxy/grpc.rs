@@ -65,7 +65,7 @@ fn code_of(status: StatusCode) -> Code {
         StatusCode::NOT_FOUND => Code::Unimplemented,
         StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
-        StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
         _ => Code::Unknown,
     }
 }
@@ -86,6 +86,7 @@ mod tests {
             (Fault::no_grpc(&name), Some(14)),
             (Fault::unexpected_upgrade(&name), Some(14)),
             (Fault::no_answer_in_time(&name), Some(4)),
+            (Fault::request_timeout(), Some(4)),
             (Fault::body_too_large(), Some(8)),
             (Fault::bad_request("x"), None),
             (Fault::expectation_failed(), None),

@@ -9,7 +9,7 @@
 //!
 //! To read a request from top to bottom: `listener` accepts (behind a load balancer, `proxy_protocol` says for whom), [`tls`] shakes hands where
 //! the listener asks for it, `connection` runs
-//! hyper's server for HTTP/1.1 or HTTP/2 over it and keeps its deadlines, and `exchange` takes the request through its phases by name:
+//! hyper's server for HTTP/1.1 or h2's for HTTP/2 over it and keeps its deadlines, and `exchange` takes the request through its phases by name:
 //! admit, park, match, prepare, forward, answer. `forward` makes the tries, `mirror` sends copies beside. What the phases use is pure and
 //! beside them: `authority` (which host is meant), `headers` (what passes), `rewrite` (paths and redirects), `filter` (header modifiers),
 //! `retry` (whether to send again, and when), `cors` (who may share an answer), `upgrade` (who asks to speak another protocol), `present`

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
-use hyper::body::Incoming;
 
 use super::connection::ClientConnection;
 use super::counters::{Labels, method_label};
@@ -16,6 +15,7 @@ use super::trace::{self, TraceParent};
 use crate::model::{Kind, Revision, sender};
 use crate::observe::{AccessEntry, Span, Trace};
 use crate::table::{CompiledRule, Matched, Service};
+use crate::upstream::ClientBody;
 
 /// Bytes of one captured value in the access log and in traces; beyond, it is cut and ends in `…`. The whole stands in the path.
 const CAPTURE_BYTES_MAX: usize = 256;
@@ -55,7 +55,7 @@ struct LogFields {
 
 impl Tally {
     /// A request arrived.
-    pub(super) fn begin(connection: &Rc<ClientConnection>, request: &Request<Incoming>, present: Present) -> Tally {
+    pub(super) fn begin(connection: &Rc<ClientConnection>, request: &Request<ClientBody>, present: Present) -> Tally {
         connection.begin_exchange();
         connection.worker().metrics.requests_active.inc();
         let worker = connection.worker();

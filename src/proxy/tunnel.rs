@@ -4,40 +4,28 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::connection::ClientConnection;
 use super::tally::Tally;
 use crate::upstream::Switched;
 
-/// Both ends of a tunnel, and what is told of it in the end.
+/// The backend's end of a tunnel, and what is told of it in the end.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     /// The backend's end.
     pub(super) upstream: Switched,
-    /// The client's end, where it is a stream of HTTP/2.
-    pub(super) stream: Option<OnUpgrade>,
     /// The exchange ends with the tunnel.
     pub(super) tally: Tally,
 }
 
 impl Tunnel {
-    /// Passes bytes between the client's stream of HTTP/2 and the backend.
-    pub(super) async fn run_over_stream(mut self: Box<Self>, connection: &ClientConnection) {
-        let Some(stream) = self.stream.take() else { return };
-        if let Ok(stream) = stream.await {
-            self.run(connection, TokioIo::new(stream)).await;
-        }
-    }
-
     /// Passes bytes between `client` and the backend. No sign of life for the listener's `stream_idle_timeout` ends it.
     pub(super) async fn run<C>(self: Box<Self>, connection: &ClientConnection, client: C)
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let Tunnel { mut upstream, mut tally, .. } = *self;
+        let Tunnel { mut upstream, mut tally } = *self;
         let mut client = Counted { io: client, connection, bytes: 0 };
         let copied = {
             let copying = pin!(copy_bidirectional(&mut client, &mut upstream));

@@ -5,11 +5,11 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request};
-use hyper::ext::Protocol;
 use sha1::{Digest, Sha1};
 
 use super::fault::Fault;
@@ -56,6 +56,10 @@ impl Upgrade {
         if head.headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION_13) {
             return Err(Fault::bad_request("Sec-WebSocket-Version is not 13"));
         }
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            // What follows belongs to the tunnel (RFC 9110 9.3.6).
+            return Err(Fault::bad_request("CONNECT has no body, and no Content-Length"));
+        }
         head.method = Method::GET;
         let key = BASE64_STANDARD.encode(random.to_be_bytes());
         let accept = Some(accept_of(key.as_bytes()));
@@ -95,6 +99,12 @@ impl Upgrade {
             Some(accept) => headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|told| told.as_bytes() == accept.as_bytes()),
         };
         answer.status() == StatusCode::SWITCHING_PROTOCOLS && is_same && is_accepted
+    }
+
+    /// Whether this answer of a backend, passed on as it is, would tell the client that it was taken up though it was not: to CONNECT any 2xx
+    /// does (RFC 8441 5), and a backend means by it what it means to the GET that it got.
+    pub(super) fn is_mistaken_for(&self, status: StatusCode) -> bool {
+        self.is_connect && status.is_success()
     }
 
     /// Turns the backend's 101 into the client's answer. Called after the fields of the backend's connection were removed.

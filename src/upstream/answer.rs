@@ -9,9 +9,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::error::ExchangeError;
+use super::fields::has_loose_value;
 use super::http1::{Http1, Switched};
 use super::http2::Slot;
 use super::pool::Endpoint;
+
+/// What is wrong with a message of HTTP/2 such a value stands in (RFC 9113 8.2.1).
+pub(super) const LOOSE_VALUE: ExchangeError = ExchangeError::Malformed("a field's value begins or ends with white space");
 
 /// The body of an answer. It has its connection until its end: a connection of HTTP/1.1 goes back to its pool then, if the request's body is
 /// through too, and is closed in any other case. Dropping it before closes the connection, or resets the stream.
@@ -62,6 +66,11 @@ impl AnswerBody {
         AnswerBody(Source::Http2 { incoming, _slot: slot })
     }
 
+    /// Nothing follows.
+    pub(super) fn none() -> AnswerBody {
+        AnswerBody(Source::Done)
+    }
+
     /// The connection behind an answer of 101, which speaks something else from here on. Error: this, where it has none to itself.
     pub fn into_switched(self) -> Result<Switched, AnswerBody> {
         match self.0 {
@@ -96,11 +105,15 @@ impl Body for AnswerBody {
             Source::Broken(error) => (error.take().map(Err), true),
             Source::Http2 { incoming, .. } => {
                 let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                (polled.map(|polled| polled.map_err(ExchangeError::Http2)), incoming.is_end_stream())
+                let polled = match polled {
+                    Some(Ok(frame)) if frame.trailers_ref().is_some_and(has_loose_value) => Some(Err(LOOSE_VALUE)),
+                    polled => polled.map(|polled| polled.map_err(ExchangeError::Http2)),
+                };
+                (polled, incoming.is_end_stream())
             }
         };
         // A server that gets an error drops what it has not sent yet of what came before: it has a turn for that.
-        if let (Source::Http1 { .. }, Some(Err(_))) = (&self.0, &polled) {
+        if let (Source::Http1 { .. } | Source::Http2 { .. }, Some(Err(_))) = (&self.0, &polled) {
             self.0 = Source::Broken(polled.and_then(Result::err));
             cx.waker().wake_by_ref();
             return Poll::Pending;

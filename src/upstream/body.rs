@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::client_body::{ClientBody, ClientBodyError};
+use super::fields::Trailers;
 use super::go_ahead::Hold;
 use super::replay::Replay;
 use super::tap::{BodyCopy, CopyWatch, Tap, tap};
@@ -78,7 +80,7 @@ impl BodyProgress {
 pub enum BodyError {
     /// The client went away, or what it sent is not a body.
     #[error("the request's body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ClientBodyError),
     /// Over what the rule or the listener allows.
     #[error("the request's body is over {0} bytes")]
     TooLarge(u64),
@@ -106,7 +108,8 @@ pub enum RequestBody {
 /// What a client sends, counted and bounded.
 #[derive(Debug)]
 pub struct Stream {
-    incoming: Incoming,
+    incoming: ClientBody,
+    trailers: Trailers,
     progress: Rc<BodyProgress>,
     /// Bytes that may still come, and the limit.
     allowed: Option<(u64, u64)>,
@@ -117,14 +120,14 @@ pub struct Stream {
 }
 
 impl RequestBody {
-    /// Wraps what a client sends; at most `bytes_max` bytes of it pass.
-    pub fn new(incoming: Incoming, bytes_max: Option<u64>) -> RequestBody {
+    /// Wraps what a client sends after `head`; at most `bytes_max` bytes of it pass, and those trailers that the head tells of.
+    pub fn new(incoming: ClientBody, head: &HeaderMap, bytes_max: Option<u64>) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
         let allowed = bytes_max.map(|limit| (limit, limit));
-        let progress = BodyProgress::new();
-        RequestBody::Stream(Box::new(Stream { incoming, progress, allowed, taps: Vec::new(), hold: None }))
+        let (progress, trailers) = (BodyProgress::new(), Trailers::of(head));
+        RequestBody::Stream(Box::new(Stream { incoming, trailers, progress, allowed, taps: Vec::new(), hold: None }))
     }
 
     /// Lets it wait for [`go_ahead`](RequestBody::go_ahead), or for a second; whether there is something to send, and it did not begin.
@@ -253,7 +256,16 @@ impl Stream {
                 self.progress.set(BodyState::Broken);
                 return Poll::Ready(Some(Err(BodyError::Broken(error))));
             }
-            Some(Ok(frame)) => frame,
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.trailers.retain(trailers);
+                    if trailers.is_empty() {
+                        self.complete();
+                        return Poll::Ready(None);
+                    }
+                }
+                frame
+            }
         };
         self.progress.set(BodyState::Started);
         self.progress.count(frame.data_ref().map_or(0, Buf::remaining));

@@ -82,6 +82,9 @@ pub enum ExchangeError {
     /// Over HTTP/2.
     #[error(transparent)]
     Http2(hyper::Error),
+    /// The endpoint sent a message of HTTP/2 that h2 takes and that is malformed all the same (RFC 9113 8.1.1).
+    #[error("{0}")]
+    Malformed(&'static str),
 }
 
 impl ExchangeError {
@@ -90,6 +93,7 @@ impl ExchangeError {
         match self {
             ExchangeError::Http1(error) => error.is_malformed(),
             ExchangeError::Http2(error) => error.is_parse(),
+            ExchangeError::Malformed(_) => true,
         }
     }
 }

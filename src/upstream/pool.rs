@@ -13,13 +13,17 @@ use std::{io, mem};
 use futures_util::future::Either;
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::answer::AnswerBody;
+use super::answer::{AnswerBody, LOOSE_VALUE};
 use super::body::RequestBody;
 use super::error::{ExchangeError, SendError, SendFailure};
+use super::fields::has_loose_value;
 use super::http1::{Http1, Wire};
 use super::http2::{self, HandshakeError, Http2Pool, Slot};
 use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
@@ -355,7 +359,9 @@ impl Connection {
                 let endpoint = Rc::clone(endpoint);
                 Either::Right(async move {
                     match sent.await {
-                        Ok(response) => Ok(response.map(|incoming| AnswerBody::of_http2(incoming, slot))),
+                        Ok(response) => {
+                            answer_of_http2(response, slot).await.map_err(|error| endpoint.failed(error, None, false))
+                        }
                         Err(mut error) => {
                             let unsent = error.take_message();
                             let is_unsent = unsent.is_some();
@@ -366,6 +372,25 @@ impl Connection {
             }
         }
     }
+}
+
+/// An answer over the stream `slot`, unless it is malformed where h2 does not look. After a status that has no content the end is awaited,
+/// for DATA may follow, and there would be no way to take the head back.
+async fn answer_of_http2(response: Response<Incoming>, slot: Slot) -> Result<Response<AnswerBody>, ExchangeError> {
+    if has_loose_value(response.headers()) {
+        return Err(LOOSE_VALUE);
+    }
+    let has_content = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let (head, mut incoming) = response.into_parts();
+    if has_content || incoming.is_end_stream() {
+        return Ok(Response::from_parts(head, AnswerBody::of_http2(incoming, slot)));
+    }
+    while let Some(frame) = incoming.frame().await {
+        if frame.map_err(ExchangeError::Http2)?.data_ref().is_some_and(|data| !data.is_empty()) {
+            return Err(ExchangeError::Malformed("content follows a status that has none"));
+        }
+    }
+    Ok(Response::from_parts(head, AnswerBody::none()))
 }
 
 /// Sends what began, and waits for the head of its answer.

@@ -93,7 +93,7 @@ impl ClientConnection {
     }
 
     /// Counts what was refused before it was a request.
-    pub(super) fn count_refusal(&self, reason: &str) {
+    pub(in super::super) fn count_refusal(&self, reason: &str) {
         self.worker().metrics.requests_refused.with_label_values(&[reason]).inc();
     }
 

@@ -14,6 +14,7 @@ use super::super::exchange;
 use super::framed::Framed;
 use super::io::Watched;
 use super::{ClientConnection, Protocol, ending};
+use crate::upstream::ClientBody;
 
 /// Bytes that are read at once at most, where many come: a body of 64 KiB with its head. A longer head that is allowed needs more.
 const BUFFER_BYTES_MIN: usize = 80 * 1024;
@@ -50,7 +51,7 @@ where
     // Without `max_headers`: hyper's own bound is the follower's (FIELDS_MAX), and one that is set costs a walk over as many places.
     builder.half_close(false).max_header_size(header_bytes_max);
     builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
-    let service = service_fn(|request| exchange::serve(Rc::clone(connection), request));
+    let service = service_fn(|request| exchange::serve(Rc::clone(connection), request.map(ClientBody::Http1)));
     let mut serving = builder.serve_connection(TokioIo::new(framed), service);
     let until_rest = pin!(poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
         Poll::Ready(served) => Poll::Ready(Some(served)),

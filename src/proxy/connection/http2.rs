@@ -1,26 +1,26 @@
 //! HTTP/2 on a client's connection (RFC 9113).
 //!
-//! Each stream is served by a task of its own, with a [`ClientConnection`] of its own for its deadlines. What all of them write goes out
-//! together: see [`Outbox`].
+//! Each stream is served by a task of its own (`stream`), with a [`ClientConnection`] of its own for its deadlines. What all of them write goes
+//! out together: see [`Outbox`]. Where a stream becomes a tunnel, `passage` carries its bytes.
+//!
+//! By h2, and not by hyper's server above it: that one sends no 1xx, so that no client would be asked for its body, and ends the whole
+//! connection for one CONNECT with `Content-Length`.
 
-use std::cell::RefCell;
-use std::convert::Infallible;
+mod passage;
+mod stream;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use h2::server::{Builder, Handshake, SendResponse};
+use h2::{RecvStream, server};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::super::body::ResponseBody;
-use super::super::exchange;
 use super::io::Watched;
 use super::{ClientConnection, Phase, Protocol, Registration};
 use crate::upstream::Outbox;
@@ -37,9 +37,6 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const RESET_BEFORE_ACCEPT_MAX: usize = 20;
 /// Streams that had to be reset for the client's own errors (CVE-2025-8671); above, the connection ends.
 const RESET_FOR_ERRORS_MAX: usize = 128;
-/// From so many streams of a connection on that were reset before their answer began, the next are not begun before it is known that they
-/// stand.
-const ABANDONED_MIN: u32 = 4;
 
 /// Serves streams until the connection ends.
 pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, io: Watched<I>)
@@ -49,24 +46,20 @@ where
     connection.protocol.set(Protocol::Http2);
     connection.enter(Phase::Idle);
     let header_bytes_max = u32::try_from(connection.listener().options.header_bytes_max).unwrap_or(u32::MAX);
-    let streams = Streams { connection: Rc::clone(connection), opened: Rc::default() };
-    let mut builder = http2::Builder::new(streams.clone());
-    builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(header_bytes_max).max_send_buf_size(SEND_BUFFER_BYTES_MAX);
-    builder.initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(RESET_FOR_ERRORS_MAX);
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(header_bytes_max)
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+    builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(Some(RESET_FOR_ERRORS_MAX));
     builder.enable_connect_protocol();
     let outbox = Outbox::new(io);
-    // Boxed where it begins, for it is large, and passed on by value twice before its task holds it.
-    let service = service_fn(|request| Box::pin(answer(streams.open(), request)));
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(outbox.clone()), service));
-    let mut is_leaving = false;
+    let mut accepting = pin!(accept(connection, builder.handshake(outbox.clone())));
     let mut writes = Writes { outbox, is_put_off: false };
     let served = pin!(poll_fn(|cx| {
-        if connection.is_leaving.get() && !std::mem::replace(&mut is_leaving, true) {
-            serving.as_mut().graceful_shutdown();
-        }
         writes.outbox.begin_turn();
-        let served = serving.as_mut().poll(cx);
+        let served = accepting.as_mut().poll(cx);
         match (served, writes.poll(cx)) {
             (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
             (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
@@ -80,30 +73,41 @@ where
     connection.unless_closed(pin!(poll_fn(|cx| writes.outbox.poll_send(cx)))).await;
 }
 
-/// Answers one request. What a client asks and resets at once, or makes the gateway reset, arrives as one: to look at it and to connect to a
-/// backend for it would cost the others dearly. hyper sees a reset once the answer is waited for.
-async fn answer(stream: Rc<ClientConnection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
-    let mut outcome = Outcome { connection: stream.parent.clone(), is_answered: false };
-    if outcome.connection.as_ref().is_some_and(|connection| connection.abandoned.get() >= ABANDONED_MIN) {
-        tokio::task::yield_now().await;
-    }
-    let answered = exchange::serve(stream, request).await;
-    outcome.is_answered = true;
-    answered
-}
-
-/// Counts a stream that is given up before its answer begins.
-struct Outcome {
-    connection: Option<Rc<ClientConnection>>,
-    is_answered: bool,
-}
-
-impl Drop for Outcome {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.as_ref().filter(|_| !self.is_answered) {
-            connection.abandoned.set(connection.abandoned.get().saturating_add(1));
+/// Begins a stream for each request that comes, and takes no more once the connection is to be left.
+async fn accept<I>(connection: &Rc<ClientConnection>, handshake: Handshake<Outbox<I>, Bytes>) -> Result<(), h2::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut requests: server::Connection<_, _> = handshake.await?;
+    let mut is_leaving = false;
+    let mut next = poll_fn(|cx| {
+        if connection.is_leaving.get() && !std::mem::replace(&mut is_leaving, true) {
+            requests.graceful_shutdown();
         }
+        requests.poll_accept(cx)
+    });
+    while let Some(accepted) = (&mut next).await {
+        let (request, reply) = accepted?;
+        begin(connection, request, reply);
     }
+    Ok(())
+}
+
+/// Begins the task of one stream.
+fn begin(connection: &Rc<ClientConnection>, request: Request<RecvStream>, reply: SendResponse<Bytes>) {
+    let open = OpenStream::new(connection);
+    // Boxed where it begins, for it is large, and passed on by value twice before its task holds it.
+    let mut exchange = Box::pin(stream::serve(Rc::clone(&open.connection), request, reply));
+    tokio::task::spawn_local(async move {
+        let stream = &open.connection;
+        let passage = stream.unless_closed(exchange.as_mut()).await.flatten();
+        // Given up, it resets the stream.
+        drop(exchange);
+        let tunnel = stream.tunnel.take();
+        if let (Some(passage), Some(tunnel)) = (passage, tunnel) {
+            stream.unless_closed(Box::pin(tunnel.run(stream, passage)).as_mut()).await;
+        }
+    });
 }
 
 /// When what the streams wrote goes out: one turn of the scheduler later than it might, so that answers that are ready at the same time
@@ -125,46 +129,6 @@ impl<I: AsyncWrite + Unpin> Writes<I> {
         ready!(self.outbox.poll_send(cx))?;
         self.is_put_off = false;
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Opens streams and runs their tasks. hyper calls the service, and right after it asks for the task that answers it.
-#[derive(Debug, Clone)]
-struct Streams {
-    connection: Rc<ClientConnection>,
-    opened: Rc<RefCell<Option<OpenStream>>>,
-}
-
-impl Streams {
-    fn open(&self) -> Rc<ClientConnection> {
-        let stream = OpenStream::new(&self.connection);
-        let connection = Rc::clone(&stream.connection);
-        self.opened.replace(Some(stream));
-        connection
-    }
-}
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        // Without a stream it is one of the tasks that carry a tunnel's bytes.
-        let Some(stream) = self.opened.take() else {
-            tokio::task::spawn_local(future);
-            return;
-        };
-        let mut future = Box::pin(future);
-        tokio::task::spawn_local(async move {
-            let connection = &stream.connection;
-            // Given up, it resets the stream.
-            connection.unless_closed(future.as_mut()).await;
-            drop(future);
-            let tunnel = connection.tunnel.take();
-            if let Some(tunnel) = tunnel {
-                connection.unless_closed(Box::pin(tunnel.run_over_stream(connection)).as_mut()).await;
-            }
-        });
     }
 }
 

@@ -15,14 +15,16 @@
 //! that matter to either. `flaw` lists every reason for a refusal. What is about meaning and not about framing (whether a host is valid,
 //! which methods pass) is left to the exchange, which knows the listener.
 //!
-//! Nothing here is done for HTTP/2: its preface and its frames must not come here.
+//! Of HTTP/2 only heads come here, once they are read (`fields`): its preface and its frames must not.
 
 mod chunks;
+mod fields;
 mod flaw;
 mod head;
 mod octets;
 mod values;
 
+pub(super) use fields::check_fields;
 pub use flaw::Flaw;
 
 use chunks::Chunks;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::frames::{DATA, Outcome, Wire, frame, get, head};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
@@ -186,4 +187,20 @@ pub(super) fn a_client_that_stalls_is_not_the_services_fault() {
     let answer = gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
     assert_eq!(status(&answer), 504);
     assert!(answer.contains("\"detail\":\"the request did not complete within timeouts.request\""), "{answer}");
+
+    // Without a time of the rule's own, it is the client's.
+    let stream_idle_timeout = Duration::from_millis(300);
+    let gateway = Gateway::with(ListenerOptions { stream_idle_timeout, ..ListenerOptions::default() }, &backend);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
+    let answer = client.answer();
+    assert_eq!((status(&answer), field(&answer, "connection")), (408, Some("close")), "{answer}");
+    assert!(answer.contains("error=http_request_error") && client.is_closed(), "{answer}");
+    let mut wire = Wire::open(gateway.address);
+    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    wire.send(&[head(1, false, &fields), frame(DATA, 0, 1, b"part")].concat());
+    assert_eq!(wire.outcome(1), Outcome::Status(408));
+    // The others of its connection go on.
+    wire.send(&get(3, "/"));
+    assert_eq!(wire.outcome(3), Outcome::Status(200));
 }

@@ -98,6 +98,8 @@ impl Frame {
         let block = &self.payload[start..];
         match block[0] {
             0x88 => 200,
+            0x89 => 204,
+            0x8b => 304,
             0x8c => 400,
             0x8d => 404,
             0x8e => 500,

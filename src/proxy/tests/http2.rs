@@ -1,4 +1,4 @@
-//! HTTP/2 on either side, by hyper's own client and server.
+//! HTTP/2 on either side, by hyper's client and server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,22 +16,22 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::frames::{ACK, HEADERS, PREFACE, SETTINGS, Wire, frame, head};
-use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
+use super::frames::{DATA, END, END_HEADERS, HEADERS, Outcome, Wire, block, frame, head};
+use super::gateway::{Backend, Gateway, OK, field, read_until, route_to, service, status, wait_for};
 use super::tls_front;
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
 
-type Sent = BoxBody<Bytes, Infallible>;
+pub(super) type Sent = BoxBody<Bytes, Infallible>;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("it hangs") })
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<Sent> {
+pub(super) async fn connect(address: SocketAddr) -> SendRequest<Sent> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -42,12 +42,12 @@ fn body(bytes: impl Into<Bytes>) -> Sent {
     Full::new(bytes.into()).boxed()
 }
 
-fn get(path: &str) -> Request<Sent> {
+pub(super) fn get(path: &str) -> Request<Sent> {
     Request::get(format!("http://a.example{path}")).version(Version::HTTP_2).body(body("")).unwrap()
 }
 
 /// A service whose endpoints speak HTTP/2.
-fn h2c(addresses: &[SocketAddr]) -> serde_json::Value {
+pub(super) fn h2c(addresses: &[SocketAddr]) -> serde_json::Value {
     let mut spec = service(addresses);
     spec["protocol"] = json!("h2c");
     spec
@@ -202,6 +202,87 @@ pub(super) fn refusals_are_told_over_http2_too() {
     assert_eq!(backend.seen().len(), 3);
 }
 
+/// A POST whose client waits to be asked for its three bytes.
+const EXPECTANT: [(&str, &str); 6] = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/"),
+    (":authority", "a.example"),
+    ("expect", "100-continue"),
+    ("content-length", "3"),
+];
+
+/// The status of the next head, and whether it is all of the answer.
+fn next_head(wire: &mut Wire) -> (u16, bool) {
+    loop {
+        let frame = wire.frame().expect("no head came");
+        if frame.kind == HEADERS {
+            return (frame.status(), frame.flags & END != 0);
+        }
+    }
+}
+
+#[test]
+pub(super) fn a_client_is_asked_for_its_body_once_the_backend_asks() {
+    let (told, events) = std::sync::mpsc::channel();
+    let order = told.clone();
+    let backend = Backend::raw(move |mut stream| {
+        use std::io::{Read, Write};
+        let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        order.send(format!("expect: {:?}", field(&head, "expect"))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(stream.read(&mut [0; 1]).is_err(), "a byte of the body came unasked");
+        stream.set_read_timeout(None).unwrap();
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        let mut body = [0; 3];
+        stream.read_exact(&mut body).unwrap();
+        order.send(String::from_utf8_lossy(&body).into_owned()).unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let gateway = Gateway::to(&backend);
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&head(1, false, &EXPECTANT));
+    assert_eq!(next_head(&mut wire), (100, false));
+    told.send("asked".to_owned()).unwrap();
+    wire.send(&frame(DATA, END, 1, b"abc"));
+    assert_eq!(next_head(&mut wire), (200, false));
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), ["expect: Some(\"100-continue\")", "asked", "abc"]);
+}
+
+#[test]
+fn a_client_is_asked_for_its_body_where_the_backend_says_nothing_and_not_where_it_answers() {
+    let echo = Echo::start();
+    let silent = Backend::answering(OK);
+    let refusing = Backend::raw(|mut stream| {
+        read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    for (service, is_asked) in
+        [(h2c(&[echo.address]), true), (service(&[silent.address]), true), (service(&[refusing.address]), false)]
+    {
+        let gateway = Gateway::start(ListenerOptions::default(), &[(Service, "s", service), (Route, "r", route_to("s"))]);
+        let mut wire = Wire::open(gateway.address);
+        wire.send(&head(1, false, &EXPECTANT));
+        if is_asked {
+            assert_eq!(next_head(&mut wire), (100, false));
+            wire.send(&frame(DATA, END, 1, b"abc"));
+            assert_eq!(next_head(&mut wire), (200, false));
+        } else {
+            assert_eq!(next_head(&mut wire), (401, true));
+        }
+    }
+    assert_eq!(&echo.last().body[..], b"abc");
+}
+
+#[test]
+fn the_gateways_own_answer_to_head_has_no_body() {
+    let gateway = Gateway::start(ListenerOptions::default(), &[]);
+    let mut wire = Wire::open(gateway.address);
+    let fields = [(":method", "HEAD"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    wire.send(&head(1, true, &fields));
+    assert_eq!(next_head(&mut wire), (404, true));
+}
+
 #[test]
 pub(super) fn a_service_may_speak_http2() {
     let backend = Echo::start();
@@ -238,41 +319,19 @@ pub(super) fn a_service_may_speak_http2() {
     assert_eq!(*backend.connections.lock().unwrap(), 1);
 }
 
-/// A backend that gives each request so many heads of 103 before the answer, frame by frame.
-fn hinting_backend(hints: usize) -> SocketAddr {
-    use std::io::Read;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let mut wire = Wire { stream };
-            let mut preface = [0; PREFACE.len()];
-            wire.stream.read_exact(&mut preface).unwrap();
-            wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
-            while let Some(found) = wire.frame() {
-                if found.kind == HEADERS {
-                    let hint = head(found.stream, false, &[(":status", "103"), ("link", "</style.css>; rel=preload")]);
-                    wire.send(&[hint.repeat(hints), head(found.stream, true, &[(":status", "200"), ("x-last", "yes")])].concat());
-                }
-            }
-        }
-    });
-    address
-}
-
 #[test]
-fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
-    for hints in [1, 500] {
-        let documents = [(Service, "s", h2c(&[hinting_backend(hints)])), (Route, "r", route_to("s"))];
-        let gateway = Gateway::start(ListenerOptions::default(), &documents);
-        let answer = gateway.get("/");
-        assert_eq!((status(&answer), field(&answer, "x-last"), field(&answer, "link")), (200, Some("yes"), None), "{answer}");
-        block_on(async {
-            let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
-            let has = |name: &str| answer.headers().contains_key(name);
-            assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
-        });
-    }
+fn of_a_requests_trailers_those_pass_that_are_announced() {
+    let backend = Echo::start();
+    let gateway =
+        Gateway::start(ListenerOptions::default(), &[(Service, "s", h2c(&[backend.address])), (Route, "r", route_to("s"))]);
+    let mut wire = Wire::open(gateway.address);
+    let post =
+        [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a"), ("trailer", "x-t, content-length")];
+    let trailers = block(&[("x-t", "1"), ("content-length", "5"), ("x-un", "2")]);
+    wire.send(&[head(1, false, &post), frame(DATA, 0, 1, b"abc"), frame(HEADERS, END_HEADERS | END, 1, &trailers)].concat());
+    assert_eq!(wire.outcome(1), Outcome::Status(200));
+    let names: Vec<String> = backend.last().trailers.unwrap().keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["x-t"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod gateway;
 mod grpc;
 mod grpc_calls;
 mod http2;
+mod http2_backends;
 mod http2_floods;
 mod http2_inputs;
 mod inputs;

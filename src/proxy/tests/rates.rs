@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::frames::{DATA, END_HEADERS, HEADERS, Outcome, PREFACE, SETTINGS, WINDOW_UPDATE, Wire, block, frame, get};
-use super::gateway::{Backend, Gateway, OK, status, wait_for};
+use super::gateway::{Backend, Gateway, OK, field, status, wait_for};
 use crate::proxy::ListenerOptions;
 
 /// At least 100 KiB a second, a third of a second behind at most.
@@ -45,7 +45,7 @@ fn a_body_that_trickles_is_given_up_and_its_backend_let_go() {
         }
     }
     let answer = String::from_utf8(answer).unwrap();
-    assert_eq!(status(&answer), 504, "{answer}");
+    assert_eq!((status(&answer), field(&answer, "connection")), (408, Some("close")), "{answer}");
     assert!(answer.contains("the request's body did not come in time"), "{answer}");
     ended.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(gateway.metrics.slow_clients.get(), 1);
@@ -67,7 +67,7 @@ fn a_stream_that_trickles_is_given_up_and_the_others_go_on() {
         wire.stream.flush().unwrap();
         std::thread::park_timeout(Duration::from_millis(10));
     }
-    assert_eq!(wire.outcome(1), Outcome::Status(504));
+    assert_eq!(wire.outcome(1), Outcome::Status(408));
     ended.recv_timeout(Duration::from_secs(10)).unwrap();
     wire.send(&get(3, "/"));
     wait_for("another stream of the connection upstream", || gateway.metrics.requests_active.get() == 1);
@@ -138,7 +138,7 @@ fn who_waits_for_the_backend_owes_nothing() {
     assert!(events.until("first").ends_with("first"));
     // Another client shows how long that is.
     slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
-    assert_eq!(status(&slow.answer()), 504);
+    assert_eq!(status(&slow.answer()), 408);
     assert_eq!(gateway.metrics.slow_clients.get(), 1);
     go.send(()).unwrap();
     assert!(events.until("0\r\n\r\n").ends_with("6\r\nsecond\r\n0\r\n\r\n"));

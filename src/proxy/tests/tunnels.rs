@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config, client_async_with_config};
 
+use super::frames::{Outcome, Wire, head};
 use super::gateway::{Backend, Gateway, OK, field, route_to, service, status, wait_for};
 use crate::model::Kind::{Route, Service};
 use crate::proxy::ListenerOptions;
@@ -160,6 +161,41 @@ pub(super) fn a_tunnel_opens_only_after_the_right_101() {
             assert_eq!(field(&told, "sec-websocket-accept"), Some(ACCEPT), "{told}");
             assert_eq!(field(&told, "connection"), Some("upgrade"), "{told}");
         }
+    }
+}
+
+/// Extended CONNECT to a WebSocket (RFC 8441 4), with these fields after its own.
+fn extended_connect(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
+    let own = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/chat"),
+        (":authority", "a.example"),
+        ("sec-websocket-version", "13"),
+    ];
+    head(stream, false, &[&own, more].concat())
+}
+
+#[test]
+fn connect_is_not_told_of_a_tunnel_that_the_backend_did_not_open() {
+    let table = [
+        (OK, 502),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 502),
+        ("HTTP/1.1 200 OK\r\n\r\nuntil the end", 502),
+        ("HTTP/1.1 204 No Content\r\n\r\n", 502),
+        ("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", 302),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403),
+        ("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", 500),
+    ];
+    for (answer, expected) in table {
+        let backend = Backend::with(move |_, _, stream| stream.write_all(answer.as_bytes()).is_ok() && !answer.contains("until"));
+        let gateway = Gateway::to(&backend);
+        let mut wire = Wire::open(gateway.address);
+        wire.send(&extended_connect(1, &[]));
+        assert_eq!(wire.outcome(1), Outcome::Status(expected), "{answer}");
+        let failed = gateway.metrics.proxy_errors.with_label_values(&["http_upgrade_failed"]).get();
+        assert_eq!(failed, u64::from(expected == 502), "{answer}");
     }
 }
 

@@ -3,10 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, MAX_FORWARDS, SET_COOKIE,
-    TE, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, request};
 use httparse::{ParserConfig, Status};
@@ -76,32 +73,6 @@ fn write_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"content-length: ");
     out.extend_from_slice(length.to_string().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// The trailers that the head announces and that may be sent (RFC 9110 6.5.1).
-pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(',')).filter_map(|name| HeaderName::try_from(name.trim()).ok());
-    names.filter(may_be_trailer).collect()
-}
-
-/// Whether a field does without being known before the body (RFC 9110 6.5.1).
-fn may_be_trailer(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        AUTHORIZATION
-            | CACHE_CONTROL
-            | CONTENT_ENCODING
-            | CONTENT_LENGTH
-            | CONTENT_RANGE
-            | CONTENT_TYPE
-            | HOST
-            | MAX_FORWARDS
-            | SET_COOKIE
-            | TE
-            | TRAILER
-            | TRANSFER_ENCODING
-    )
 }
 
 /// The head of an answer.

@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::super::body::{BodyError, RequestBody};
+use super::super::fields::announced;
 use super::error::Http1Error;
 use super::head;
 use super::wire::Wire;
@@ -198,7 +199,7 @@ impl Outgoing {
             Some(length) => Form::Length(length),
             // Over HTTP/2 it is not always known at once that there is none, and few backends await chunks here.
             None if is_most_often_without && matches!(first, Poll::Ready(None)) => Form::Nothing,
-            None => Form::Chunks(head::announced(&parts.headers)),
+            None => Form::Chunks(announced(&parts.headers)),
         };
         head::write(&mut self.before, parts, &self.form);
         self.stage = Stage::Body;

@@ -1,0 +1,146 @@
+//! What backends say over HTTP/2, frame by frame, and what of it reaches a client.
+
+use std::io::Read;
+use std::net::SocketAddr;
+
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+
+use super::frames::{
+    ACK, DATA, END, END_HEADERS, HEADERS, Outcome, PREFACE, SETTINGS, Wire, block, frame, get as get_head, head,
+};
+use super::gateway::{Backend, Gateway, field, route_to, service, status};
+use super::http2::{block_on, connect, get, h2c};
+use crate::model::Kind::{Route, Service};
+use crate::proxy::ListenerOptions;
+
+/// A backend that answers the request of each stream with these frames.
+fn backend(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+    let backend = Backend::raw(move |mut stream| {
+        let mut preface = [0; PREFACE.len()];
+        if stream.read_exact(&mut preface).is_err() {
+            return;
+        }
+        let mut wire = Wire { stream };
+        wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
+        while let Some(found) = wire.frame() {
+            if found.kind == HEADERS {
+                wire.send(&answer(found.stream));
+            }
+        }
+    });
+    backend.address
+}
+
+fn gateway_to(backend: serde_json::Value) -> Gateway {
+    Gateway::start(ListenerOptions::default(), &[(Service, "s", backend), (Route, "r", route_to("s"))])
+}
+
+/// HEADERS that end a stream after its body.
+fn trailers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END, stream, &block(fields))
+}
+
+#[test]
+fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
+    for hints in [1, 500] {
+        let gateway = gateway_to(h2c(&[backend(move |stream| {
+            let hint = head(stream, false, &[(":status", "103"), ("link", "</style.css>; rel=preload")]);
+            [hint.repeat(hints), head(stream, true, &[(":status", "200"), ("x-last", "yes")])].concat()
+        })]));
+        let answer = gateway.get("/");
+        assert_eq!((status(&answer), field(&answer, "x-last"), field(&answer, "link")), (200, Some("yes"), None), "{answer}");
+        block_on(async {
+            let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+            let has = |name: &str| answer.headers().contains_key(name);
+            assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
+        });
+    }
+}
+
+/// Status of the head, a field's value, DATA after it.
+type Said = (&'static str, &'static str, &'static [u8]);
+
+#[test]
+fn a_malformed_answer_is_none() {
+    let table: [(Said, u16); 7] = [
+        (("200", "a b", b"ok"), 200),
+        (("200", " a", b"ok"), 502),
+        (("200", "a\t", b"ok"), 502),
+        (("204", "a", b"body"), 502),
+        (("304", "a", b"body"), 502),
+        (("204", "a", b""), 204),
+        (("304", "a", b""), 304),
+    ];
+    for ((code, value, content), expected) in table {
+        let gateway = gateway_to(h2c(&[backend(move |stream| {
+            [head(stream, false, &[(":status", code), ("x", value)]), frame(DATA, END, stream, content)].concat()
+        })]));
+        let answer = gateway.get("/");
+        assert_eq!(status(&answer), expected, "{code} {value:?} {content:?}: {answer}");
+        let mut wire = Wire::open(gateway.address);
+        wire.send(&get_head(1, "/"));
+        assert_eq!(wire.outcome(1), Outcome::Status(expected), "{code} {value:?} {content:?}");
+        let failed = gateway.metrics.proxy_errors.with_label_values(&["http_protocol_error"]).get();
+        assert_eq!(failed, 2 * u64::from(expected == 502), "{code} {value:?} {content:?}");
+    }
+}
+
+#[test]
+fn malformed_trailers_break_the_answer_off() {
+    let gateway = gateway_to(h2c(&[backend(|stream| {
+        let head = head(stream, false, &[(":status", "200"), ("trailer", "x-t")]);
+        [head, frame(DATA, 0, stream, b"ok"), trailers(stream, &[("x-t", " 1")])].concat()
+    })]));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n");
+    let answer = client.until("never");
+    assert!(status(&answer) == 200 && !answer.contains("\r\n0\r\n"), "{answer}");
+    block_on(async {
+        let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+        assert!(answer.into_body().collect().await.is_err(), "the answer came to its end");
+    });
+}
+
+/// The names of the trailers that reach a client of HTTP/2.
+fn passed(gateway: &Gateway) -> Vec<String> {
+    block_on(async {
+        let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+        let collected = answer.into_body().collect().await.unwrap();
+        let names = |trailers: &HeaderMap| trailers.keys().map(ToString::to_string).collect();
+        let mut trailers: Vec<String> = collected.trailers().map(names).unwrap_or_default();
+        trailers.sort();
+        assert_eq!(collected.to_bytes(), "ok");
+        trailers
+    })
+}
+
+#[test]
+fn of_an_answers_trailers_those_pass_that_are_announced_or_of_grpc() {
+    type Heads = &'static [(&'static str, &'static str)];
+    const SENT: Heads =
+        &[("x-t", "1"), ("content-length", "5"), ("x-un", "2"), ("grpc-status", "0"), ("grpc-status-details-bin", "AA")];
+    let table: [(Heads, &[&str]); 3] = [
+        (&[("trailer", "X-T, Content-Length")], &["grpc-status", "grpc-status-details-bin", "x-t"]),
+        (&[("content-type", "application/grpc+proto")], &["grpc-status", "grpc-status-details-bin", "x-t", "x-un"]),
+        (&[("content-type", "text/plain")], &["grpc-status", "grpc-status-details-bin"]),
+    ];
+    for (fields, expected) in table {
+        let of_http2 = gateway_to(h2c(&[backend(move |stream| {
+            let head = head(stream, false, &[&[(":status", "200")], fields].concat());
+            [head, frame(DATA, 0, stream, b"ok"), trailers(stream, SENT)].concat()
+        })]));
+        assert_eq!(passed(&of_http2), expected, "{fields:?}");
+        let lines = |fields: Heads| fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
+        let chunks = format!("2\r\nok\r\n0\r\n{}\r\n", lines(SENT));
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{}\r\n{chunks}", lines(fields));
+        let of_http1 = Backend::answering(&answer);
+        assert_eq!(passed(&gateway_to(service(&[of_http1.address]))), expected, "{fields:?}");
+    }
+    // None is left: the answer ends all the same.
+    let bare = gateway_to(h2c(&[backend(|stream| {
+        let head = head(stream, false, &[(":status", "200")]);
+        [head, frame(DATA, 0, stream, b"ok"), trailers(stream, &[("x-un", "1")])].concat()
+    })]));
+    assert_eq!(passed(&bare), [""; 0]);
+}

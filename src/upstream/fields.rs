@@ -1,0 +1,125 @@
+//! What fields may say and where, as both sides of the gateway hold messages to it.
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT,
+    HOST, MAX_FORWARDS, PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName};
+
+/// What the media types of gRPC begin with.
+const GRPC_TYPE: &[u8] = b"application/grpc";
+/// What gRPC's own trailers begin with.
+const GRPC_NAME: &str = "grpc-";
+
+/// Whether a value begins or ends with white space, which makes a message of HTTP/2 malformed (RFC 9113 8.2.1). h2 does not look.
+pub fn has_loose_value(headers: &HeaderMap) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers.values().map(http::HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last()))
+}
+
+/// Which trailers follow a head.
+#[derive(Debug, Clone)]
+pub enum Trailers {
+    /// Whatever the sender that comes after takes; it goes by the head itself.
+    OfHead,
+    /// All that may be trailers: gRPC says how a call went in some that nobody announces.
+    OfGrpc,
+    /// Those that the head announces.
+    Announced(Vec<HeaderName>),
+}
+
+impl Trailers {
+    /// By this head.
+    pub fn of(headers: &HeaderMap) -> Trailers {
+        let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC_TYPE));
+        if is_grpc { Trailers::OfGrpc } else { Trailers::Announced(announced(headers)) }
+    }
+
+    /// Removes what does not pass.
+    pub fn retain(&self, trailers: &mut HeaderMap) {
+        let passes = |name: &HeaderName| match self {
+            Trailers::OfHead => true,
+            Trailers::OfGrpc => may_be_trailer(name),
+            Trailers::Announced(names) => names.contains(name) || (name.as_str().starts_with(GRPC_NAME) && may_be_trailer(name)),
+        };
+        let doomed: Vec<HeaderName> = trailers.keys().filter(|name| !passes(name)).cloned().collect();
+        for name in doomed {
+            trailers.remove(name);
+        }
+    }
+}
+
+/// The trailers that the head announces and that may be sent (RFC 9110 6.5.1).
+pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).filter_map(|name| HeaderName::try_from(name.trim()).ok());
+    names.filter(may_be_trailer).collect()
+}
+
+/// Whether a field does without being known before the body: none does that frames a message, routes it, says who sends it, or how its
+/// content is to be read (RFC 9110 6.5.1).
+fn may_be_trailer(name: &HeaderName) -> bool {
+    !matches!(
+        *name,
+        AUTHORIZATION
+            | CACHE_CONTROL
+            | CONNECTION
+            | CONTENT_ENCODING
+            | CONTENT_LENGTH
+            | CONTENT_RANGE
+            | CONTENT_TYPE
+            | COOKIE
+            | EXPECT
+            | HOST
+            | MAX_FORWARDS
+            | PRAGMA
+            | PROXY_AUTHENTICATE
+            | PROXY_AUTHORIZATION
+            | RANGE
+            | SET_COOKIE
+            | TE
+            | TRAILER
+            | TRANSFER_ENCODING
+            | UPGRADE
+            | WWW_AUTHENTICATE
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        fields.collect()
+    }
+
+    #[test]
+    fn values_are_loose_at_their_ends_alone() {
+        for (value, expected) in [("", false), ("a", false), ("a b\tc", false), (" a", true), ("a\t", true), (" ", true)] {
+            assert_eq!(has_loose_value(&map(&[("x", "y"), ("z", value)])), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_announced_or_of_grpc_passes() {
+        type Head = &'static [(&'static str, &'static str)];
+        let all = map(&[("x-t", "1"), ("x-un", "2"), ("content-length", "3"), ("set-cookie", "c"), ("grpc-status", "0")]);
+        let table: [(Head, &[&str]); 4] = [
+            (&[], &["grpc-status"]),
+            (&[("trailer", "X-T, Content-Length")], &["grpc-status", "x-t"]),
+            (&[("content-type", "application/grpc+proto")], &["grpc-status", "x-t", "x-un"]),
+            (&[("content-type", "application/json"), ("trailer", "x-un,(bad)")], &["grpc-status", "x-un"]),
+        ];
+        for (head, expected) in table {
+            let mut trailers = all.clone();
+            Trailers::of(&map(head)).retain(&mut trailers);
+            let mut names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, expected, "{head:?}");
+        }
+    }
+}
