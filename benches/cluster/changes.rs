@@ -2,8 +2,8 @@
 //!
 //! The first node runs alone on core 0; the other nodes, the backend and the load on core 1. Requests come open loop at a fixed rate over
 //! connections that stay open, each to a random route; their time counts from the moment at which they were due. Rounds without changes
-//! alternate with rounds of 500 changes a second (`CHANGES_A_SECOND`), sent to all nodes in turn, each of which replaces a random route. Then the changes go on until
-//! there were ten minutes of them, and the node's memory is compared with that before the first. The share of its core that the node uses without
+//! alternate with rounds of 500 changes a second (`CHANGES_A_SECOND`), sent to all nodes in turn, each of which replaces a random route. Then the changes go on for ten
+//! minutes; the node's memory is told before the first round, before these minutes and after each. The share of its core that the node uses without
 //! changes says how much of its capacity the traffic takes.
 
 use std::convert::Infallible;
@@ -52,7 +52,7 @@ struct Round {
 pub(crate) struct Plan {
     pub(crate) rounds: u64,
     pub(crate) length: Duration,
-    /// How long changes go on in all before the memory is compared.
+    /// How long changes go on after the rounds, while memory is looked at.
     pub(crate) changing: Duration,
     pub(crate) changes_a_second: u64,
 }
@@ -82,18 +82,30 @@ async fn measure_size(size: usize, plan: Plan) {
     }
     print(size, "no changes", still, length);
     print(size, "changes", busy, length);
-    let rest = changing.saturating_sub(length * rounds as u32);
-    if !rest.is_zero() {
-        let long = round(&raftgate, size, rest, changes_a_second).await;
-        print(size, "changes, on", vec![long], rest);
+    let mut told = vec![before, memory(&raftgate)];
+    if changing.is_zero() {
+        return;
     }
-    let after = memory(&raftgate);
+    let watched = async {
+        let mut minutes = interval(Duration::from_secs(60));
+        minutes.tick().await;
+        loop {
+            minutes.tick().await;
+            told.push(memory(&raftgate));
+        }
+    };
+    let long = tokio::select! {
+        long = round(&raftgate, size, changing, changes_a_second) => long,
+        () = watched => unreachable!("it goes on for ever"),
+    };
+    print(size, "changes, on", vec![long], changing);
+    let (first, last) = (told[1], memory(&raftgate));
+    let told: Vec<u64> = told.into_iter().map(|kibibytes| kibibytes >> 10).collect();
     println!(
-        "{size:>9} memory of the node, MiB: {} before, {} after {} s of changes, {:+.1} %",
-        before >> 10,
-        after >> 10,
-        changing.max(length * rounds as u32).as_secs(),
-        (after as f64 / before as f64 - 1.0) * 100.0
+        "{size:>9} memory of the node, MiB: {told:?} at first, after the rounds and then by the minute; {} after {} s, {:+.1} % since the rounds",
+        last >> 10,
+        changing.as_secs(),
+        (last as f64 / first as f64 - 1.0) * 100.0
     );
 }
 

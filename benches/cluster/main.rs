@@ -13,7 +13,7 @@
 //! everywhere, to be sent again with one change, to be read; the start of a node from its disk; and a learner that gets it as a snapshot.
 //! `-- soak 10` runs for ten minutes at 70 % of saturation while routes change.
 //!
-//! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20), `SECONDS_OF_CHANGES` before the memory
+//! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20), `SECONDS_OF_CHANGES` after the rounds, while memory
 //! is compared (default 600), `CHANGES_A_SECOND` (default 500).
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]

@@ -127,15 +127,17 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn map(text: &str) -> HeaderMap {
+    /// Fields as they stand on lines.
+    pub(crate) fn map(text: &str) -> HeaderMap {
         let lines = text.lines().map(|line| line.trim().split_once(": ").unwrap());
         lines.map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
-    fn text(headers: &HeaderMap) -> String {
+    /// The same back, in order.
+    pub(crate) fn text(headers: &HeaderMap) -> String {
         let lines = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
         let mut lines: Vec<String> = lines.collect();
         lines.sort();

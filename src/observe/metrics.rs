@@ -73,6 +73,10 @@ families! {
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
     /// How often a worker had its part of a listener's `connections_max`, and accepted nobody until a connection ended.
     connections_held_back: Counter = "raftgate_connections_held_back_total";
+    /// Connections of clients, and streams of theirs, that were ended for a limit: header_read_timeout, stream_idle_timeout (what stood still was told before, and went on
+    /// standing still); over HTTP/2 by the error that GOAWAY named: enhance_your_calm (too many resets, CONTINUATIONs and their like),
+    /// compression_error, flow_control_error, frame_size_error, protocol_error, other.
+    connections_ended: CounterVec = "raftgate_connections_ended_total" ["reason"];
     /// Handshakes of TLS with clients that were done: full, resumed.
     tls_handshakes: CounterVec = "raftgate_tls_handshakes_total" ["kind"];
     /// Handshakes of TLS with clients that failed: timeout, closed (the client went away), not_tls, plain_http, malformed, misbehaved, incompatible

@@ -296,14 +296,21 @@ impl ClientConnection {
         match self.phase.get() {
             Phase::Exchange => self.give_up(now),
             Phase::Idle if self.protocol.get() == Protocol::Http2 && !self.is_leaving.get() => self.leave(),
-            _ => self.close(),
+            Phase::Head => self.end_for("header_read_timeout"),
+            Phase::Idle => self.close(),
         }
+    }
+
+    /// Ends the connection for a limit.
+    fn end_for(&self, reason: &str) {
+        self.worker().metrics.connections_ended.with_label_values(&[reason]).inc();
+        self.close();
     }
 
     /// Lets the exchange answer that it stood still, and ends it the second time.
     fn give_up(&self, now: Instant) {
         if self.is_stalled.replace(true) {
-            return self.close();
+            return self.end_for("stream_idle_timeout");
         }
         self.since.set(now);
         self.wake();

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::framing::Flaw;
@@ -28,11 +28,13 @@ pub(super) struct Fault {
     ends_connection: bool,
     /// Whether a gRPC client is told in HTTP's form too: gRPC had no part in it.
     is_http_only: bool,
+    /// What helps the client to ask again.
+    field: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Fault {
     fn new(status: StatusCode, error: &'static str, detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { status, error, detail: detail.into(), ends_connection: false, is_http_only: false }
+        Fault { status, error, detail: detail.into(), ends_connection: false, is_http_only: false, field: None }
     }
 
     fn of_client(status: StatusCode, detail: &'static str) -> Fault {
@@ -52,6 +54,12 @@ impl Fault {
     /// Known to the standard, not to this gateway.
     pub(super) fn not_implemented(detail: &'static str) -> Fault {
         Fault::of_client(StatusCode::NOT_IMPLEMENTED, detail)
+    }
+
+    /// A WebSocket of a version that is not known; the client is told which is (RFC 6455 4.2.2).
+    pub(super) fn websocket_version() -> Fault {
+        let known = (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        Fault { field: Some(known), ..Fault::bad_request("Sec-WebSocket-Version is not 13") }
     }
 
     /// An expectation that nobody meets.
@@ -185,6 +193,10 @@ impl Fault {
             SendFailure::ConnectTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "no connection in time"),
             SendFailure::Tls { problem, .. } => return Fault::no_tls(name, *problem),
             SendFailure::Terminated { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated", "closed before an answer"),
+            SendFailure::Protocol { source, .. } if source.is_head_size() => {
+                let what = "the answer's head is over 80 KiB or 100 fields";
+                (StatusCode::BAD_GATEWAY, "http_response_header_section_size", what)
+            }
             SendFailure::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the answer is not HTTP"),
         };
         Fault::new(status, error, format!("service {name}: {what}"))
@@ -229,6 +241,7 @@ impl Fault {
         if self.ends_connection {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        headers.extend(self.field.clone());
         headers
     }
 

@@ -175,18 +175,7 @@ impl RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(text: &str) -> HeaderMap {
-        let lines = text.lines().map(|line| line.trim().split_once(": ").unwrap());
-        lines.map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap())).collect()
-    }
-
-    fn text(headers: &HeaderMap) -> String {
-        let lines = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
-        let mut lines: Vec<String> = lines.collect();
-        lines.sort();
-        lines.join("\n")
-    }
+    use crate::model::sender::tests::{map, text};
 
     #[test]
     fn removes_what_concerns_one_connection() {

@@ -54,7 +54,7 @@ impl Upgrade {
             return Err(Fault::not_implemented("extended CONNECT to a protocol other than websocket"));
         }
         if head.headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION_13) {
-            return Err(Fault::bad_request("Sec-WebSocket-Version is not 13"));
+            return Err(Fault::websocket_version());
         }
         if head.headers.contains_key(CONTENT_LENGTH) {
             // What follows belongs to the tunnel (RFC 9110 9.3.6).
@@ -144,7 +144,7 @@ fn websocket_key(head: &request::Parts) -> Result<&[u8], Fault> {
         return Err(Fault::bad_request("a WebSocket begins with GET"));
     }
     if head.headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION_13) {
-        return Err(Fault::bad_request("Sec-WebSocket-Version is not 13"));
+        return Err(Fault::websocket_version());
     }
     let mut keys = head.headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|key| BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16));

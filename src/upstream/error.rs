@@ -88,6 +88,11 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
+    /// Whether the head of an answer is over its bound.
+    pub fn is_head_size(&self) -> bool {
+        matches!(self, ExchangeError::Http1(error) if error.is_head_size())
+    }
+
     /// Whether the endpoint said something that is not HTTP.
     pub(super) fn is_malformed(&self) -> bool {
         match self {

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::{Builder, Handshake, SendResponse};
-use h2::{RecvStream, server};
+use h2::{Reason, RecvStream, server};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -61,7 +61,12 @@ where
         writes.outbox.begin_turn();
         let served = accepting.as_mut().poll(cx);
         match (served, writes.poll(cx)) {
-            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
+            (Poll::Ready(Err(error)), _) => {
+                if let Some(reason) = fault_of(&error) {
+                    connection.worker().metrics.connections_ended.with_label_values(&[reason]).inc();
+                }
+                Poll::Ready(Err(io::Error::other(error)))
+            }
             (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (served, _) => served.map(|_| Ok(())),
         }
@@ -71,6 +76,19 @@ where
     }
     // What the last poll left, above all why the connection ends.
     connection.unless_closed(pin!(poll_fn(|cx| writes.outbox.poll_send(cx)))).await;
+}
+
+/// What the client did against the protocol or its limits, where that ends its connection.
+fn fault_of(error: &h2::Error) -> Option<&'static str> {
+    let reason = error.reason().filter(|reason| error.is_library() && *reason != Reason::NO_ERROR)?;
+    Some(match reason {
+        Reason::ENHANCE_YOUR_CALM => "enhance_your_calm",
+        Reason::COMPRESSION_ERROR => "compression_error",
+        Reason::FLOW_CONTROL_ERROR => "flow_control_error",
+        Reason::FRAME_SIZE_ERROR => "frame_size_error",
+        Reason::PROTOCOL_ERROR => "protocol_error",
+        _ => "other",
+    })
 }
 
 /// Begins a stream for each request that comes, and takes no more once the connection is to be left.

@@ -88,6 +88,7 @@ pub(super) fn a_head_that_trickles_is_cut() {
     let started = Instant::now();
     assert!(client.is_closed());
     assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(gateway.metrics.connections_ended.with_label_values(&["header_read_timeout"]).get(), 1);
 }
 
 #[test]

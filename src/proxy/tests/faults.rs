@@ -20,6 +20,7 @@ fn nobody() -> std::net::SocketAddr {
 #[test]
 pub(super) fn every_fault_says_what_failed() {
     let garbage = Backend::answering("nonsense\r\n\r\n");
+    let wide = Backend::answering(&format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{}\r\n", "X: y\r\n".repeat(100)));
     let silent = Backend::raw(drop);
     let unasked = Backend::answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
     let slow = Backend::with(|_, _, _| {
@@ -33,13 +34,14 @@ pub(super) fn every_fault_says_what_failed() {
     let to = |name: &str| json!([{"name": name}]);
     let rules = json!({"rules": [
         rule("/dangling", to("nowhere")), rule("/weightless", json!([{"name": "none", "weight": 0}])), rule("/none", to("none")), rule("/empty", json!([])),
-        rule("/refused", to("refused")), rule("/garbage", to("garbage")), rule("/silent", to("silent")),
+        rule("/refused", to("refused")), rule("/garbage", to("garbage")), rule("/wide", to("wide")), rule("/silent", to("silent")),
         rule("/unasked", to("unasked")), rule("/slow", to("slow")), rule("/unresolved", to("unresolved")),
     ]});
     let documents = [
         (Service, "none", json!({"endpoints": []})),
         (Service, "refused", service(&[nobody()])),
         (Service, "garbage", service(&[garbage.address])),
+        (Service, "wide", service(&[wide.address])),
         (Service, "silent", service(&[silent.address])),
         (Service, "unasked", service(&[unasked.address])),
         (Service, "slow", service(&[slow.address])),
@@ -55,6 +57,7 @@ pub(super) fn every_fault_says_what_failed() {
         ("/none", 503, "destination_unavailable", "service none has no endpoint"),
         ("/refused", 502, "connection_refused", "service refused: the connection was refused"),
         ("/garbage", 502, "http_protocol_error", "service garbage: the answer is not HTTP"),
+        ("/wide", 502, "http_response_header_section_size", "service wide: the answer's head is over 80 KiB or 100 fields"),
         ("/silent", 502, "connection_terminated", "service silent: closed before an answer"),
         ("/unasked", 502, "http_protocol_error", "service unasked answered 101 unasked"),
         ("/slow", 504, "http_response_timeout", "service slow did not answer in time"),

@@ -54,6 +54,7 @@ pub(super) fn rapid_resets_end_the_connection() {
     });
     drop(wire);
     ends(&gateway);
+    assert_eq!(gateway.metrics.connections_ended.with_label_values(&["enhance_your_calm"]).get(), 1);
     let reached = backend.seen().iter().filter(|seen| seen.bytes.starts_with("GET /flood")).count();
     assert!(reached <= 5000 && (code == Some(11) || code.is_none()), "{code:?}, {reached}");
     assert_eq!(status(&gateway.get("/after")), 200);

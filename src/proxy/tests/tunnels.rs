@@ -178,6 +178,15 @@ fn extended_connect(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
+fn a_websocket_of_another_version_is_told_which_is_known() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let answer = gateway.ask(&HANDSHAKE.replace("Version: 13", "Version: 8"));
+    assert_eq!((status(&answer), field(&answer, "sec-websocket-version")), (400, Some("13")));
+    assert_eq!(backend.seen(), []);
+}
+
+#[test]
 fn connect_is_not_told_of_a_tunnel_that_the_backend_did_not_open() {
     let table = [
         (OK, 502),

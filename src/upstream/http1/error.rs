@@ -21,6 +21,9 @@ pub enum Http1Error {
     /// What came is not the head of an answer.
     #[error("the answer's head is malformed")]
     Head(#[from] httparse::Error),
+    /// The head of an answer is over its bound.
+    #[error("{0}")]
+    HeadSize(&'static str),
     /// What came is an answer that can be read in two ways, or in none.
     #[error("{0}")]
     Flaw(&'static str),
@@ -33,8 +36,13 @@ pub enum Http1Error {
 }
 
 impl Http1Error {
+    /// Whether the head of an answer is over its bound.
+    pub(in crate::upstream) fn is_head_size(&self) -> bool {
+        matches!(self, Http1Error::HeadSize(_) | Http1Error::Head(httparse::Error::TooManyHeaders))
+    }
+
     /// Whether the backend said something that is not HTTP.
     pub(in crate::upstream) fn is_malformed(&self) -> bool {
-        matches!(self, Http1Error::Head(_) | Http1Error::Flaw(_))
+        matches!(self, Http1Error::Head(_) | Http1Error::HeadSize(_) | Http1Error::Flaw(_))
     }
 }

@@ -17,7 +17,7 @@ pub(super) const HEAD_BYTES_MAX: usize = 80 * 1024;
 /// Fields of an answer's head, and of its trailers.
 pub(super) const FIELDS_MAX: usize = 100;
 /// What an answer over [`HEAD_BYTES_MAX`] is called.
-pub(super) const TOO_LARGE: Http1Error = Http1Error::Flaw("the answer's head is over 80 KiB");
+pub(super) const TOO_LARGE: Http1Error = Http1Error::HeadSize("the answer's head is over 80 KiB");
 /// What a field of a request takes on average.
 const FIELD_BYTES: usize = 48;
 
