@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -178,6 +179,21 @@ pub(crate) struct Cluster {
     /// Set for the command line.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
     directory: TempDir,
+    /// Keeps the hosts for this cluster.
+    _claim: TcpListener,
+}
+
+/// A subnet of loopback that no other cluster has, in this process or in another that runs the same tests, for as long as the listener stands.
+fn claim_subnet() -> (String, TcpListener) {
+    for _ in 0..16_384 {
+        // 127.(64-127).(0-255).n: by process and by cluster, so that there are few tries.
+        let number = std::process::id() as usize * 16 + CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let subnet = format!("127.{}.{}", 64 + (number >> 8) % 64, number % 256);
+        if let Ok(claim) = TcpListener::bind(format!("{subnet}.254:7080")) {
+            return (subnet, claim);
+        }
+    }
+    panic!("no subnet of loopback is free");
 }
 
 impl Cluster {
@@ -185,10 +201,7 @@ impl Cluster {
     pub(crate) fn prepare() -> Cluster {
         // What clients in this process speak TLS with; another test may have said so already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        // 127.(64-127).(0-255).n: by process and by cluster.
-        let subnet = format!("127.{}.{}", 64 + (process >> 4) % 64, ((process & 15) as usize * 16 + number) % 256);
+        let (subnet, claim) = claim_subnet();
         let directory = TempDir::with_prefix("raftgate-").unwrap();
         let hosts: Vec<String> = (1..=3).map(|n| format!("{subnet}.{n}")).collect();
         let members: Vec<String> = hosts.iter().enumerate().map(|(i, host)| format!("{} = \"{host}:7081\"", i + 1)).collect();
@@ -207,7 +220,7 @@ impl Cluster {
             node
         });
         let client = builder(&ClientFiles::default()).timeout(Duration::from_secs(20)).build().unwrap();
-        Cluster { nodes: nodes.collect(), client, environment: Vec::new(), directory }
+        Cluster { nodes: nodes.collect(), client, environment: Vec::new(), directory, _claim: claim }
     }
 
     /// Starts an empty node without an id that asks the node at `index` to be let in.
