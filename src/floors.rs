@@ -31,7 +31,7 @@ const FLOORS: [(&str, u8); 15] = [
 const NEVER: [(&str, &str); 4] = [("proxy", "raft"), ("proxy", "store"), ("raft", "table"), ("ctl", "admin")];
 
 /// Outside crates that only their owners know.
-const OWNED: [(&str, &[&str]); 19] = [
+const OWNED: [(&str, &[&str]); 22] = [
     ("openraft", &["store", "raft"]),
     ("sled", &["store"]),
     ("bincode", &["store"]),
@@ -51,6 +51,9 @@ const OWNED: [(&str, &[&str]); 19] = [
     ("rcgen", &["tls"]),
     ("httparse", &["upstream"]),
     ("h2", &["upstream", "proxy"]),
+    ("opentelemetry", &["observe", "proxy"]),
+    ("opentelemetry_sdk", &["observe"]),
+    ("opentelemetry_otlp", &["observe"]),
 ];
 
 fn floor(module: &str) -> Option<u8> {

@@ -14,7 +14,7 @@
 //! `-- soak 10` runs for ten minutes at 70 % of saturation while routes change.
 //!
 //! Environment: `ROUNDS` (default 3), `SECONDS_PER_ROUND` (default 5), `TRIALS` of the failover (default 20), `SECONDS_OF_CHANGES` after the rounds, while memory
-//! is compared (default 600), `CHANGES_A_SECOND` (default 500).
+//! is looked at (default 600), `CHANGES_A_SECOND` (default 500).
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]

@@ -17,7 +17,7 @@ pub use crash_points::{CRASH_POINTS, arm_crash_points, crash_point};
 pub use known_bugs::{KnownBug, delay_sync};
 pub use metrics::{Counter, CounterVec, Gauge, GaugeVec, Histogram, Metrics};
 pub use refrain::Refrain;
-pub use traces::{Span, Trace, TraceOptions, Traces};
+pub use traces::{Span, Trace, TraceOptions, Traces, TracesError};
 
 /// What is told of every request, one by one.
 #[derive(Debug, Clone, Default)]

@@ -13,6 +13,7 @@ use opentelemetry_otlp::{ExporterBuildError, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
+use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -42,6 +43,11 @@ pub struct TraceOptions {
     /// The node, as `service.instance.id`.
     pub node_id: u64,
 }
+
+/// Why there are no traces.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct TracesError(#[from] ExporterBuildError);
 
 /// Where a request stands in its trace (W3C Trace Context), and whether it gets a span.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +93,7 @@ impl Traces {
     /// Begins. The handle ends after the last clone. Needs a runtime of tokio.
     ///
     /// Errors: the endpoint cannot be one. A collector that is away is none.
-    pub fn start(options: TraceOptions, metrics: &Metrics) -> Result<(Traces, JoinHandle<()>), ExporterBuildError> {
+    pub fn start(options: TraceOptions, metrics: &Metrics) -> Result<(Traces, JoinHandle<()>), TracesError> {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .with_endpoint(options.endpoint)
@@ -167,11 +173,7 @@ impl Sender {
 
 fn data(span: Span) -> SpanData {
     let Span { trace, ended, entry, .. } = &span;
-    let status = if entry.status >= 500 || entry.error.is_some() {
-        Status::error(entry.error.clone().unwrap_or_default())
-    } else {
-        Status::Unset
-    };
+    let status = failure(entry).map_or(Status::Unset, Status::error);
     let method = method(entry);
     SpanData {
         span_context: SpanContext::new(trace.trace_id, trace.span_id, TraceFlags::SAMPLED, false, TraceState::NONE),
@@ -190,6 +192,15 @@ fn data(span: Span) -> SpanData {
     }
 }
 
+/// What failed, as the conventions have it for a server: a client's own mistake is no failure of the span, an answer that breaks off is.
+fn failure(entry: &AccessEntry) -> Option<String> {
+    match entry.status {
+        400..500 => None,
+        500.. => Some(entry.error.clone().unwrap_or_else(|| entry.status.to_string())),
+        _ => entry.error.clone(),
+    }
+}
+
 /// As the conventions write a method that is not known.
 fn method(entry: &AccessEntry) -> &'static str {
     if entry.method == "other" { "_OTHER" } else { entry.method }
@@ -198,8 +209,7 @@ fn method(entry: &AccessEntry) -> &'static str {
 fn attributes(span: Span) -> Vec<KeyValue> {
     let Span { scheme, version, pattern, entry, .. } = span;
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let is_failure = entry.status >= 500 || entry.error.is_some();
-    let error_type = is_failure.then(|| entry.error.clone().unwrap_or_else(|| entry.status.to_string()));
+    let failed = failure(&entry);
     let mut all = vec![
         KeyValue::new("http.request.method", method(&entry)),
         KeyValue::new("http.response.status_code", i64::from(entry.status)),
@@ -213,7 +223,7 @@ fn attributes(span: Span) -> Vec<KeyValue> {
         KeyValue::new("url.scheme", scheme),
     ];
     let known = [
-        ("error.type", error_type),
+        ("error.type", failed),
         ("http.route", pattern),
         ("raftgate.endpoint", Some(entry.endpoint)),
         ("raftgate.kind", Some(entry.kind.to_owned())),

@@ -4,7 +4,7 @@
 //!    What asks for another protocol is known from here on (`upgrade`);
 //! 2. *park*: wait for the revision that the request asks for;
 //! 3. *match*: load the table once; revision, rule and service all come from this load. Preflights and redirects are answered here;
-//! 4. *prepare*: choose the backend, and make what it and the mirrors will see: fields, path, host;
+//! 4. *prepare*: choose the backend, and make what it and the mirrors will see: fields, path, host (`prepare`);
 //! 5. *forward*: choose an endpoint, send, and send again where that is safe (`forward`);
 //! 6. *answer*: what the client will see.
 //!
@@ -16,9 +16,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, TE, TRAILER};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION, TRAILER};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Body;
 
 use super::authority::{Authority, authority};
@@ -26,9 +25,10 @@ use super::body::ResponseBody;
 use super::connection::{ClientConnection, Protocol};
 use super::cors::Sharing;
 use super::fault::Fault;
-use super::forward::{Asked, Backend, choose_backend, forward};
+use super::forward::{choose_backend, forward};
 use super::framing::{Flaw, TARGET_BYTES_MAX};
 use super::listener::ListenerOptions;
+use super::prepare::{NormalPath, ask, prepare, prepare_for, prepared_up_to, strip, wait_for_go_ahead};
 use super::present::Present;
 use super::tally::Tally;
 use super::tunnel::Tunnel;
@@ -194,16 +194,16 @@ async fn run<'c>(
     let (target, body) = {
         let filters = &*matched.rule.rule.filters;
         let untouched = mirror::is_before_others(filters).then(|| head.clone());
-        let target = prepare(filters, &mut head, &admitted, &matched)?;
+        let target = prepare(filters, &mut head, &admitted.path, &matched)?;
         let mut body = RequestBody::new(body, &head.headers, body_bytes_max);
         connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
         if upgrade.is_none() {
-            let before = |place| prepared_up_to(place, untouched.clone()?, &admitted, &matched);
+            let before = |place| prepared_up_to(place, untouched.clone()?, &admitted.path, &matched);
             mirror::send_copies(connection.worker(), &matched, &head, before, &mut body);
         }
         (target, body)
     };
-    prepare_for(&backend, &mut head, &admitted, &matched, &target)?;
+    prepare_for(&backend, &mut head, &admitted.path, &matched, &target)?;
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
     let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
@@ -224,14 +224,7 @@ struct Admitted<'c> {
     /// Those of the listener that takes it.
     options: &'c ListenerOptions,
     authority: Authority,
-    /// Normalised; `None` where the target's own path is normal already.
-    path: Option<String>,
-}
-
-impl Admitted<'_> {
-    fn path<'a>(&'a self, uri: &'a Uri) -> &'a str {
-        self.path.as_deref().unwrap_or(uri.path())
-    }
+    path: NormalPath,
 }
 
 fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: Present) -> Result<Admitted<'c>, Fault> {
@@ -263,7 +256,7 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
             Err(_) => return Err(Fault::bad_request("the path is not valid, or holds an escaped slash")),
         },
     };
-    Ok(Admitted { options, authority, path })
+    Ok(Admitted { options, authority, path: NormalPath(path) })
 }
 
 /// What over HTTP/1.1 is refused, and counted, before it is a request.
@@ -304,7 +297,7 @@ fn find_rule(
     let found = connection.worker().live.load().answer(&RequestView {
         listener,
         host,
-        path: admitted.path(&head.uri),
+        path: admitted.path.of(&head.uri),
         query: head.uri.query(),
         method: &head.method,
         headers: &head.headers,
@@ -332,7 +325,7 @@ fn redirected(
     matched: &Matched,
     redirect: &RequestRedirect,
 ) -> Result<Answer, Fault> {
-    let path = admitted.path(&head.uri);
+    let path = admitted.path.of(&head.uri);
     let path = match &redirect.path {
         None => Cow::Borrowed(path),
         Some(modifier) => rewrite::modified_path(modifier, path, &matched.route_match().path.value, matched.captures()),
@@ -344,98 +337,6 @@ fn redirected(
     answer.head.headers_mut().insert(LOCATION, location);
     filter::modify_response(&matched.rule.rule.filters, answer.head.headers_mut());
     Ok(answer)
-}
-
-// ---- prepare
-
-/// Takes out of a head what is for the gateway. What the gateway has set no client's `Connection` removes.
-fn strip(head: &mut request::Parts, present: Present) {
-    headers::remove_hop_by_hop(&mut head.headers, present);
-    if present.has(Present::EXPECT) {
-        head.headers.remove(EXPECT);
-    }
-    headers::join_cookies(&mut head.headers, present);
-}
-
-/// A head as the filters before `place` make it; `None` where that cannot be sent.
-fn prepared_up_to(place: usize, mut head: request::Parts, admitted: &Admitted<'_>, matched: &Matched) -> Option<request::Parts> {
-    let filters = matched.rule.rule.filters.get(..place)?;
-    prepare(filters, &mut head, admitted, matched).ok()?;
-    Some(head)
-}
-
-/// Turns the client's head into the backend's. The rule's filters come last, for they are the operator's word. Gives the client's target.
-fn prepare(filters: &[Filter], head: &mut request::Parts, admitted: &Admitted<'_>, matched: &Matched) -> Result<Uri, Fault> {
-    let path = admitted.path(&head.uri);
-    let by_rule = apply(filters, &mut head.headers, path, matched)?;
-    let sent_on = target(&head.uri, by_rule.or(admitted.path.as_deref().map(Cow::Borrowed)))?;
-    head.version = Version::HTTP_11;
-    Ok(std::mem::replace(&mut head.uri, sent_on))
-}
-
-/// What the backend is asked for beside the request itself.
-fn ask(backend: &Backend<'_>, headers: &mut HeaderMap, upgrade: Option<Upgrade>, takes_trailers: bool) -> Result<Asked, Fault> {
-    let speaks_http2 = backend.service.spec.protocol.carries_grpc();
-    if let Some(upgrade) = &upgrade {
-        if speaks_http2 {
-            return Err(Fault::no_upgrade(&backend.service.id.name));
-        }
-        upgrade.ask(headers);
-    }
-    if speaks_http2 && takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    Ok(Asked { upgrade, timeout: grpc::timeout(headers) })
-}
-
-/// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when it is read.
-fn wait_for_go_ahead(
-    mut head: request::Parts,
-    mut body: RequestBody,
-    backend: &Backend<'_>,
-    is_expected: bool,
-) -> Request<RequestBody> {
-    if is_expected && !backend.service.spec.protocol.carries_grpc() && body.hold() {
-        head.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
-    }
-    Request::from_parts(head, body)
-}
-
-/// Runs the filters of the backend alone, after the rule's. `client_target` is what the client asked for.
-fn prepare_for(
-    backend: &Backend<'_>,
-    head: &mut request::Parts,
-    admitted: &Admitted<'_>,
-    matched: &Matched,
-    client_target: &Uri,
-) -> Result<(), Fault> {
-    if let Some(path) = apply(backend.filters, &mut head.headers, admitted.path(client_target), matched)? {
-        head.uri = target(client_target, Some(path))?;
-    }
-    Ok(())
-}
-
-/// Applies filters to the fields of a request; gives the new path where there is one.
-fn apply<'a>(
-    filters: &'a [Filter],
-    headers: &mut HeaderMap,
-    path: &str,
-    matched: &Matched,
-) -> Result<Option<Cow<'a, str>>, Fault> {
-    filter::modify_request(filters, headers).map_err(|_| Fault::configuration("the rewritten host is not valid"))?;
-    let modifier = filter::url_rewrite(filters).and_then(|rewrite| rewrite.path.as_ref());
-    Ok(modifier.map(|modifier| rewrite::modified_path(modifier, path, &matched.route_match().path.value, matched.captures())))
-}
-
-/// The origin form that is sent on. The query stays as it came.
-fn target(uri: &Uri, new_path: Option<Cow<'_, str>>) -> Result<Uri, Fault> {
-    let invalid = |_| Fault::configuration("the rewritten path is not valid");
-    let path_and_query = match (new_path, uri.query()) {
-        (None, _) => uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
-        (Some(path), None) => PathAndQuery::try_from(path.into_owned()).map_err(invalid)?,
-        (Some(path), Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")).map_err(invalid)?,
-    };
-    Ok(Uri::from(path_and_query))
 }
 
 // ---- answer

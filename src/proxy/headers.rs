@@ -20,15 +20,10 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, present: Present) {
         remove_listed(headers);
     }
     if present.has(Present::HOP_BY_HOP) {
-        remove_all(headers, Present::HOP_BY_HOP);
-    }
-}
-
-/// Removes every field that `doomed` stands for.
-fn remove_all(headers: &mut HeaderMap, doomed: Present) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| Present::by(name).has(doomed)).cloned().collect();
-    for name in names {
-        headers.remove(name);
+        let names: Vec<HeaderName> = headers.keys().filter(|name| Present::by(name).has(Present::HOP_BY_HOP)).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
     }
 }
 

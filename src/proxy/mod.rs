@@ -36,6 +36,7 @@ mod load;
 mod mirror;
 mod park;
 mod place;
+mod prepare;
 mod present;
 mod proxy_protocol;
 mod publisher;

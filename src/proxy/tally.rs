@@ -61,7 +61,7 @@ impl Tally {
         let worker = connection.worker();
         let (logs, traces) = (worker.sinks.access_log.is_some(), worker.sinks.traces.as_ref());
         let parent = if logs || traces.is_some() { TraceParent::of(request.headers()) } else { None };
-        let trace = traces.map(|traces| trace::begin(traces, parent, || worker.random()));
+        let trace = traces.map(|traces| trace::begin(traces, parent, worker));
         let log = (logs || trace.is_some_and(|trace| trace.is_sampled)).then(|| {
             let trace_id = trace.map(|trace| trace.trace_id).or(parent.map(|parent| parent.trace_id));
             Box::new(LogFields {

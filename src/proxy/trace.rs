@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanId, TraceId};
 
+use super::worker::Worker;
 use crate::observe::{Trace, Traces};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -37,13 +38,13 @@ impl TraceParent {
 }
 
 /// The trace of a request: the caller's, which has decided whether it is sampled, or a new one.
-pub(super) fn begin(traces: &Traces, parent: Option<TraceParent>, mut random: impl FnMut() -> u64) -> Trace {
+pub(super) fn begin(traces: &Traces, parent: Option<TraceParent>, worker: &Worker) -> Trace {
     // Zero is no id.
-    let span_id = SpanId::from(random().max(1));
+    let span_id = SpanId::from(worker.random().max(1));
     if let Some(TraceParent { trace_id, parent, is_sampled }) = parent {
         return Trace { trace_id, span_id, parent: Some(parent), is_sampled };
     }
-    let trace_id = TraceId::from((u128::from(random()) << 64 | u128::from(random())).max(1));
+    let trace_id = TraceId::from(worker.random_id().max(1));
     Trace { trace_id, span_id, parent: None, is_sampled: traces.samples(trace_id) }
 }
 

@@ -23,30 +23,30 @@ mod cold_start;
 mod recovery;
 mod reload;
 mod signals;
+mod sinks;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use opentelemetry_otlp::ExporterBuildError;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use self::addresses::{Bound, Site};
 use self::admin_threads::AdminThreads;
 use self::certificates::Certificates;
+use self::sinks::Sinks;
 use crate::admin::{self, AdminState, Callers, Phase, Secured};
 use crate::config::{ConfigError, ListenerConfig, NodeConfig, OnStorageFailure};
 use crate::model::NodeId;
 use crate::model::limits::FEATURE_LEVEL_MAX;
-use crate::observe::{AccessLog, Canary, Metrics, RequestSinks, TraceOptions, Traces};
+use crate::observe::{Canary, Metrics, TracesError};
 use crate::proxy::{self, BoundListener, Proxy, ProxyHandle, ProxyOptions, Publisher};
 use crate::raft::{self, Node, NodeOptions, RaftSettings, Transport};
 use crate::secrets::{KeyFileError, Keyring};
@@ -65,9 +65,6 @@ const CONTROL_PRECEDENCE: i32 = 10;
 
 /// How long a stop waits for a new leader.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
-
-/// How long a stop waits for the collector.
-const EXPORT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why a node did not start, or stopped by itself.
 #[derive(Debug, Error)]
@@ -126,7 +123,7 @@ pub enum ServerError {
     AccessLog(#[source] io::Error),
     /// No exporter for traces.
     #[error("configuration key `tracing.otlp_endpoint`: {0}")]
-    Traces(#[source] ExporterBuildError),
+    Traces(#[source] TracesError),
     /// The system refuses a thread, a signal handler or a small file.
     #[error("{what}: {source}")]
     System {
@@ -211,9 +208,7 @@ struct Server {
     /// What the admin API knows of the listeners.
     explained: watch::Sender<Arc<[admin::Listener]>>,
     proxy: Option<ProxyHandle>,
-    access_log: Option<(AccessLog, JoinHandle<()>)>,
-    /// Sends what is left of the traces once the proxy is gone.
-    exporter: Option<task::JoinHandle<()>>,
+    sinks: Sinks,
     addresses: addresses::Addresses,
     certificates: Certificates,
     /// Looks at the files of certificates, as long as the node runs.
@@ -231,7 +226,7 @@ impl Server {
         let canary = Canary::start(&metrics).map_err(system("the canary thread"))?;
         let opened = open_store(&config, node_id, &metrics).await?;
         addresses.write(&config.data_dir).map_err(system("addresses.json in the data directory"))?;
-        let access_log = open_access_log(&config, &metrics)?;
+        let sinks = Sinks::open(&config, &metrics)?;
         let live = Arc::new(Live::with_keyring(keyring));
         // Before the node, which reads the log first: meanwhile the table is made of what the snapshot holds.
         let (gate, begin) = oneshot::channel();
@@ -285,8 +280,7 @@ impl Server {
             sites,
             explained,
             proxy,
-            access_log,
-            exporter: None,
+            sinks,
             addresses,
             certificates,
             _renewal: renewal,
@@ -329,12 +323,12 @@ impl Server {
     }
 
     fn start_proxy(&mut self) -> Result<(), ServerError> {
-        let traces = self.start_traces()?;
+        let sinks = self.sinks.start(&self.config, self.node.node_id(), &self.metrics)?;
         let options = ProxyOptions {
             listeners: std::mem::take(&mut self.listeners),
             live: Arc::clone(&self.live),
             metrics: self.metrics.clone(),
-            sinks: RequestSinks { access_log: self.access_log.as_ref().map(|(log, _)| log.clone()), traces },
+            sinks,
             workers: self.config.workers,
         };
         self.proxy = Some(Proxy::start(options)?);
@@ -344,19 +338,6 @@ impl Server {
         let proxy = addresses.listeners.values().map(ToString::to_string).collect::<Vec<_>>().join(",");
         info!(node = self.node.node_id(), %proxy, admin = %addresses.admin, peer = %addresses.peer, %revision, "ready");
         Ok(())
-    }
-
-    fn start_traces(&mut self) -> Result<Option<Traces>, ServerError> {
-        let Some(config) = &self.config.tracing else { return Ok(None) };
-        let options = TraceOptions {
-            endpoint: config.otlp_endpoint.clone(),
-            sampled_per_million: config.sampled_per_million,
-            service_name: config.service_name.clone(),
-            node_id: self.node.node_id(),
-        };
-        let (traces, exporter) = Traces::start(options, &self.metrics).map_err(ServerError::Traces)?;
-        self.exporter = Some(exporter);
-        Ok(Some(traces))
     }
 
     fn storage_failed(&self, reason: String) -> Result<(), ServerError> {
@@ -375,26 +356,16 @@ impl Server {
         if let Some(proxy) = self.proxy {
             proxy.drain().await;
         }
-        if let Some(exporter) = self.exporter
-            && tokio::time::timeout(EXPORT_DEADLINE, exporter).await.is_err()
-        {
-            warn!("the collector does not take the last spans");
-        }
         self.admin.stop().await;
         let node = self.node.node_id();
         self.node.shutdown().await;
-        // All join a thread.
-        let (publisher, canary, access_log) = (self.publisher, self.canary, self.access_log);
-        let joined = task::spawn_blocking(move || {
-            drop((publisher, canary));
-            access_log.map(|(log, writer)| {
-                drop(log);
-                writer.join()
-            })
-        });
+        // Both join a thread.
+        let (publisher, canary) = (self.publisher, self.canary);
+        let joined = task::spawn_blocking(move || drop((publisher, canary)));
         if let Err(error) = joined.await {
             error!(%error, "a thread did not end in order");
         }
+        self.sinks.end().await;
         info!(node, "stopped");
     }
 }
@@ -428,13 +399,6 @@ fn keyring(config: &NodeConfig) -> Result<Arc<Keyring>, ServerError> {
         info!(sealing, ?opening, "sealing keys loaded");
     }
     Ok(Arc::new(keyring))
-}
-
-fn open_access_log(config: &NodeConfig, metrics: &Metrics) -> Result<Option<(AccessLog, JoinHandle<()>)>, ServerError> {
-    let Some(path) = &config.access_log.path else { return Ok(None) };
-    let file = (path.as_os_str() != "-").then_some(path.as_path());
-    let opened = AccessLog::open(file, metrics.access_log_dropped.clone());
-    opened.map(Some).map_err(ServerError::AccessLog)
 }
 
 /// Where callers reach the admin API, and how.

@@ -270,21 +270,7 @@ pub(super) fn the_backend_decides_whether_a_body_is_asked_for() {
     let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     // It asks, and only then it gets.
     let (order, events) = std::sync::mpsc::channel();
-    let told = order.clone();
-    let asking = Backend::raw(move |mut stream| {
-        let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
-        assert_eq!(field(&head, "expect"), Some("100-continue"), "{head}");
-        told.send("backend has the head").unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        assert!(stream.read(&mut [0; 1]).is_err(), "a byte of the body came unasked");
-        stream.set_read_timeout(None).unwrap();
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
-        let mut body = [0; 3];
-        stream.read_exact(&mut body).unwrap();
-        assert_eq!(&body, b"abc");
-        told.send("backend has the body").unwrap();
-        stream.write_all(OK.as_bytes()).unwrap();
-    });
+    let asking = Backend::asking(order.clone());
     let gateway = Gateway::to(&asking);
     let mut client = gateway.connect();
     client.send(request);

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -261,6 +262,25 @@ impl Backend {
             }
         });
         Backend { address, seen, connections }
+    }
+
+    /// Reads a head, asks for the body of three bytes that follows it, and answers once it is there. A byte that comes unasked is a failure.
+    /// Tells what it has, in order.
+    pub(super) fn asking(told: Sender<&'static str>) -> Backend {
+        Backend::raw(move |mut stream| {
+            let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+            assert_eq!(field(&head, "expect"), Some("100-continue"), "{head}");
+            told.send("backend has the head").unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert!(stream.read(&mut [0; 1]).is_err(), "a byte of the body came unasked");
+            stream.set_read_timeout(None).unwrap();
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+            let mut body = [0; 3];
+            stream.read_exact(&mut body).unwrap();
+            assert_eq!(&body, b"abc");
+            told.send("backend has the body").unwrap();
+            stream.write_all(OK.as_bytes()).unwrap();
+        })
     }
 
     /// Hands each accepted connection to `serve` as it is.

@@ -170,6 +170,12 @@ fn an_error_of_the_gateways_is_one_of_the_span() {
     assert_eq!(found["http.response.status_code"], status(&answer).to_string());
     assert!(field(&answer, "proxy-status").is_some_and(|told| told.contains(&found["error.type"])), "{answer} {found:?}");
     assert!(span.parent_span_id.is_empty(), "{span:?}");
+    // A client's own mistake is none.
+    assert_eq!(status(&gateway.get("/nowhere")), 404);
+    wait_for("the other span", || collector.spans().len() == 2);
+    let other = &collector.spans()[1];
+    assert_eq!((&*other.name, other.status.as_ref().map(|status| status.code())), ("GET", Some(StatusCode::Unset)));
+    assert!(!attributes(&other.attributes).contains_key("error.type"), "{other:?}");
 }
 
 #[test]
