@@ -51,7 +51,7 @@ struct Case {
     delay_ms: u32,
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     case("flush-without-sync", "I1", "set", "power-cut-all", &["I1", "nodes"], 0),
     case("vote-not-synced", "vote never lower", "register", "power-cut-majority", &["I1", "I4", "nodes"], 0),
     case("stale-read", "I2", "register", "partition-leader-minority", &["I2"], 0),
@@ -59,6 +59,7 @@ const CASES: [Case; 8] = [
     case("snapshot-one-ahead", "I1, I4", "register", "snapshot-behind", &["I1", "I2", "I4"], 0),
     case("blind-retry", "I2, I9", "register", "kill-leader", &["I2", "I9"], 100),
     case("id-reuse", "I1", "set", "wiped-disk", &["I1", "final"], 0),
+    case("stale-table", "I5", "txn", "kill-leader", &["I5"], 0),
     case("leader-restore", "I1, I4", "register", "restart-leader", &["I1", "I2", "I4"], 150),
 ];
 

@@ -22,6 +22,8 @@ pub enum KnownBug {
     PublishOnAppend,
     /// A node whose data directory was wiped is taken back under its old id (I1).
     IdReuse,
+    /// A table says that it is of a revision whose changes it does not have, until the background check builds it anew (I5).
+    StaleTable,
 }
 
 impl KnownBug {
@@ -37,6 +39,7 @@ impl KnownBug {
             KnownBug::LeaderRestore => "leader-restore",
             KnownBug::PublishOnAppend => "publish-on-append",
             KnownBug::IdReuse => "id-reuse",
+            KnownBug::StaleTable => "stale-table",
         }
     }
 
