@@ -70,8 +70,7 @@ pub(crate) async fn post(
         .map_err(|error| Problem::internal(format!("the explanation cannot be written: {error}")))?;
     answer["request"] = json!({"listener": view.listener, "host": view.host, "path": view.path, "method": view.method.as_str()});
     // Whether a fault would be told by a status of gRPC.
-    let serves_grpc = explanation.outcome.is_some() || snapshot.has_grpc(view.host, view.listener);
-    answer["grpc"] = json!(refusal.is_none() && is_grpc(view.method, view.headers) && serves_grpc);
+    answer["grpc"] = json!(refusal.is_none() && is_grpc(view.method, view.headers));
     let matched = explanation.outcome.and_then(|_| snapshot.find(&view));
     answer["backends"] = matched.as_ref().map_or_else(|| json!([]), |matched| backends(&snapshot, matched));
     answer["mirrors"] = matched.as_ref().map_or_else(|| json!([]), |matched| mirrors(&snapshot, matched));

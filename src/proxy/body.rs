@@ -39,6 +39,7 @@ enum Source {
     Nothing,
     Whole(Bytes),
     Backend(AnswerBody),
+    Failed(BodyError),
 }
 
 impl ResponseBody {
@@ -68,15 +69,17 @@ impl ResponseBody {
         }
     }
 
-    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.source = Source::Nothing;
+    /// Ends with this error, one turn later: it ends the connection or the stream at once, and the head and what came of the body go out before.
+    fn fail(&mut self, error: BodyError, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(tally) = &mut self.tally {
             tally.note_error(match error {
                 BodyError::Broken(_) => "http_response_incomplete",
                 BodyError::Deadline => "http_response_timeout",
             });
         }
-        Poll::Ready(Some(Err(error)))
+        self.source = Source::Failed(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -95,13 +98,19 @@ impl Body for ResponseBody {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Source::Backend(body) => body,
+            Source::Failed(_) => {
+                let Source::Failed(error) = std::mem::replace(&mut this.source, Source::Nothing) else {
+                    return Poll::Ready(None);
+                };
+                return Poll::Ready(Some(Err(error)));
+            }
         };
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(None) => {
                 this.source = Source::Nothing;
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => this.fail(BodyError::Broken(error)),
+            Poll::Ready(Some(Err(error))) => this.fail(BodyError::Broken(error), cx),
             Poll::Ready(Some(Ok(mut frame))) => {
                 let is_last = body.is_end_stream();
                 this.add_bytes(frame.data_ref().map_or(0, Buf::remaining));
@@ -125,7 +134,7 @@ impl Body for ResponseBody {
                     tally.note_awaiting();
                 }
                 let is_over = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-                if is_over { this.fail(BodyError::Deadline) } else { Poll::Pending }
+                if is_over { this.fail(BodyError::Deadline, cx) } else { Poll::Pending }
             }
         }
     }
@@ -139,6 +148,7 @@ impl Body for ResponseBody {
             Source::Nothing => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Backend(body) => body.size_hint(),
+            Source::Failed(_) => SizeHint::default(),
         }
     }
 }

@@ -101,6 +101,8 @@ pub(super) struct ClientConnection {
     is_to_rest: Cell<bool>,
     /// Whether every request that came is answered, to the last byte, and no part of another came; of HTTP/1.1 alone.
     is_flushed: Cell<bool>,
+    /// The message, by its number, of which a part of the body is still to come; of HTTP/1.1 alone.
+    unfinished: Cell<Option<u64>>,
     /// Whether no further request is taken; of HTTP/2 alone.
     is_leaving: Cell<bool>,
     is_closed: Cell<bool>,
@@ -130,6 +132,7 @@ impl ClientConnection {
             is_stalled: Cell::new(false),
             is_to_rest: Cell::new(false),
             is_flushed: Cell::new(true),
+            unfinished: Cell::new(None),
             is_leaving: Cell::new(false),
             is_closed: Cell::new(false),
             exchanges_ended: Cell::new(0),
@@ -209,6 +212,11 @@ impl ClientConnection {
     /// Whether the connection has nothing to do, and has had nothing to do for a while.
     fn is_at_rest(&self) -> bool {
         self.is_to_rest.get() && self.is_flushed.get() && self.phase.get() == Phase::Idle
+    }
+
+    /// Whether a part of the present request is still to come; of HTTP/1.1 alone.
+    pub(super) fn is_request_unfinished(&self) -> bool {
+        self.unfinished.get() == Some(self.exchanges_ended() + 1)
     }
 
     /// How many exchanges came to their end.

@@ -48,6 +48,7 @@ pub(super) async fn serve(
     let present = Present::of(request.headers());
     let mut tally = Tally::begin(&connection, &request, present);
     let is_grpc = is_grpc(request.method(), request.headers());
+    let is_chunked = present.has(Present::TRANSFER_ENCODING);
     let mut options = &connection.listener().options;
     let mut sharing = None;
     let (mut head, content) = match run(&connection, request, present, &mut tally, &mut options, &mut sharing).await {
@@ -73,10 +74,18 @@ pub(super) async fn serve(
         // It has no fields that concern the connection (RFC 9113 8.2.2): a drain is told by GOAWAY.
         (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
         (Protocol::Http1, Content::Tunnel(_)) => {}
-        (Protocol::Http1, _) if connection.is_ending() => {
-            head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        (Protocol::Http1, content) => {
+            // The rest of a request is not waited for beyond its answer (RFC 9112 9.3). An answer of unknown length may wait for it.
+            let leaves_rest = match content {
+                // Of chunks that nobody reads hyper takes one.
+                Content::Whole(_) => is_chunked || connection.is_request_unfinished(),
+                Content::Backend { body, .. } => body.size_hint().exact().is_some() && connection.is_request_unfinished(),
+                Content::Tunnel(_) => false,
+            };
+            if leaves_rest || connection.is_ending() {
+                head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
         }
-        (Protocol::Http1, _) => {}
     }
     tally.note_status(head.status());
     let body = match content {
@@ -307,8 +316,7 @@ fn find_rule(
         Err(snapshot) => {
             tally.note_rule(snapshot.revision, None);
             connection.worker().metrics.route_misses.inc();
-            let is_grpc = is_grpc(&head.method, &head.headers) && snapshot.has_grpc(host, listener);
-            return Err(if is_grpc { Fault::no_grpc_route() } else { Fault::no_route() });
+            return Err(Fault::no_route());
         }
     };
     tally.note_rule(matched.snapshot.revision, Some(&matched));

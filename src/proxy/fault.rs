@@ -90,12 +90,7 @@ impl Fault {
 
     /// No rule matches.
     pub(super) fn no_route() -> Fault {
-        Fault { is_http_only: true, ..Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no route matches the request") }
-    }
-
-    /// No rule matches a gRPC request for a host that a `GRPCRoute` serves.
-    pub(super) fn no_grpc_route() -> Fault {
-        Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no GRPCRoute matches the request")
+        Fault::new(StatusCode::NOT_FOUND, "destination_not_found", "no route matches the request")
     }
 
     /// No listener of the address takes the host.

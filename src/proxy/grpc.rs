@@ -79,8 +79,7 @@ mod tests {
     fn faults_have_the_codes_of_grpc() {
         let name = Name::new("s").unwrap();
         let table = [
-            (Fault::no_grpc_route(), Some(12)),
-            (Fault::no_route(), None),
+            (Fault::no_route(), Some(12)),
             (Fault::missing_service(&name), Some(14)),
             (Fault::no_endpoint(&name), Some(14)),
             (Fault::no_grpc(&name), Some(14)),

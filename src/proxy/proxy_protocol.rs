@@ -57,6 +57,8 @@ async fn read_v1<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>, peer: Ip
     let header = v1::Header::try_from(text).map_err(|_| HeaderError::Invalid)?;
     Ok(match header.addresses {
         v1::Addresses::Unknown => peer,
+        // The library reads ports as the language does, which takes a sign.
+        _ if text.contains('+') => return Err(HeaderError::Invalid),
         v1::Addresses::Tcp4(addresses) => addresses.source_address.into(),
         v1::Addresses::Tcp6(addresses) => IpAddr::V6(addresses.source_address).to_canonical(),
     })
@@ -76,6 +78,9 @@ async fn read_v2<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>, peer: Ip
         return Ok(peer);
     }
     Ok(match header.addresses {
+        v2::Addresses::IPv4(_) | v2::Addresses::IPv6(_) if header.tlvs().any(|extension| extension.is_err()) => {
+            return Err(HeaderError::Invalid);
+        }
         v2::Addresses::IPv4(addresses) => addresses.source_address.into(),
         v2::Addresses::IPv6(addresses) => IpAddr::V6(addresses.source_address).to_canonical(),
         v2::Addresses::Unspecified | v2::Addresses::Unix(_) => peer,
@@ -106,14 +111,19 @@ mod tests {
             (b"PROXY TCP4 10.0.0.1 10.0.0.2 80 443\r\n".to_vec(), Some("10.0.0.1")),
             (b"PROXY TCP6 2001:db8::1 2001:db8::2 80 443\r\n".to_vec(), Some("2001:db8::1")),
             (b"PROXY UNKNOWN\r\n".to_vec(), Some("192.0.2.9")),
+            (b"PROXY UNKNOWN a + b\r\n".to_vec(), Some("192.0.2.9")),
             (v2(1, 0x11, &ipv4), Some("10.0.0.1")),
             (v2(1, 0x11, &[&ipv4[..], &[4, 0, 1, 7]].concat()), Some("10.0.0.1")),
+            (v2(1, 0x11, &[&ipv4[..], &[4, 0, 0, 0x20, 0, 1, 7]].concat()), Some("10.0.0.1")),
+            (v2(1, 0x11, &[&ipv4[..], &[4, 0, 2, 7]].concat()), None),
+            (v2(1, 0x11, &[&ipv4[..], &[4, 0]].concat()), None),
             (v2(1, 0x21, &[&ipv6[..], &[0, 80, 1, 187]].concat()), Some("2001:db8::1")),
             (v2(0, 0x00, &[]), Some("192.0.2.9")),
             (v2(0, 0x11, &ipv4), Some("192.0.2.9")),
             (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), None),
             (b"PROXY TCP4 10.0.0.1 10.0.0.2 80\r\n".to_vec(), None),
             (b"PROXY TCP4 10.0.0.1 10.0.0.2 80 99999\r\n".to_vec(), None),
+            (b"PROXY TCP4 10.0.0.1 10.0.0.2 +80 443\r\n".to_vec(), None),
             (b"PROXY TCP4 x 10.0.0.2 80 443\r\n".to_vec(), None),
             ([b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200], b"\r\n"].concat(), None),
             (v2(1, 0x11, &ipv4[..8]), None),

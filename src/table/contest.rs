@@ -217,12 +217,6 @@ impl Contest {
         (!reasons.is_empty()).then(|| format!("{}: {reason}{meanwhile}", reasons.join(", and ")))
     }
 
-    /// Whether a gRPC route that serves has this host, on this listener.
-    pub(super) fn has_grpc(&self, host: &str, listener: &str) -> bool {
-        self.sets(Kind::GrpcRoute, listener)
-            .any(|(_, claims)| overlapping(claims, HostPattern::Exact(host), Ages::All, &mut ControlFlow::Break).is_break())
-    }
-
     /// Judges attachments that neither serve nor wait, and whom that touches, from the oldest on.
     fn settle(&mut self, mut doubtful: BTreeMap<Attachment, Arc<CompiledRoute>>, mut touched: Touched) -> Vec<Verdict> {
         while let Some((attachment, route)) = doubtful.pop_first() {

@@ -164,11 +164,6 @@ impl Snapshot {
         self.contest.waiting().filter_map(|route| Some((route.key.clone(), self.contest.reason(route)?)))
     }
 
-    /// Whether a `GRPCRoute` serves this host on this listener.
-    pub fn has_grpc(&self, host: &str, listener: &str) -> bool {
-        self.contest.has_grpc(host, listener)
-    }
-
     /// Why the resource does not compile, if it does not.
     pub fn reason_not_compiled(&self, key: &ResourceKey) -> Option<&str> {
         self.not_compiled.get(key).map(AsRef::as_ref)

@@ -143,7 +143,7 @@ async fn a_grpc_route_is_a_resource_like_any_other() {
         ("a.com", "/shop.Orders/Get", "application/grpc", json!("GRPCRoute"), true),
         ("a.com", "/shop.Orders/List", "application/grpc", Value::Null, true),
         ("a.com", "/shop.Orders/Get", "application/json", Value::Null, false),
-        ("b.com", "/shop.Orders/Get", "application/grpc", Value::Null, false),
+        ("b.com", "/shop.Orders/Get", "application/grpc", Value::Null, true),
     ] {
         let told = api.send("POST /v1/explain", &[], ask(host, path, content_type)).await;
         assert_eq!((&told.body["outcome"]["kind"], &told.body["grpc"]), (&outcome, &json!(is_grpc)), "{told:?}");

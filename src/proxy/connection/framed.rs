@@ -100,7 +100,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<I> {
         let read = &buffer.filled()[before..];
         this.is_ended = read.is_empty();
         this.connection.is_flushed.set(false);
-        match this.follower.follow(read) {
+        let followed = this.follower.follow(read);
+        let is_unfinished = followed.map_or_else(|refusal| refusal.is_within_body, |()| this.follower.is_in_body());
+        this.connection.unfinished.set(is_unfinished.then(|| this.follower.heads()));
+        match followed {
             Ok(()) => Poll::Ready(Ok(())),
             Err(refusal) => {
                 this.connection.note_refusal(&refusal);

@@ -104,6 +104,11 @@ impl Follower {
         matches!(self.part, Part::Head) && self.room == self.head_bytes_max
     }
 
+    /// Whether the head of the last message that began is through, and not all that follows it.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.part, Part::Body(_) | Part::Chunks(_) | Part::Trailers)
+    }
+
     /// One part of a message, as far as `bytes` has it. A flaw comes with how many bytes before it are sound.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, (usize, Flaw)> {
         match &mut self.part {

@@ -5,7 +5,10 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::gateway::{Backend, Gateway, OK, field, read_until, status, wait_for};
+use crate::model::Kind::Route;
 
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -97,9 +100,36 @@ pub(super) fn an_early_answer_leaves_no_dirty_connection() {
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\npart");
-    assert_eq!(status(&client.answer()), 200);
+    let answer = client.answer();
+    assert_eq!((status(&answer), field(&answer, "connection")), (200, Some("close")), "{answer}");
     assert_eq!(status(&gateway.get("/")), 200);
     assert_eq!(backend.connections(), 2, "the connection with half a body was used again");
+}
+
+#[test]
+pub(super) fn an_answer_says_whether_the_connection_outlives_it() {
+    let backend = Backend::answering(OK);
+    let mut gateway = Gateway::to(&backend);
+    gateway.put(&[(Route, "r", json!({"rules": [{"matches": [{"path": {"value": "/ok"}}], "backendRefs": [{"name": "s"}]}]}))]);
+    let table = [
+        ("/ok", "Content-Length: 4\r\n\r\nbody", 200, false),
+        ("/ok", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n2\r\nof\r\n0\r\n\r\n", 200, false),
+        ("/none", "Content-Length: 4\r\n\r\nbody", 404, false),
+        ("/none", "Content-Length: 5\r\n\r\nbody", 404, true),
+        ("/none", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n2\r\nof\r\n0\r\n\r\n", 404, true),
+        ("/none", "Transfer-Encoding: chunked\r\n\r\n4\r\nbo", 404, true),
+    ];
+    for (path, rest, expected, is_last) in table {
+        let mut client = gateway.connect();
+        client.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\n{rest}"));
+        let answer = client.answer();
+        let told = (status(&answer), field(&answer, "connection"));
+        assert_eq!(told, (expected, is_last.then_some("close")), "{rest:?}: {answer}");
+        if !is_last {
+            client.send("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(status(&client.answer()), 200, "{rest:?}");
+        }
+    }
 }
 
 #[test]

@@ -293,7 +293,7 @@ pub(super) fn errors_arrive_with_their_details() {
         assert_eq!(told, (Code::FailedPrecondition, "not \u{e9} 100%", &b"\0\x01details"[..]));
         let table = [
             ("/t.Echo/Missing", Code::Unimplemented, "no such method of the backend"),
-            ("/t.Nowhere/M", Code::Unimplemented, "no GRPCRoute matches the request"),
+            ("/t.Nowhere/M", Code::Unimplemented, "no route matches the request"),
             ("/t.Gone/M", Code::Unavailable, "service gone"),
             ("/t.Empty/M", Code::Unavailable, "service empty"),
         ];

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 
 use super::frames::{
-    ACK, DATA, END, END_HEADERS, HEADERS, Outcome, PREFACE, SETTINGS, Wire, block, frame, get as get_head, head,
+    ACK, DATA, END, END_HEADERS, HEADERS, Outcome, PREFACE, RST_STREAM, SETTINGS, Wire, block, frame, get as get_head, head,
 };
 use super::gateway::{Backend, Gateway, field, route_to, service, status};
 use super::http2::{block_on, connect, get, h2c};
@@ -54,6 +54,23 @@ fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
             let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
             let has = |name: &str| answer.headers().contains_key(name);
             assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
+        });
+    }
+}
+
+#[test]
+fn the_head_of_an_answer_that_breaks_off_at_once_reaches_the_client() {
+    let gateway = gateway_to(h2c(&[backend(|stream| {
+        [head(stream, false, &[(":status", "200"), ("x-head", "yes")]), frame(RST_STREAM, 0, stream, &[0, 0, 0, 2])].concat()
+    })]));
+    for _ in 0..20 {
+        let answer = gateway.get("/");
+        assert_eq!((status(&answer), field(&answer, "x-head")), (200, Some("yes")), "{answer}");
+        assert!(!answer.ends_with("0\r\n\r\n"), "made whole: {answer}");
+        block_on(async {
+            let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            answer.into_body().collect().await.unwrap_err();
         });
     }
 }

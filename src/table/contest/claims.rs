@@ -134,7 +134,6 @@ impl Comparable<Claim> for Place<'_> {
 /// Which claims are looked for.
 #[derive(Clone, Copy)]
 pub(super) enum Ages<'a> {
-    All,
     Before(&'a Age),
     After(&'a Age),
 }
@@ -142,7 +141,6 @@ pub(super) enum Ages<'a> {
 impl Ages<'_> {
     fn hold(self, claim: &Claim) -> bool {
         match self {
-            Ages::All => true,
             Ages::Before(age) => claim.rank() < (age.created, &age.name, age.kind),
             Ages::After(age) => claim.rank() > (age.created, &age.name, age.kind),
         }
@@ -181,7 +179,6 @@ pub(super) fn overlapping<'t, B>(
 /// The claims of one hostname and of some ages.
 fn of_host<'t>(claims: &'t OrdSet<Claim>, host: &str, ages: Ages<'_>) -> impl Iterator<Item = &'t Claim> {
     let range = match ages {
-        Ages::All => (Bound::Included(Place::Before(host)), Bound::Excluded(Place::After(host))),
         Ages::Before(age) => (Bound::Included(Place::Before(host)), Bound::Excluded(Place::At(host, age))),
         Ages::After(age) => (Bound::Excluded(Place::At(host, age)), Bound::Excluded(Place::After(host))),
     };
