@@ -48,7 +48,7 @@ pub(super) async fn serve(
     let present = Present::of(request.headers());
     let mut tally = Tally::begin(&connection, &request, present);
     let is_grpc = is_grpc(request.method(), request.headers());
-    let is_chunked = present.has(Present::TRANSFER_ENCODING);
+    let (is_chunked, is_http10) = (present.has(Present::TRANSFER_ENCODING), request.version() == Version::HTTP_10);
     let mut options = &connection.listener().options;
     let mut sharing = None;
     let (mut head, content) = match run(&connection, request, present, &mut tally, &mut options, &mut sharing).await {
@@ -75,15 +75,21 @@ pub(super) async fn serve(
         (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
         (Protocol::Http1, Content::Tunnel(_)) => {}
         (Protocol::Http1, content) => {
-            // The rest of a request is not waited for beyond its answer (RFC 9112 9.3). An answer of unknown length may wait for it.
-            let leaves_rest = match content {
+            // The rest of a request is not waited for beyond its answer (RFC 9112 9.3). An answer of unknown length may wait for it; to
+            // HTTP/1.0 its end is told by the connection's (RFC 9112 6.3).
+            let is_last = match content {
                 // Of chunks that nobody reads hyper takes one.
                 Content::Whole(_) => is_chunked || connection.is_request_unfinished(),
-                Content::Backend { body, .. } => body.size_hint().exact().is_some() && connection.is_request_unfinished(),
+                Content::Backend { body, .. } if body.size_hint().exact().is_none() => is_http10,
+                Content::Backend { .. } => connection.is_request_unfinished(),
                 Content::Tunnel(_) => false,
             };
-            if leaves_rest || connection.is_ending() {
+            if is_last || connection.is_ending() {
                 head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if is_http10 {
+                    // Else hyper says, to a client that asked, that it is kept.
+                    *head.version_mut() = Version::HTTP_10;
+                }
             }
         }
     }
@@ -278,7 +284,11 @@ fn refused(connection: &ClientConnection, flaw: &Flaw) -> Fault {
 /// in parts (RFC 9113 8.3.1).
 fn is_target(head: &request::Parts, is_secured: bool) -> bool {
     let uri = &head.uri;
-    let is_path = uri.path().starts_with('/');
+    // `Uri::path` says `/` where there is a query alone, which only the absolute form may leave it to (RFC 9112 3.2.2).
+    let is_path = match uri.scheme() {
+        Some(_) if head.version != Version::HTTP_2 => uri.path().starts_with('/'),
+        _ => uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/')),
+    };
     let is_server = path::is_whole_server(&head.method, uri.path());
     match uri.scheme_str() {
         // Of HTTP/2 either scheme of HTTP is taken over either kind of connection, as Envoy does: behind something that ends TLS and passes the

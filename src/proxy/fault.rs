@@ -192,6 +192,9 @@ impl Fault {
                 let what = "the answer's head is over 80 KiB or 100 fields";
                 (StatusCode::BAD_GATEWAY, "http_response_header_section_size", what)
             }
+            SendFailure::Protocol { source, .. } if source.is_head_truncated() => {
+                (StatusCode::BAD_GATEWAY, "http_response_incomplete", "closed within an answer's head")
+            }
             SendFailure::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the answer is not HTTP"),
         };
         Fault::new(status, error, format!("service {name}: {what}"))

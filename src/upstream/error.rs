@@ -1,5 +1,6 @@
 //! What came of a try that failed: who failed, and whether a second try is safe.
 
+use std::error::Error as _;
 use std::io;
 
 use http::Request;
@@ -62,7 +63,7 @@ pub enum SendFailure {
         #[source]
         source: ExchangeError,
     },
-    /// What came is not an answer.
+    /// What came is not an answer, or not the whole head of one.
     #[error("{address}: the answer is not HTTP")]
     Protocol {
         /// The endpoint.
@@ -93,14 +94,25 @@ impl ExchangeError {
         matches!(self, ExchangeError::Http1(error) if error.is_head_size())
     }
 
-    /// Whether the endpoint said something that is not HTTP.
+    /// Whether only a part of the head of an answer came.
+    pub fn is_head_truncated(&self) -> bool {
+        matches!(self, ExchangeError::Http1(error) if error.is_head_truncated())
+    }
+
+    /// Whether the endpoint said something that is not HTTP, or not all of it.
     pub(super) fn is_malformed(&self) -> bool {
         match self {
             ExchangeError::Http1(error) => error.is_malformed(),
-            ExchangeError::Http2(error) => error.is_parse(),
+            ExchangeError::Http2(error) => error.is_parse() || is_refused_by_h2(error),
             ExchangeError::Malformed(_) => true,
         }
     }
+}
+
+/// Whether h2 itself found fault with what the endpoint said.
+fn is_refused_by_h2(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR))
 }
 
 /// A failed try.

@@ -4,6 +4,7 @@
 //! and a single piece needs no `writev` either (measured over loopback: 0.3 and 0.15 us less of some 7 us). Where TLS is spoken, it
 //! makes one record of them.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +13,11 @@ use tokio::io::AsyncWrite;
 
 /// Bytes that are copied together at most. A body of 1 KiB with its head has room.
 const BYTES_MAX: usize = 2 * 1024;
+
+thread_local! {
+    /// Where pieces are copied together: kept, for an array would be filled with zeros each time.
+    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(BYTES_MAX));
+}
 
 /// Writes `slices` as `poll_write_vectored` does, at the least cost.
 pub fn poll_write_gathered<I: AsyncWrite + ?Sized>(
@@ -22,16 +28,14 @@ pub fn poll_write_gathered<I: AsyncWrite + ?Sized>(
     if let [slice] = slices {
         return io.poll_write(cx, slice);
     }
-    let mut gathered = [0; BYTES_MAX];
-    let mut count = 0;
-    for slice in slices {
-        match gathered.get_mut(count..count + slice.len()) {
-            Some(place) => place.copy_from_slice(slice),
-            None => return io.poll_write_vectored(cx, slices),
-        }
-        count += slice.len();
+    if slices.iter().map(|slice| slice.len()).sum::<usize>() > BYTES_MAX {
+        return io.poll_write_vectored(cx, slices);
     }
-    io.poll_write(cx, &gathered[..count])
+    GATHERED.with_borrow_mut(|gathered| {
+        gathered.clear();
+        slices.iter().for_each(|slice| gathered.extend_from_slice(slice));
+        io.poll_write(cx, gathered)
+    })
 }
 
 #[cfg(test)]

@@ -107,6 +107,21 @@ pub(super) fn an_early_answer_leaves_no_dirty_connection() {
 }
 
 #[test]
+pub(super) fn an_answer_that_ends_with_the_connection_says_so_to_http_1_0() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    for (answer, expected) in [(chunked, "close"), (OK, "keep-alive")] {
+        let gateway = Gateway::to(&Backend::answering(answer));
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+        let answer = client.until("ok");
+        assert_eq!((status(&answer), field(&answer, "connection")), (200, Some(expected)), "{answer}");
+        if expected == "close" {
+            assert!(client.is_closed());
+        }
+    }
+}
+
+#[test]
 pub(super) fn an_answer_says_whether_the_connection_outlives_it() {
     let backend = Backend::answering(OK);
     let mut gateway = Gateway::to(&backend);

@@ -22,6 +22,10 @@ pub(super) fn every_fault_says_what_failed() {
     let garbage = Backend::answering("nonsense\r\n\r\n");
     let wide = Backend::answering(&format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{}\r\n", "X: y\r\n".repeat(100)));
     let silent = Backend::raw(drop);
+    let broken = Backend::with(|_, _, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConten").unwrap();
+        false
+    });
     let unasked = Backend::answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
     let slow = Backend::with(|_, _, _| {
         std::thread::park_timeout(Duration::from_secs(2));
@@ -34,7 +38,7 @@ pub(super) fn every_fault_says_what_failed() {
     let to = |name: &str| json!([{"name": name}]);
     let rules = json!({"rules": [
         rule("/dangling", to("nowhere")), rule("/weightless", json!([{"name": "none", "weight": 0}])), rule("/none", to("none")), rule("/empty", json!([])),
-        rule("/refused", to("refused")), rule("/garbage", to("garbage")), rule("/wide", to("wide")), rule("/silent", to("silent")),
+        rule("/refused", to("refused")), rule("/garbage", to("garbage")), rule("/wide", to("wide")), rule("/silent", to("silent")), rule("/broken", to("broken")),
         rule("/unasked", to("unasked")), rule("/slow", to("slow")), rule("/unresolved", to("unresolved")),
     ]});
     let documents = [
@@ -43,6 +47,7 @@ pub(super) fn every_fault_says_what_failed() {
         (Service, "garbage", service(&[garbage.address])),
         (Service, "wide", service(&[wide.address])),
         (Service, "silent", service(&[silent.address])),
+        (Service, "broken", service(&[broken.address])),
         (Service, "unasked", service(&[unasked.address])),
         (Service, "slow", service(&[slow.address])),
         (Service, "unresolved", json!({"endpoints": [{"address": "does-not-exist.invalid:80"}], "connectTimeout": "5s"})),
@@ -59,6 +64,7 @@ pub(super) fn every_fault_says_what_failed() {
         ("/garbage", 502, "http_protocol_error", "service garbage: the answer is not HTTP"),
         ("/wide", 502, "http_response_header_section_size", "service wide: the answer's head is over 80 KiB or 100 fields"),
         ("/silent", 502, "connection_terminated", "service silent: closed before an answer"),
+        ("/broken", 502, "http_response_incomplete", "service broken: closed within an answer's head"),
         ("/unasked", 502, "http_protocol_error", "service unasked answered 101 unasked"),
         ("/slow", 504, "http_response_timeout", "service slow did not answer in time"),
     ];
@@ -71,6 +77,7 @@ pub(super) fn every_fault_says_what_failed() {
         let problem: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!((problem["status"].as_u64(), problem["detail"].as_str()), (Some(code.into()), Some(detail)));
     }
+    assert_eq!(broken.seen().len(), 1, "a request was sent again though an answer had begun");
     let unresolved = status(&gateway.get("/unresolved"));
     assert!([502, 504].contains(&unresolved), "{unresolved}: a resolver may also not answer in time");
     let text = gateway.metrics.render();

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
@@ -80,21 +82,29 @@ type Said = (&'static str, &'static str, &'static [u8]);
 
 #[test]
 fn a_malformed_answer_is_none() {
-    let table: [(Said, u16); 7] = [
+    let table: [(Said, u16); 8] = [
         (("200", "a b", b"ok"), 200),
         (("200", " a", b"ok"), 502),
         (("200", "a\t", b"ok"), 502),
+        (("200", "a\r\nb", b"ok"), 502),
         (("204", "a", b"body"), 502),
         (("304", "a", b"body"), 502),
         (("204", "a", b""), 204),
         (("304", "a", b""), 304),
     ];
     for ((code, value, content), expected) in table {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
         let gateway = gateway_to(h2c(&[backend(move |stream| {
+            count.fetch_add(1, Ordering::SeqCst);
             [head(stream, false, &[(":status", code), ("x", value)]), frame(DATA, END, stream, content)].concat()
         })]));
         let answer = gateway.get("/");
         assert_eq!(status(&answer), expected, "{code} {value:?} {content:?}: {answer}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "an answer came, and the request was sent again");
+        let told =
+            (expected == 502).then_some("raftgate; error=http_protocol_error; details=\"service s: the answer is not HTTP\"");
+        assert_eq!(field(&answer, "proxy-status"), told, "{answer}");
         let mut wire = Wire::open(gateway.address);
         wire.send(&get_head(1, "/"));
         assert_eq!(wire.outcome(1), Outcome::Status(expected), "{code} {value:?} {content:?}");

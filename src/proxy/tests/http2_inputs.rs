@@ -88,6 +88,7 @@ fn heads() -> Vec<Case> {
         (":path with LF", but(":path", Some("/a\nb")), Reset(PROTOCOL_ERROR)),
         // The library cuts it off before anybody sees it; what goes on is without it.
         (":path with a fragment", but(":path", Some("/case#x")), Status(200)),
+        (":path of a query alone", but(":path", Some("?q")), Status(400)),
         (":path absolute", but(":path", Some("http://b.example/x")), Reset(PROTOCOL_ERROR)),
         (":path with an escaped slash", but(":path", Some("/a%2fb")), Status(400)),
         (":path with an escaped NUL", but(":path", Some("/a%00b")), Status(400)),

@@ -74,8 +74,11 @@ impl Http1 {
                 outgoing.go_ahead();
                 continue;
             }
-            if ready!(incoming.poll_head(cx, wire))? == 0 {
-                return Poll::Ready(Err(incoming.end_of_head()));
+            match ready!(incoming.poll_head(cx, wire)) {
+                Ok(0) => return Poll::Ready(Err(incoming.end_of_head())),
+                Ok(_) => {}
+                Err(_) if !incoming.is_empty() => return Poll::Ready(Err(Http1Error::HeadTruncated)),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -15,6 +15,9 @@ pub enum Http1Error {
     /// It ended before the head of an answer was through.
     #[error("the connection ended before an answer")]
     Ended,
+    /// It ended within the head of an answer.
+    #[error("the connection ended within an answer's head")]
+    HeadTruncated,
     /// It ended before the body of the answer was through.
     #[error("the connection ended within the answer's body")]
     Truncated,
@@ -41,8 +44,13 @@ impl Http1Error {
         matches!(self, Http1Error::HeadSize(_) | Http1Error::Head(httparse::Error::TooManyHeaders))
     }
 
-    /// Whether the backend said something that is not HTTP.
+    /// Whether only a part of the head of an answer came.
+    pub(in crate::upstream) fn is_head_truncated(&self) -> bool {
+        matches!(self, Http1Error::HeadTruncated)
+    }
+
+    /// Whether the backend said something that is not HTTP, or not all of it.
     pub(in crate::upstream) fn is_malformed(&self) -> bool {
-        matches!(self, Http1Error::Head(_) | Http1Error::HeadSize(_) | Http1Error::Flaw(_))
+        matches!(self, Http1Error::Head(_) | Http1Error::HeadSize(_) | Http1Error::Flaw(_) | Http1Error::HeadTruncated)
     }
 }

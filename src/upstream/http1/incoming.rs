@@ -139,7 +139,8 @@ impl Incoming {
     pub(super) fn end_of_head(&mut self) -> Http1Error {
         match head::parse(&mut self.buffer, HeaderMap::new, false) {
             Err(error) => error,
-            Ok(_) => Http1Error::Ended,
+            Ok(_) if self.buffer.is_empty() => Http1Error::Ended,
+            Ok(_) => Http1Error::HeadTruncated,
         }
     }
 

@@ -242,7 +242,7 @@ fn what_is_seen_of_an_answer_and_whether_its_connection_is_used_again() {
         ("HTTP/1.1 100 Continue\r\n\r\n".to_owned(), true, "terminated", NOT_AGAIN),
         // Heads.
         (String::new(), true, "terminated", NOT_AGAIN),
-        ("HTTP/1.1 200 OK\r\nContent-Le".to_owned(), true, "terminated", NOT_AGAIN),
+        ("HTTP/1.1 200 OK\r\nContent-Le".to_owned(), true, "protocol", NOT_AGAIN),
         ("nonsense\r\n\r\n".to_owned(), false, "protocol", NOT_AGAIN),
         ("HTTP/2 200 OK\r\n\r\n".to_owned(), false, "protocol", NOT_AGAIN),
         ("HTTP/1.1 2000 OK\r\n\r\n".to_owned(), false, "protocol", NOT_AGAIN),
