@@ -148,6 +148,7 @@ impl Tries<'_> {
                 self.answered(response, deadline, remains)
             }
             Some(Err(error)) => {
+                self.count_interim(&error.interim);
                 let remains = match error.request {
                     Some(request) if error.is_unsent => Remains::Unsent(*request),
                     Some(request) => Remains::Sent(*request),

@@ -7,7 +7,7 @@ use http::Request;
 use thiserror::Error;
 
 use super::body::RequestBody;
-use super::http1::Http1Error;
+use super::http1::{Http1Error, Interim};
 use super::tls::TlsProblem;
 
 /// What went wrong between the gateway and an endpoint.
@@ -124,4 +124,6 @@ pub struct SendError {
     pub request: Option<Box<Request<RequestBody>>>,
     /// Whether no byte of it went out.
     pub is_unsent: bool,
+    /// What came before, over HTTP/1.1.
+    pub interim: Interim,
 }

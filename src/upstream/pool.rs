@@ -24,7 +24,7 @@ use super::answer::{AnswerBody, LOOSE_VALUE};
 use super::body::RequestBody;
 use super::error::{ExchangeError, SendError, SendFailure};
 use super::fields::has_loose_value;
-use super::http1::{Http1, Wire};
+use super::http1::{Http1, Interim, Wire};
 use super::http2::{self, HandshakeError, Http2Pool, Slot};
 use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
 use crate::model::spec::Protocol;
@@ -252,7 +252,7 @@ impl Endpoint {
             true => SendFailure::Protocol { address: self.address.clone(), source },
             false => self.terminated(source),
         };
-        SendError { failure: Box::new(failure), request: request.map(Box::new), is_unsent }
+        SendError { failure: Box::new(failure), request: request.map(Box::new), is_unsent, interim: Interim::default() }
     }
 
     /// A connection that ended. Over TLS 1.3 the gateway's own side of the handshake is done before the endpoint judges it (RFC 8446 4.4),
@@ -357,7 +357,8 @@ impl Connection {
                 let scheme = if endpoint.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
                 let sent = slot.send(request, scheme);
                 let endpoint = Rc::clone(endpoint);
-                Either::Right(async move {
+                // Boxed: it is a kilobyte, which each request over HTTP/1.1 would hold as well.
+                Either::Right(Box::pin(async move {
                     match sent.await {
                         Ok(response) => {
                             answer_of_http2(response, slot).await.map_err(|error| endpoint.failed(error, None, false))
@@ -368,7 +369,7 @@ impl Connection {
                             Err(endpoint.failed(ExchangeError::Http2(error.into_error()), unsent, is_unsent))
                         }
                     }
-                })
+                }))
             }
         }
     }
@@ -414,7 +415,8 @@ async fn answer_of_http1(mut connection: Box<Http1>, endpoint: Rc<Endpoint>) -> 
         Err(error) => {
             let is_unsent = connection.is_unsent();
             let request = connection.take_request();
-            Err(endpoint.failed(ExchangeError::Http1(error), request, is_unsent))
+            let interim = connection.take_interim();
+            Err(SendError { interim, ..endpoint.failed(ExchangeError::Http1(error), request, is_unsent) })
         }
     }
 }

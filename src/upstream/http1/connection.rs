@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::super::body::RequestBody;
 use super::error::Http1Error;
 use super::framing::{Content, Piece};
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Interim};
 use super::outgoing::Outgoing;
 use super::wire::Wire;
 
@@ -107,6 +107,11 @@ impl Http1 {
     /// The request, after a failure, where no answer began and its body is there from its first byte.
     pub(in crate::upstream) fn take_request(&mut self) -> Option<Request<RequestBody>> {
         self.outgoing.take_request()
+    }
+
+    /// The interim answers of an exchange that failed.
+    pub(in crate::upstream) fn take_interim(&mut self) -> Interim {
+        self.incoming.take_interim()
     }
 
     /// The next frame of the answer's body.

@@ -28,7 +28,7 @@ const INTERIM_MAX: u32 = 100;
 const BEYOND_BYTES: u64 = 64;
 
 /// The interim answers (RFC 9110 15.2) that came before an answer, for whoever counts them: an extension of the answer, where there were any
-/// but 100. They are not passed on.
+/// but 100, or a part of the error. They are not passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interim {
     /// 102 (RFC 2518 10.1).
@@ -110,6 +110,11 @@ impl Incoming {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// Interim answers of the present exchange, where no answer came to carry them.
+    pub(super) fn take_interim(&mut self) -> Interim {
+        std::mem::take(&mut self.interim)
     }
 
     fn count(&mut self, status: StatusCode) -> Result<(), Http1Error> {
