@@ -1,6 +1,7 @@
 //! `-- soak MINUTES`: requests at 70 % of what the node takes while routes change, for so many minutes.
 //!
-//! Placed as `-- changes` is: the first node on core 0, everything else on core 1. First it is measured how many requests come through when
+//! Placed as `-- changes` is: the first node on core 0, everything else on core 1. First come as many changes as fill what is kept of them
+//! up to a bound, history and the end of the log, so that memory tells what grows beyond. Then it is measured how many requests come through when
 //! each of the connections asks again as soon as it is answered, with the changes going on. Then requests come open loop at 70 % of that;
 //! each minute tells of what was asked and failed, how long answers took, and the node's memory and processor time.
 
@@ -17,7 +18,12 @@ use super::nodes::Raftgate;
 /// Routes in the table.
 const ROUTES: usize = 10_000;
 const CHANGES_A_SECOND: u64 = 20;
+/// Requests a second meanwhile.
+const FILLING_RATE: f64 = 2_000.0;
 const SHARE_OF_SATURATION: f64 = 0.7;
+/// 48,000 changes: history holds 10,000 revisions, the log 16 MiB.
+const CHANGES_A_SECOND_AT_FIRST: u64 = 800;
+const TO_FILL: Duration = Duration::from_secs(60);
 const TO_SATURATE: Duration = Duration::from_secs(10);
 /// How much the node's memory may grow after its first minute, in percent.
 const GROWTH_MAX: f64 = 5.0;
@@ -35,13 +41,21 @@ pub(crate) async fn measure(minutes: u64) {
     pin(std::process::id(), 1);
     (0..3).for_each(|index| pin(raftgate.processes.id(index), usize::from(index != MEASURED)));
     let stop = Arc::new(AtomicBool::new(false));
+    let filling = tokio::spawn(change(Arc::clone(&raftgate), ROUTES, CHANGES_A_SECOND_AT_FIRST, Arc::clone(&stop)));
+    let before = memory(&raftgate);
+    let filled = stretch(&raftgate, Some(FILLING_RATE), TO_FILL).await;
+    stop.store(true, Ordering::Relaxed);
+    let changes = filling.await.unwrap();
+    let (before, after) = (before as f64 / 1024.0, memory(&raftgate) as f64 / 1024.0);
+    println!("{changes} changes at first, {} requests failed: {before:.1} MiB before, {after:.1} after", filled.failed);
+    stop.store(false, Ordering::Relaxed);
     let changing = tokio::spawn(change(Arc::clone(&raftgate), ROUTES, CHANGES_A_SECOND, Arc::clone(&stop)));
     let saturated = stretch(&raftgate, None, TO_SATURATE).await;
     let most = saturated.times.len() as f64 / TO_SATURATE.as_secs_f64();
     let rate = most * SHARE_OF_SATURATION;
     println!("saturation: {most:.0} requests a second, {} failed; from now on {rate:.0}", saturated.failed);
     println!("{:>6} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9}", "minute", "requests", "failed", "p50 us", "p99 us", "MiB", "CPU %");
-    let mut failed = saturated.failed;
+    let mut failed = filled.failed + saturated.failed;
     let mut first = None;
     let mut last = 0;
     for minute in 1..=minutes {

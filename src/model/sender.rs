@@ -54,6 +54,11 @@ pub fn is_claim(name: &str) -> bool {
     is_plain_claim(name) && name != X_FORWARDED_CLIENT_CERT
 }
 
+/// Whether a field, named in lower case, is a claim, or tells of a client's certificate, by either way to write it.
+pub fn is_told_of_senders(name: &str) -> bool {
+    is_claim(name) || name == X_FORWARDED_CLIENT_CERT
+}
+
 fn is_plain_claim(name: &str) -> bool {
     matches!(name, "via" | "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
 }

@@ -62,7 +62,7 @@ families! {
     route_misses: Counter = "raftgate_route_misses_total";
     /// Errors that the gateway answered itself, by the Proxy-Status error type (RFC 9209).
     proxy_errors: CounterVec = "raftgate_proxy_errors_total" ["error"];
-    /// What came from clients of HTTP/1.1 and was refused before it was a request, by what is wrong with it: line_end, request_line, version,
+    /// What came from clients and was refused before it was a request, by what is wrong with it: line_end, request_line, version,
     /// target_size, head_size, field, host, length, length_and_coding, coding, chunk, trailers; plain_http: in clear text where TLS is spoken;
     /// library: refused without a problem document.
     requests_refused: CounterVec = "raftgate_requests_refused_total" ["reason"];
@@ -77,6 +77,10 @@ families! {
     /// standing still); over HTTP/2 by the error that GOAWAY named: enhance_your_calm (too many resets, CONTINUATIONs and their like),
     /// compression_error, flow_control_error, frame_size_error, protocol_error, other.
     connections_ended: CounterVec = "raftgate_connections_ended_total" ["reason"];
+    /// Streams of clients over HTTP/2 that the gateway reset, by the reason that it gave (RFC 9113 7): refused_stream (over 128 at a time),
+    /// protocol_error (a malformed message), internal_error (an answer broke off), cancel, no_error, stream_closed, flow_control_error,
+    /// frame_size_error, enhance_your_calm, compression_error, other.
+    streams_reset: CounterVec = "raftgate_streams_reset_total" ["reason"];
     /// Handshakes of TLS with clients that were done: full, resumed.
     tls_handshakes: CounterVec = "raftgate_tls_handshakes_total" ["kind"];
     /// Handshakes of TLS with clients that failed: timeout, closed (the client went away), not_tls, plain_http, malformed, misbehaved, incompatible

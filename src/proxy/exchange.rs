@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, LOCATION, TRAILER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Body;
 
 use super::authority::{Authority, authority};
@@ -26,7 +26,7 @@ use super::connection::{ClientConnection, Protocol};
 use super::cors::Sharing;
 use super::fault::Fault;
 use super::forward::{choose_backend, forward};
-use super::framing::{Flaw, TARGET_BYTES_MAX};
+use super::framing::Flaw;
 use super::listener::ListenerOptions;
 use super::prepare::{NormalPath, ask, prepare, prepare_for, prepared_up_to, strip, wait_for_go_ahead};
 use super::present::Present;
@@ -210,7 +210,9 @@ async fn run<'c>(
         let filters = &*matched.rule.rule.filters;
         let untouched = mirror::is_before_others(filters).then(|| head.clone());
         let target = prepare(filters, &mut head, &admitted.path, &matched)?;
-        let mut body = RequestBody::new(body, &head.headers, body_bytes_max);
+        let is_ours =
+            |name: &HeaderName| [filters, backend.filters].into_iter().any(|list| filter::names_request_field(list, name));
+        let mut body = RequestBody::new(body, || Trailers::of_request(&head.headers, is_ours), body_bytes_max);
         connection.follow(body.progress(), || is_grpc(&head.method, &head.headers));
         if upgrade.is_none() {
             let before = |place| prepared_up_to(place, untouched.clone()?, &admitted.path, &matched);
@@ -247,14 +249,11 @@ fn admit<'c>(connection: &'c ClientConnection, head: &request::Parts, present: P
         return Err(Fault::method(refusal));
     }
     if head.version == Version::HTTP_2 {
-        framing::check_fields(&head.headers).map_err(|flaw| refused(connection, &flaw))?;
+        framing::check_head(head, connection.listener().options.header_bytes_max).map_err(|flaw| refused(connection, &flaw))?;
     }
     headers::check_framing(&head.headers, present)?;
     headers::check_expectation(&head.headers, present)?;
     let uri = &head.uri;
-    if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_BYTES_MAX {
-        return Err(Fault::uri_too_long());
-    }
     if !is_target(head, connection.secured().is_some()) {
         return Err(Fault::bad_request("the request target is not a path"));
     }

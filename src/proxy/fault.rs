@@ -72,11 +72,6 @@ impl Fault {
         Fault::of_client(refusal.status(), refusal.detail())
     }
 
-    /// The target is over its bound.
-    pub(super) fn uri_too_long() -> Fault {
-        Fault::of_client(StatusCode::URI_TOO_LONG, "the request target is over 8 KiB")
-    }
-
     /// The body is over the rule's `maxRequestBody` or the listener's `body_bytes_max`.
     pub(super) fn body_too_large() -> Fault {
         let fault = Fault::of_client(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is over the limit");

@@ -1,7 +1,7 @@
 //! The filters of a rule and of its backends, by what they do.
 
 use http::header::{HOST, InvalidHeaderValue};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::model::spec::{Cors, Filter, HeaderModifier, RequestRedirect, UrlRewrite};
 
@@ -17,6 +17,16 @@ pub(super) fn modify_request(filters: &[Filter], headers: &mut HeaderMap) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether a `RequestHeaderModifier` sets, adds or removes this field.
+pub(super) fn names_request_field(filters: &[Filter], name: &HeaderName) -> bool {
+    filters.iter().any(|filter| match filter {
+        Filter::RequestHeaderModifier(modifier) => {
+            modifier.set.iter().chain(&modifier.add).any(|field| field.name == name) || modifier.remove.contains(name)
+        }
+        _ => false,
+    })
 }
 
 /// Applies every `ResponseHeaderModifier`, in list order.
@@ -66,7 +76,6 @@ fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
     use http::header::ACCEPT;
 
     use super::*;
@@ -85,6 +94,8 @@ mod tests {
         modify_response(&filters, &mut headers);
         assert_eq!(headers.len(), 4, "a filter of requests leaves answers alone");
         modify_request(&filters, &mut headers).unwrap();
+        let named = ["x-a", "x-b", "accept", "x-c"].map(|name| names_request_field(&filters, &HeaderName::from_static(name)));
+        assert_eq!(named, [true, true, true, false]);
         assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["new"]);
         assert_eq!(headers.get_all("x-b").iter().collect::<Vec<_>>(), ["first", "second"]);
         assert!(!headers.contains_key(ACCEPT));

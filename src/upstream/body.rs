@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
@@ -120,13 +119,13 @@ pub struct Stream {
 }
 
 impl RequestBody {
-    /// Wraps what a client sends after `head`; at most `bytes_max` bytes of it pass, and those trailers that the head tells of.
-    pub fn new(incoming: ClientBody, head: &HeaderMap, bytes_max: Option<u64>) -> RequestBody {
+    /// Wraps what a client sends; at most `bytes_max` bytes of it pass, and these trailers.
+    pub fn new(incoming: ClientBody, trailers: impl FnOnce() -> Trailers, bytes_max: Option<u64>) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
         let allowed = bytes_max.map(|limit| (limit, limit));
-        let (progress, trailers) = (BodyProgress::new(), Trailers::of(head));
+        let (progress, trailers) = (BodyProgress::new(), trailers());
         RequestBody::Stream(Box::new(Stream { incoming, trailers, progress, allowed, taps: Vec::new(), hold: None }))
     }
 

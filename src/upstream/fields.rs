@@ -7,6 +7,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
+use crate::model::sender::is_told_of_senders;
+
 /// What the media types of gRPC begin with.
 const GRPC_TYPE: &[u8] = b"application/grpc";
 /// What gRPC's own trailers begin with.
@@ -30,10 +32,18 @@ pub enum Trailers {
 }
 
 impl Trailers {
-    /// By this head.
+    /// Of an answer, by its head.
     pub fn of(headers: &HeaderMap) -> Trailers {
         let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC_TYPE));
         if is_grpc { Trailers::OfGrpc } else { Trailers::Announced(announced(headers)) }
+    }
+
+    /// Of a request, by its head as the backend gets it: those that it announces, but for what the gateway itself answers for: what stands in
+    /// the head already, and what `is_ours`.
+    pub fn of_request(headers: &HeaderMap, is_ours: impl Fn(&HeaderName) -> bool) -> Trailers {
+        let mut names = announced(headers);
+        names.retain(|name| !headers.contains_key(name) && !is_ours(name));
+        Trailers::Announced(names)
     }
 
     /// Removes what does not pass.
@@ -58,9 +68,13 @@ pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Whether a field does without being known before the body: none does that frames a message, routes it, says who sends it, or how its
-/// content is to be read (RFC 9110 6.5.1).
+/// content is to be read (RFC 9110 6.5.1), none that concerns a connection (RFC 9110 7.6.1), and none that is the gateway's to say.
 fn may_be_trailer(name: &HeaderName) -> bool {
-    !matches!(
+    let text = name.as_str();
+    let is_ours = is_told_of_senders(text) || text.starts_with("raftgate-");
+    let is_known =
+        matches!(text, "keep-alive" | "proxy-connection" | "http2-settings" | "x-request-id" | "traceparent" | "tracestate");
+    let is_early = matches!(
         *name,
         AUTHORIZATION
             | CACHE_CONTROL
@@ -83,7 +97,8 @@ fn may_be_trailer(name: &HeaderName) -> bool {
             | TRANSFER_ENCODING
             | UPGRADE
             | WWW_AUTHENTICATE
-    )
+    );
+    !(is_ours || is_known || is_early)
 }
 
 #[cfg(test)]
@@ -102,6 +117,23 @@ mod tests {
         for (value, expected) in [("", false), ("a", false), ("a b\tc", false), (" a", true), ("a\t", true), (" ", true)] {
             assert_eq!(has_loose_value(&map(&[("x", "y"), ("z", value)])), expected, "{value:?}");
         }
+    }
+
+    #[test]
+    fn what_the_gateway_says_is_no_trailer() {
+        let ours = "x-forwarded-client-cert, x_forwarded_client_cert, X-Forwarded-For, x_forwarded_for, X-Real-IP, Forwarded, Via, Raftgate-Revision, \
+                    Keep-Alive, Proxy-Connection, X-Request-Id, Traceparent, tracestate, Connection, Upgrade, Host, X-Set, X-Stands";
+        let head = map(&[("x-stands", "1")]);
+        let announced = |names: &'static str| {
+            let mut head = head.clone();
+            head.insert(TRAILER, HeaderValue::from_static(names));
+            match Trailers::of_request(&head, |name| name == "x-set") {
+                Trailers::Announced(names) => names,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(announced(ours), [""; 0]);
+        assert_eq!(announced("X-T, viable, x-forwarded, proxy-status"), ["x-t", "viable", "x-forwarded", "proxy-status"]);
     }
 
     #[test]

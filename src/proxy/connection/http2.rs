@@ -7,6 +7,7 @@
 //! connection for one CONNECT with `Content-Length`.
 
 mod passage;
+mod resets;
 mod stream;
 
 use std::future::{Future, poll_fn};
@@ -21,6 +22,7 @@ use h2::{Reason, RecvStream, server};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(super) use self::resets::Resets;
 use super::io::Watched;
 use super::{ClientConnection, Phase, Protocol, Registration};
 use crate::upstream::Outbox;
@@ -45,7 +47,8 @@ where
 {
     connection.protocol.set(Protocol::Http2);
     connection.enter(Phase::Idle);
-    let header_bytes_max = u32::try_from(connection.listener().options.header_bytes_max).unwrap_or(u32::MAX);
+    // Twice the bound: what is over it is refused, and counted, by us, and only what is far over it by h2, which tells nobody.
+    let header_bytes_max = u32::try_from(connection.listener().options.header_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS_MAX)
@@ -80,15 +83,24 @@ where
 
 /// What the client did against the protocol or its limits, where that ends its connection.
 fn fault_of(error: &h2::Error) -> Option<&'static str> {
-    let reason = error.reason().filter(|reason| error.is_library() && *reason != Reason::NO_ERROR)?;
-    Some(match reason {
-        Reason::ENHANCE_YOUR_CALM => "enhance_your_calm",
+    error.reason().filter(|reason| error.is_library() && *reason != Reason::NO_ERROR).map(reason_name)
+}
+
+/// What a reason is counted under (RFC 9113 7).
+pub(super) fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::CANCEL => "cancel",
         Reason::COMPRESSION_ERROR => "compression_error",
+        Reason::ENHANCE_YOUR_CALM => "enhance_your_calm",
         Reason::FLOW_CONTROL_ERROR => "flow_control_error",
         Reason::FRAME_SIZE_ERROR => "frame_size_error",
+        Reason::INTERNAL_ERROR => "internal_error",
+        Reason::NO_ERROR => "no_error",
         Reason::PROTOCOL_ERROR => "protocol_error",
+        Reason::REFUSED_STREAM => "refused_stream",
+        Reason::STREAM_CLOSED => "stream_closed",
         _ => "other",
-    })
+    }
 }
 
 /// Begins a stream for each request that comes, and takes no more once the connection is to be left.

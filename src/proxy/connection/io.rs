@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::http2::{Resets, reason_name};
 use super::{ClientConnection, Protocol};
 use crate::upstream::poll_write_gathered;
 
@@ -24,11 +25,29 @@ pub(super) struct Watched<I> {
     connection: Rc<ClientConnection>,
     /// What was read already and nobody took yet.
     early: Bytes,
+    /// What goes out over HTTP/2.
+    resets: Resets,
+}
+
+impl<I> Watched<I> {
+    fn note_written<'b>(&mut self, mut count: usize, slices: impl IntoIterator<Item = &'b [u8]>) {
+        self.connection.note_write();
+        if self.connection.protocol() != Protocol::Http2 {
+            return;
+        }
+        for slice in slices {
+            let written = &slice[..count.min(slice.len())];
+            count -= written.len();
+            self.resets.follow(written, |reason| {
+                self.connection.worker().metrics.streams_reset.with_label_values(&[reason_name(reason)]).inc();
+            });
+        }
+    }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
     pub(super) fn new(io: I, connection: &Rc<ClientConnection>) -> Watched<I> {
-        Watched { io, connection: Rc::clone(connection), early: Bytes::new() }
+        Watched { io, connection: Rc::clone(connection), early: Bytes::new(), resets: Resets::default() }
     }
 
     /// Reads as much as is needed to tell the protocols apart, and keeps it for the next reader.
@@ -87,8 +106,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        if polled.is_ready() {
-            self.connection.note_write();
+        if let Poll::Ready(written) = &polled {
+            self.note_written(*written.as_ref().unwrap_or(&0), [bytes]);
         }
         polled
     }
@@ -99,8 +118,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = poll_write_gathered(Pin::new(&mut self.io), cx, slices);
-        if polled.is_ready() {
-            self.connection.note_write();
+        if let Poll::Ready(written) = &polled {
+            self.note_written(*written.as_ref().unwrap_or(&0), slices.iter().map(|slice| &**slice));
         }
         polled
     }

@@ -24,7 +24,7 @@ mod head;
 mod octets;
 mod values;
 
-pub(super) use fields::check_fields;
+pub(super) use fields::check_head;
 pub use flaw::Flaw;
 
 use chunks::Chunks;

@@ -43,6 +43,40 @@ fn ends(gateway: &Gateway) {
 }
 
 #[test]
+pub(super) fn what_is_refused_by_a_limit_is_counted() {
+    let backend = Backend::raw(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let gateway = Gateway::with(ListenerOptions { header_bytes_max: 4096, ..ListenerOptions::default() }, &backend);
+    let refused = |reason| gateway.metrics.requests_refused.with_label_values(&[reason]).get();
+    let reset = |reason| gateway.metrics.streams_reset.with_label_values(&[reason]).get();
+    let answered = |code: &str| gateway.metrics.render().contains(&format!("raftgate_requests_total{{code=\"{code}\""));
+    let mut wire = Wire::open(gateway.address);
+    let get_with = |stream, name: &str, value: &str| {
+        let base = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+        head(stream, true, &[&base[..], &[(name, value)]].concat())
+    };
+    wire.send(&get_with(1, "x", &"y".repeat(5000)));
+    assert_eq!(wire.outcome(1), Outcome::Status(431));
+    assert_eq!((refused("head_size"), answered("431")), (1, true));
+    // Far over the listener's bound the library answers, and tells nobody.
+    let mut other = Wire::open(gateway.address);
+    other.send(&get_with(1, "x", &"y".repeat(9000)));
+    assert_eq!((other.outcome(1), refused("head_size")), (Outcome::Status(431), 1));
+    let wide = Gateway::to(&backend);
+    let mut other = Wire::open(wide.address);
+    other.send(&get(1, &format!("/{}", "y".repeat(9000))));
+    assert_eq!(other.outcome(1), Outcome::Status(414));
+    assert_eq!(wide.metrics.requests_refused.with_label_values(&["target_size"]).get(), 1);
+    wire.send(&get_with(5, "connection", "close"));
+    assert_eq!(wire.outcome(5), Outcome::Reset(1));
+    wait_for("the reset's count", || reset("protocol_error") == 1);
+    assert_eq!(reset("refused_stream"), 0);
+    let streams: Vec<u32> = (10..140).map(stream).collect();
+    wire.send(&streams.iter().flat_map(|stream| get(*stream, "/held")).collect::<Vec<u8>>());
+    assert_eq!(wire.outcome(stream(139)), Outcome::Reset(7));
+    wait_for("the count of both resets", || reset("refused_stream") == 2);
+}
+
+#[test]
 pub(super) fn rapid_resets_end_the_connection() {
     let backend = Backend::answering(OK);
     let gateway = Gateway::to(&backend);
