@@ -17,7 +17,7 @@ find_profdata() {
     local own
     own=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
     [ -x "$own" ] && { echo "$own"; return; }
-    find /usr/lib/llvm-*/bin -name llvm-profdata 2>/dev/null | sort -V | tail -n 1
+    { command -v llvm-profdata || true; find /usr/lib/llvm-*/bin -name llvm-profdata 2>/dev/null || true; } | sort -V | tail -n 1
 }
 profdata=${PROFDATA:-$(find_profdata)}
 [ -n "$profdata" ] || { echo "llvm-profdata is not installed: rustup component add llvm-tools" >&2; exit 1; }
