@@ -10,9 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 host=$(rustc -vV | sed -n 's/^host: //p')
-for tool in wrk h2load nginx curl; do
-    command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
-done
+. benches/three-nodes.sh
+need wrk h2load nginx curl
 find_profdata() {
     local own
     own=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
@@ -21,15 +20,6 @@ find_profdata() {
 }
 profdata=${PROFDATA:-$(find_profdata)}
 [ -n "$profdata" ] || { echo "llvm-profdata is not installed: rustup component add llvm-tools" >&2; exit 1; }
-
-work=$(mktemp -d)
-pids=()
-end() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
-    rm -rf "$work"
-}
-trap end EXIT
 
 build() { # KIND RUSTFLAGS
     RUSTFLAGS=$2 cargo build --profile dist --locked -p raftgate --target "$host" --target-dir "$target/$1" >&2
@@ -40,47 +30,23 @@ program=$(build counting "-Cprofile-generate=$work/counts")
 export LLVM_PROFILE_FILE=$work/counts/%4m.profraw
 
 echo "== let it work" >&2
-cat >"$work/nginx.conf" <<NGINX
-daemon off; worker_processes 1; pid $work/nginx.pid; error_log $work/nginx.log;
-events { worker_connections 4096; }
-http {
-    access_log off; keepalive_requests 1000000000; client_max_body_size 1m; client_body_buffer_size 128k;
-    client_body_temp_path $work; proxy_temp_path $work; fastcgi_temp_path $work; uwsgi_temp_path $work; scgi_temp_path $work;
-    server { listen 127.0.0.1:18590; location / { return 200 "$(printf 'x%.0s' {1..1024})"; } }
-    server { listen 127.0.0.1:18589 http2; location / { return 200 "$(printf 'x%.0s' {1..1024})"; } }
-}
-NGINX
-nginx -c "$work/nginx.conf" & pids+=($!)
+body=$(printf 'x%.0s' {1..1024})
+start_nginx "server { listen 127.0.0.1:18590; location / { return 200 \"$body\"; } }" \
+    "server { listen 127.0.0.1:18589 http2; location / { return 200 \"$body\"; } }"
 "$program" secrets new-key "$work/key" >"$work/key.log"
 "$program" certs ca --dir "$work/certs" >"$work/ca.log"
 "$program" certs node 1 --dir "$work/certs" --host localhost --host 127.0.0.1 >"$work/certs.log"
-nodes=()
-for id in 1 2 3; do
-    cat >"$work/node$id.toml" <<TOML
-node_id = $id
-data_dir = "$work/node$id"
-workers = 1
-[cluster]
-name = "optimize"
-peer_address = "127.0.0.1:1857$id"
-initial_members = { 1 = "127.0.0.1:18571", 2 = "127.0.0.1:18572", 3 = "127.0.0.1:18573" }
-[admin]
-address = "127.0.0.1:1858$id"
-[secrets]
-key_file = "$work/key"
-[[listener]]
-address = "127.0.0.1:1859$id"
+listener_of_tls() {
+    cat <<TOML
 [[listener]]
 name = "tls"
-address = "127.0.0.1:1849$id"
+address = "127.0.0.1:1849$1"
 tls = true
+[secrets]
+key_file = "$work/key"
 TOML
-    "$program" serve --config "$work/node$id.toml" >"$work/node$id.log" 2>&1 & pids+=($!) nodes+=($!)
-done
-for _ in $(seq 100); do
-    curl -fs -o "$work/answer" 127.0.0.1:18581/readyz/control && break
-    sleep 0.1
-done
+}
+start_nodes "$program" "workers = 1" listener_of_tls
 indented() { sed 's/^/    /' "$1"; }
 {
     printf 'kind: Service\nname: one\nspec: {endpoints: [{address: "127.0.0.1:18590"}]}\n---\n'

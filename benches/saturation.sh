@@ -8,47 +8,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
 program=${CARGO_TARGET_DIR:-target}/release/raftgate
-for tool in wrk nginx curl; do
-    command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
-done
-work=$(mktemp -d)
-pids=()
-end() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
-    rm -rf "$work"
-}
-trap end EXIT
-
-cat >"$work/nginx.conf" <<NGINX
-daemon off; worker_processes 1; pid $work/nginx.pid; error_log $work/nginx.log;
-events { worker_connections 4096; }
-http {
-    access_log off; keepalive_requests 1000000000;
-    client_body_temp_path $work; proxy_temp_path $work; fastcgi_temp_path $work; uwsgi_temp_path $work; scgi_temp_path $work;
-    server { listen 127.0.0.1:18590; location / { return 200 "ok"; } }
-}
-NGINX
-nginx -c "$work/nginx.conf" & pids+=($!)
-for id in 1 2 3; do
-    cat >"$work/node$id.toml" <<TOML
-node_id = $id
-data_dir = "$work/node$id"
-[cluster]
-name = "saturation"
-peer_address = "127.0.0.1:1857$id"
-initial_members = { 1 = "127.0.0.1:18571", 2 = "127.0.0.1:18572", 3 = "127.0.0.1:18573" }
-[admin]
-address = "127.0.0.1:1858$id"
-[[listener]]
-address = "127.0.0.1:1859$id"
-TOML
-    "$program" serve --config "$work/node$id.toml" >"$work/node$id.log" 2>&1 & pids+=($!)
-done
-for _ in $(seq 100); do
-    curl -fs -o "$work/answer" 127.0.0.1:18581/readyz/control && break
-    sleep 0.1
-done
+. benches/three-nodes.sh
+need wrk nginx curl
+start_nginx 'server { listen 127.0.0.1:18590; location / { return 200 "ok"; } }'
+start_nodes "$program" "" :
 "$program" route set --server 127.0.0.1:18581 --to 127.0.0.1:18590 --wait all >"$work/route" 2>&1 ||
     { cat "$work/route" "$work"/node*.log >&2; exit 1; }
 for id in 1 2 3; do

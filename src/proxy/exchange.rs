@@ -70,28 +70,17 @@ pub(super) async fn serve(
         // A backend says itself what it answered to; nobody else says it of the gateway's own answers.
         head.headers_mut().insert(headers::X_REQUEST_ID, tally.request_id());
     }
-    match (connection.protocol(), &content) {
+    match connection.protocol() {
         // It has no fields that concern the connection (RFC 9113 8.2.2): a drain is told by GOAWAY.
-        (Protocol::Http2, _) => drop(head.headers_mut().remove(CONNECTION)),
-        (Protocol::Http1, Content::Tunnel(_)) => {}
-        (Protocol::Http1, content) => {
-            // The rest of a request is not waited for beyond its answer (RFC 9112 9.3). An answer of unknown length may wait for it; to
-            // HTTP/1.0 its end is told by the connection's (RFC 9112 6.3).
-            let is_last = match content {
-                // Of chunks that nobody reads hyper takes one.
-                Content::Whole(_) => is_chunked || connection.is_request_unfinished(),
-                Content::Backend { body, .. } if body.size_hint().exact().is_none() => is_http10,
-                Content::Backend { .. } => connection.is_request_unfinished(),
-                Content::Tunnel(_) => false,
-            };
-            if is_last || connection.is_ending() {
-                head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                if is_http10 {
-                    // Else hyper says, to a client that asked, that it is kept.
-                    *head.version_mut() = Version::HTTP_10;
-                }
+        Protocol::Http2 => drop(head.headers_mut().remove(CONNECTION)),
+        Protocol::Http1 if content.is_last(&connection, is_chunked, is_http10) => {
+            head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if is_http10 {
+                // Else hyper says, to a client that asked, that it is kept.
+                *head.version_mut() = Version::HTTP_10;
             }
         }
+        Protocol::Http1 => {}
     }
     tally.note_status(head.status());
     let body = match content {
@@ -145,6 +134,23 @@ enum Content {
     Whole(Bytes),
     Backend { body: AnswerBody, deadline: Option<Instant> },
     Tunnel(Switched),
+}
+
+impl Content {
+    /// Whether the connection, of HTTP/1.1, ends with this answer to a request that `is_chunked`, or of HTTP/1.0.
+    fn is_last(&self, connection: &ClientConnection, is_chunked: bool, is_http10: bool) -> bool {
+        // The rest of a request is not waited for beyond its answer (RFC 9112 9.3).
+        let leaves_rest = connection.is_request_unfinished();
+        match self {
+            Content::Tunnel(_) => false,
+            _ if connection.is_ending() => true,
+            // Of chunks that nobody reads hyper takes one.
+            Content::Whole(_) => leaves_rest || is_chunked,
+            // One of unknown length may wait for the rest; to HTTP/1.0 its end is told by the connection's (RFC 9112 6.3).
+            Content::Backend { body, .. } if body.size_hint().exact().is_none() => is_http10,
+            Content::Backend { .. } => leaves_rest,
+        }
+    }
 }
 
 /// `options` become those of the listener that takes the request, once its host is known; `sharing` is what the rule says of CORS.

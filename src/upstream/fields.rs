@@ -71,10 +71,11 @@ pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
 /// content is to be read (RFC 9110 6.5.1), none that concerns a connection (RFC 9110 7.6.1), and none that is the gateway's to say.
 fn may_be_trailer(name: &HeaderName) -> bool {
     let text = name.as_str();
-    let is_ours = is_told_of_senders(text) || text.starts_with("raftgate-");
-    let is_known =
-        matches!(text, "keep-alive" | "proxy-connection" | "http2-settings" | "x-request-id" | "traceparent" | "tracestate");
-    let is_early = matches!(
+    let is_of_connection = matches!(text, "keep-alive" | "proxy-connection" | "http2-settings");
+    let is_ours = is_told_of_senders(text)
+        || text.starts_with("raftgate-")
+        || matches!(text, "x-request-id" | "traceparent" | "tracestate");
+    let is_of_head = matches!(
         *name,
         AUTHORIZATION
             | CACHE_CONTROL
@@ -98,7 +99,7 @@ fn may_be_trailer(name: &HeaderName) -> bool {
             | UPGRADE
             | WWW_AUTHENTICATE
     );
-    !(is_ours || is_known || is_early)
+    !(is_of_connection || is_ours || is_of_head)
 }
 
 #[cfg(test)]

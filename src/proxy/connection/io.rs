@@ -1,4 +1,4 @@
-//! What stands between a socket and hyper.
+//! What stands between a socket and the library that speaks HTTP on it.
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a connection at rest reads to wake up.
 const WAITING_BYTES: usize = 16;
 
-/// A socket that reports its bytes to the connection's deadlines.
+/// A socket that reports its bytes to the connection's deadlines and, over HTTP/2, the streams that are reset to the counters.
 #[derive(Debug)]
 pub(super) struct Watched<I> {
     io: I,
