@@ -4,7 +4,7 @@
 //! the kernel's tables: the socket that is connected to the proxy belongs to one of the processes that the suite started.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -16,6 +16,9 @@ use super::pump::{self, State};
 
 /// Which process is which node.
 pub(crate) type Owners = Arc<Mutex<BTreeMap<u32, u32>>>;
+
+/// How often the kernel's table is read for one connection.
+const LOOKS_MAX: usize = 5;
 
 /// All links.
 #[derive(Debug)]
@@ -58,10 +61,11 @@ async fn accept(listener: TcpListener, target: u32, inside: SocketAddr, states: 
     loop {
         let Ok((stream, source)) = listener.accept().await else { continue };
         while connections.try_join_next().is_some() {}
+        let Ok(here) = stream.local_addr() else { continue };
         let processes = owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let states = Arc::clone(&states);
         connections.spawn(async move {
-            let owner = tokio::task::spawn_blocking(move || owner(source, &processes)).await;
+            let owner = tokio::task::spawn_blocking(move || owner((source, here), &processes)).await;
             // A process that is gone already needs no connection.
             if let Ok(Some(node)) = owner {
                 connect(stream, inside, (node, target), &states).await;
@@ -76,10 +80,11 @@ async fn connect(outer: TcpStream, inside: SocketAddr, (source, target): Link, s
     pump::join(outer, inner, there, back).await;
 }
 
-/// Which of the processes has the socket with this local address.
-fn owner(address: SocketAddr, processes: &BTreeMap<u32, u32>) -> Option<u32> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let socket = format!("socket:[{}]", inode(&table, address)?);
+/// Which of the processes has the socket with these addresses, its own and the other side's.
+fn owner(addresses: (SocketAddr, SocketAddr), processes: &BTreeMap<u32, u32>) -> Option<u32> {
+    // Where sockets come and go meanwhile, the kernel may leave a row out.
+    let look = || inode(&std::fs::read_to_string("/proc/net/tcp").ok()?, addresses);
+    let socket = format!("socket:[{}]", (0..LOOKS_MAX).find_map(|_| look())?);
     let has = |pid: u32| {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         let mut names = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -88,18 +93,19 @@ fn owner(address: SocketAddr, processes: &BTreeMap<u32, u32>) -> Option<u32> {
     processes.iter().find_map(|(&node, &pid)| has(pid).map(|()| node))
 }
 
-/// The inode of the socket with this local address, from the text of `/proc/net/tcp`.
-fn inode(table: &str, address: SocketAddr) -> Option<u64> {
-    let IpAddr::V4(ip) = address.ip() else { return None };
-    let local = local_address(ip, address.port());
-    let row =
-        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row.get(1) == Some(&local.as_str()))?;
+/// The inode of the socket with these addresses, from the text of `/proc/net/tcp`. Both count: to another side the kernel gives one local port
+/// out once more, and one that was closed stays in the table.
+fn inode(table: &str, (local, remote): (SocketAddr, SocketAddr)) -> Option<u64> {
+    let (local, remote) = (written(local)?, written(remote)?);
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row.get(1..3) == Some(&[local.as_str(), remote.as_str()]))?;
     row.get(9)?.parse().ok()
 }
 
 /// As the kernel writes it: the address as a number in the machine's own order.
-fn local_address(ip: Ipv4Addr, port: u16) -> String {
-    format!("{:08X}:{port:04X}", u32::from_ne_bytes(ip.octets()))
+fn written(address: SocketAddr) -> Option<String> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port()))
 }
 
 #[cfg(test)]
@@ -123,11 +129,17 @@ mod tests {
                 });
             }
         });
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let owners = Arc::new(Mutex::new(BTreeMap::from([(1, std::process::id())])));
-        let links = Links::create(&[(1, other, inside_address), (2, free, inside_address)], owners).await.unwrap();
-        (links, free)
+        // What is free now can be somebody's a moment later.
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut tries = 0..10;
+        loop {
+            let (free, other) = (free(), free());
+            let owners = Arc::new(Mutex::new(BTreeMap::from([(1, std::process::id())])));
+            match Links::create(&[(1, other, inside_address), (2, free, inside_address)], owners).await {
+                Ok(links) => return (links, free),
+                Err(error) => assert!(tries.next().is_some(), "{error:#}"),
+            }
+        }
     }
 
     async fn round_trip(stream: &mut TcpStream) -> std::io::Result<[u8; 4]> {
@@ -244,10 +256,12 @@ mod tests {
     #[test]
     fn the_kernels_table_is_read() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-                     0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0\n";
+                     0: 0100007F:1F90 0100007F:0051 06 00000000:00000000 03:00000000 00000000     0        0 0 3 0\n   \
+                     1: 0100007F:1F90 0100007F:0050 01 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0\n";
+        let between = |local: u16, remote: u16| inode(table, (([127, 0, 0, 1], local).into(), ([127, 0, 0, 1], remote).into()));
         if cfg!(target_endian = "little") {
-            assert_eq!(inode(table, "127.0.0.1:8080".parse().unwrap()), Some(4242));
+            assert_eq!(between(8080, 80), Some(4242));
         }
-        assert_eq!(inode(table, "127.0.0.1:8081".parse().unwrap()), None);
+        assert_eq!((between(8081, 80), between(8080, 82)), (None, None));
     }
 }

@@ -113,6 +113,7 @@ enum End {
 /// What is read, and when it may arrive.
 struct Piece {
     due: Instant,
+    is_delayed: bool,
     bytes: Vec<u8>,
 }
 
@@ -149,8 +150,9 @@ impl<'a> Way<'a> {
     async fn read(&self, from: &mut (impl AsyncRead + Unpin), pieces: mpsc::Sender<Piece>) {
         let mut buffer = vec![0; PIECE_BYTES];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
-            let due = Instant::now() + self.state.present.borrow().rule.delay;
-            if pieces.send(Piece { due, bytes: buffer[..count].to_vec() }).await.is_err() {
+            let delay = self.state.present.borrow().rule.delay;
+            let piece = Piece { due: Instant::now() + delay, is_delayed: !delay.is_zero(), bytes: buffer[..count].to_vec() };
+            if pieces.send(piece).await.is_err() {
                 return;
             }
         }
@@ -159,8 +161,9 @@ impl<'a> Way<'a> {
     /// Passes pieces as the rule says: late, not before a cut is healed, slowly, in part, or not at all.
     async fn pass(&self, mut arrived: mpsc::Receiver<Piece>, to: &mut (impl AsyncWrite + Unpin)) -> End {
         let mut presents = self.state.present.subscribe();
-        while let Some(Piece { due, bytes }) = arrived.recv().await {
-            if due > Instant::now() {
+        while let Some(Piece { due, is_delayed, bytes }) = arrived.recv().await {
+            // Be it over by now, behind another.
+            if is_delayed {
                 self.state.count(bytes.len());
                 sleep_until(due).await;
             }
