@@ -35,7 +35,6 @@ pub enum ClientBodyError {
 }
 
 /// What comes over a stream of HTTP/2.
-#[derive(Debug)]
 pub struct StreamBody {
     receiving: RecvStream,
     /// Bytes that are still to come, where the head says how many; h2 holds the client to it.
@@ -43,6 +42,8 @@ pub struct StreamBody {
     are_data_through: bool,
     /// Of a client that waits to be asked.
     go_ahead: Option<GoAhead>,
+    /// Whether trailers that came are malformed in a way that h2 does not tell.
+    are_malformed: Box<dyn Fn() -> bool>,
 }
 
 /// Asks the client for the body (100, RFC 9110 10.1.1).
@@ -61,10 +62,22 @@ impl fmt::Debug for GoAhead {
     }
 }
 
+impl fmt::Debug for StreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamBody").field("receiving", &self.receiving).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
 impl StreamBody {
-    /// What is received, of this length if the head says so. A client that waits is asked once somebody reads it.
-    pub fn new(receiving: RecvStream, length: Option<u64>, go_ahead: Option<GoAhead>) -> StreamBody {
-        StreamBody { receiving, left: length, are_data_through: false, go_ahead }
+    /// What is received, of this length if the head says so. A client that waits is asked once somebody reads it. `are_malformed` is asked once
+    /// there are trailers.
+    pub fn new(
+        receiving: RecvStream,
+        length: Option<u64>,
+        go_ahead: Option<GoAhead>,
+        are_malformed: Box<dyn Fn() -> bool>,
+    ) -> StreamBody {
+        StreamBody { receiving, left: length, are_data_through: false, go_ahead, are_malformed }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
@@ -84,8 +97,10 @@ impl StreamBody {
             }
         }
         Poll::Ready(match ready!(self.receiving.poll_trailers(cx)) {
-            // Malformed, as a head is with such a value (RFC 9113 8.2.1).
-            Ok(Some(trailers)) if has_loose_value(&trailers) => Some(Err(Reason::PROTOCOL_ERROR.into())),
+            // The former as in a head (RFC 9113 8.2.1).
+            Ok(Some(trailers)) if has_loose_value(&trailers) || (self.are_malformed)() => {
+                Some(Err(Reason::PROTOCOL_ERROR.into()))
+            }
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
             Err(error) => unless_done(error).map(Err),
         })

@@ -2,10 +2,15 @@
 //!
 //! Each stream is served by a task of its own (`stream`), with a [`ClientConnection`] of its own for its deadlines. What all of them write goes
 //! out together: see [`Outbox`]. Where a stream becomes a tunnel, `passage` carries its bytes.
+//! What h2 keeps to itself is read beside it from the `frames` that pass: the streams that it resets (`resets`), and what it lets through of
+//! malformed header blocks (`blocks`, by way of `hpack`).
 //!
 //! By h2, and not by hyper's server above it: that one sends no 1xx, so that no client would be asked for its body, and ends the whole
 //! connection for one CONNECT with `Content-Length`.
 
+mod blocks;
+mod frames;
+mod hpack;
 mod passage;
 mod resets;
 mod stream;
@@ -22,7 +27,10 @@ use h2::{Reason, RecvStream, server};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(super) use self::blocks::Blocks;
+use self::blocks::Malformed;
 pub(super) use self::resets::Resets;
+use super::super::framing;
 use super::io::Watched;
 use super::{ClientConnection, Phase, Protocol, Registration};
 use crate::upstream::Outbox;
@@ -41,24 +49,27 @@ const RESET_BEFORE_ACCEPT_MAX: usize = 20;
 const RESET_FOR_ERRORS_MAX: usize = 128;
 
 /// Serves streams until the connection ends.
-pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, io: Watched<I>)
+pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, mut io: Watched<I>)
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     connection.protocol.set(Protocol::Http2);
     connection.enter(Phase::Idle);
-    // Twice the bound: what is over it is refused, and counted, by us, and only what is far over it by h2, which tells nobody.
-    let header_bytes_max = u32::try_from(connection.listener().options.header_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX);
+    let header_bytes_max = connection.listener().options.header_bytes_max;
+    // Twice the bound: what is over it is refused by us, with a reason, and only what is far over it by h2.
+    let refused_bytes = header_bytes_max.saturating_mul(2);
+    let malformed = Rc::new(Malformed::default());
+    io.follow_blocks(Blocks::new(refused_bytes, header_bytes_max, Rc::clone(&malformed)));
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(header_bytes_max)
+        .max_header_list_size(u32::try_from(refused_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
     builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(Some(RESET_FOR_ERRORS_MAX));
     builder.enable_connect_protocol();
     let outbox = Outbox::new(io);
-    let mut accepting = pin!(accept(connection, builder.handshake(outbox.clone())));
+    let mut accepting = pin!(accept(connection, builder.handshake(outbox.clone()), &malformed));
     let mut writes = Writes { outbox, is_put_off: false };
     let served = pin!(poll_fn(|cx| {
         writes.outbox.begin_turn();
@@ -104,7 +115,11 @@ pub(super) fn reason_name(reason: Reason) -> &'static str {
 }
 
 /// Begins a stream for each request that comes, and takes no more once the connection is to be left.
-async fn accept<I>(connection: &Rc<ClientConnection>, handshake: Handshake<Outbox<I>, Bytes>) -> Result<(), h2::Error>
+async fn accept<I>(
+    connection: &Rc<ClientConnection>,
+    handshake: Handshake<Outbox<I>, Bytes>,
+    malformed: &Rc<Malformed>,
+) -> Result<(), h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -117,17 +132,20 @@ where
         requests.poll_accept(cx)
     });
     while let Some(accepted) = (&mut next).await {
-        let (request, reply) = accepted?;
-        begin(connection, request, reply);
+        let (mut request, reply) = accepted?;
+        if malformed.take(reply.stream_id().as_u32()) {
+            request.extensions_mut().insert(framing::TARGET);
+        }
+        begin(connection, request, reply, malformed);
     }
     Ok(())
 }
 
 /// Begins the task of one stream.
-fn begin(connection: &Rc<ClientConnection>, request: Request<RecvStream>, reply: SendResponse<Bytes>) {
+fn begin(connection: &Rc<ClientConnection>, request: Request<RecvStream>, reply: SendResponse<Bytes>, malformed: &Rc<Malformed>) {
     let open = OpenStream::new(connection);
     // Boxed where it begins, for it is large, and passed on by value twice before its task holds it.
-    let mut exchange = Box::pin(stream::serve(Rc::clone(&open.connection), request, reply));
+    let mut exchange = Box::pin(stream::serve(Rc::clone(&open.connection), request, reply, Rc::clone(malformed)));
     tokio::task::spawn_local(async move {
         let stream = &open.connection;
         let passage = stream.unless_closed(exchange.as_mut()).await.flatten();

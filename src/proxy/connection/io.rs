@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::http2::{Resets, reason_name};
+use super::super::framing;
+use super::http2::{Blocks, Resets, reason_name};
 use super::{ClientConnection, Protocol};
 use crate::upstream::poll_write_gathered;
 
@@ -18,7 +19,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that a connection at rest reads to wake up.
 const WAITING_BYTES: usize = 16;
 
-/// A socket that reports its bytes to the connection's deadlines and, over HTTP/2, the streams that are reset to the counters.
+/// A socket that reports its bytes to the connection's deadlines and, over HTTP/2, what the library refuses by itself to the counters.
 #[derive(Debug)]
 pub(super) struct Watched<I> {
     io: I,
@@ -27,9 +28,23 @@ pub(super) struct Watched<I> {
     early: Bytes,
     /// What goes out over HTTP/2.
     resets: Resets,
+    /// What comes in over HTTP/2.
+    blocks: Option<Box<Blocks>>,
 }
 
 impl<I> Watched<I> {
+    /// From here on HTTP/2 comes in.
+    pub(super) fn follow_blocks(&mut self, blocks: Blocks) {
+        self.blocks = Some(Box::new(blocks));
+    }
+
+    fn follow(&mut self, read: &[u8]) {
+        if let Some(blocks) = &mut self.blocks {
+            let connection = &self.connection;
+            blocks.follow(read, || connection.count_refusal(framing::HEAD_LONG.reason));
+        }
+    }
+
     fn note_written<'b>(&mut self, mut count: usize, slices: impl IntoIterator<Item = &'b [u8]>) {
         self.connection.note_write();
         if self.connection.protocol() != Protocol::Http2 {
@@ -47,7 +62,7 @@ impl<I> Watched<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
     pub(super) fn new(io: I, connection: &Rc<ClientConnection>) -> Watched<I> {
-        Watched { io, connection: Rc::clone(connection), early: Bytes::new(), resets: Resets::default() }
+        Watched { io, connection: Rc::clone(connection), early: Bytes::new(), resets: Resets::default(), blocks: None }
     }
 
     /// Reads as much as is needed to tell the protocols apart, and keeps it for the next reader.
@@ -85,6 +100,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.blocks.as_ref().is_some_and(|blocks| blocks.are_lost()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a header block cannot be read")));
+        }
+        let before = buffer.filled().len();
         if !self.early.is_empty() {
             let count = self.early.len().min(buffer.remaining());
             buffer.put_slice(&self.early.split_to(count));
@@ -92,12 +111,13 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
                 // The rest of the head, most often, and one piece for who reads it. An error comes again.
                 let _ = Pin::new(&mut self.io).poll_read(cx, buffer);
             }
+            self.follow(&buffer.filled()[before..]);
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.connection.note_read();
+            self.follow(&buffer.filled()[before..]);
         }
         polled
     }

@@ -11,8 +11,12 @@ use crate::upstream::has_loose_value;
 const FIELD_OVERHEAD: usize = 32;
 
 /// Refuses a head that HTTP/1.1 would not bring here: one whose target is too long, one of more than `bytes_max` bytes, as HTTP/2 counts them
-/// without the pseudo fields, or of too many fields, and one whose values begin or end with white space, which is malformed (RFC 9113 8.2.1).
+/// without the pseudo fields, or of too many fields, one whose values begin or end with white space,
+/// which is malformed (RFC 9113 8.2.1), and one that was found to have a flaw as it came.
 pub(in super::super) fn check_head(head: &request::Parts, bytes_max: usize) -> Result<(), Flaw> {
+    if let Some(flaw) = head.extensions.get::<Flaw>() {
+        return Err(*flaw);
+    }
     let headers = &head.headers;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
         return Err(flaw::TARGET_LONG);

@@ -23,7 +23,7 @@ impl fmt::Display for Flaw {
 
 macro_rules! flaws {
     ($( $name:ident = $status:ident, $reason:literal, $detail:literal; )+) => {
-        $( pub(super) const $name: Flaw = Flaw { status: StatusCode::$status, reason: $reason, detail: $detail }; )+
+        $( pub(in super::super) const $name: Flaw = Flaw { status: StatusCode::$status, reason: $reason, detail: $detail }; )+
     };
 }
 

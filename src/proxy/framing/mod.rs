@@ -26,6 +26,7 @@ mod values;
 
 pub(super) use fields::check_head;
 pub use flaw::Flaw;
+pub(super) use flaw::{HEAD_LONG, TARGET};
 
 use chunks::Chunks;
 use head::{Content, Head};

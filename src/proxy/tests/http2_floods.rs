@@ -57,10 +57,10 @@ pub(super) fn what_is_refused_by_a_limit_is_counted() {
     wire.send(&get_with(1, "x", &"y".repeat(5000)));
     assert_eq!(wire.outcome(1), Outcome::Status(431));
     assert_eq!((refused("head_size"), answered("431")), (1, true));
-    // Far over the listener's bound the library answers, and tells nobody.
+    // Far over the listener's bound the library answers.
     let mut other = Wire::open(gateway.address);
     other.send(&get_with(1, "x", &"y".repeat(9000)));
-    assert_eq!((other.outcome(1), refused("head_size")), (Outcome::Status(431), 1));
+    assert_eq!((other.outcome(1), refused("head_size")), (Outcome::Status(431), 2));
     let wide = Gateway::to(&backend);
     let mut other = Wire::open(wide.address);
     other.send(&get(1, &format!("/{}", "y".repeat(9000))));

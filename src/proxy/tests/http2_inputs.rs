@@ -60,6 +60,15 @@ fn raw_block(rest: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END, STREAM, &[&block(&BASE), rest].concat())
 }
 
+/// The end of a request as a block in several frames.
+fn in_pieces(block: &[u8]) -> Vec<u8> {
+    let mut pieces = block.chunks(16_000);
+    let mut bytes = frame(HEADERS, END, STREAM, pieces.next().unwrap());
+    pieces.for_each(|piece| bytes.extend(frame(CONTINUATION, 0, STREAM, piece)));
+    bytes.extend(frame(CONTINUATION, END_HEADERS, STREAM, &[]));
+    bytes
+}
+
 fn setting(id: u16, value: u32) -> Vec<u8> {
     [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()
 }
@@ -86,8 +95,9 @@ fn heads() -> Vec<Case> {
         (":path with a space", but(":path", Some("/a b")), Reset(PROTOCOL_ERROR)),
         (":path with HTTP/1.1", but(":path", Some("/ HTTP/1.1\r\nHost: x\r\n\r\nGET /smuggled")), Reset(PROTOCOL_ERROR)),
         (":path with LF", but(":path", Some("/a\nb")), Reset(PROTOCOL_ERROR)),
-        // The library cuts it off before anybody sees it; what goes on is without it.
-        (":path with a fragment", but(":path", Some("/case#x")), Status(200)),
+        (":path with a fragment", but(":path", Some("/case#x")), Status(400)),
+        (":path with an empty fragment", but(":path", Some("/case#")), Status(400)),
+        (":path with a fragment after a query", but(":path", Some("/case?a=b#x")), Status(400)),
         (":path of a query alone", but(":path", Some("?q")), Status(400)),
         (":path absolute", but(":path", Some("http://b.example/x")), Reset(PROTOCOL_ERROR)),
         (":path with an escaped slash", but(":path", Some("/a%2fb")), Status(400)),
@@ -164,8 +174,20 @@ fn bodies() -> Vec<Case> {
         ("length over 64 bits", post(&length("18446744073709551619"), "abc"), Reset(PROTOCOL_ERROR)),
         ("no length", post(&[], "abc"), Status(200)),
         ("trailers", trailers(&[("x", "1")]), Status(200)),
-        // h2 leaves the field out instead of refusing the trailers (RFC 9113 8.1); no part of it goes further.
-        ("trailers with a pseudo field", trailers(&[(":path", "/x")]), Status(200)),
+        ("trailers with a pseudo field", trailers(&[(":path", "/x")]), Status(400)),
+        ("trailers with a pseudo field after another", trailers(&[("x", "1"), (":status", "200")]), Reset(PROTOCOL_ERROR)),
+        ("100 trailers", trailers(&[("x", "1"); 100]), Status(200)),
+        ("101 trailers", trailers(&[("x", "1"); 101]), Status(400)),
+        (
+            "trailers over the bound",
+            [begin(&[]), in_pieces(&block(&[("x", "y".repeat(1000).as_str()); 64]))].concat(),
+            Status(400),
+        ),
+        (
+            "trailers far over the bound",
+            [begin(&[]), in_pieces(&block(&[("x", "y".repeat(2100).as_str()); 64]))].concat(),
+            Status(400),
+        ),
         ("trailers with a space before a value", trailers(&[("x", " 1")]), Status(400)),
         ("trailers with a length", trailers(&[("content-length", "9")]), Status(200)),
         (

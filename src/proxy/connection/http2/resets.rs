@@ -2,49 +2,31 @@
 
 use h2::Reason;
 
-/// Bytes of a frame before its payload (RFC 9113 4.1).
-const HEAD_BYTES: usize = 9;
+use super::frames::Frames;
+
 /// The frame that resets a stream (RFC 9113 6.4). Its payload is the reason.
 const RST_STREAM: u8 = 3;
 
 /// Follows frames as they are written, split anywhere.
 #[derive(Debug, Default)]
 pub(in super::super) struct Resets {
-    /// As much of a frame's head as there is.
-    head: [u8; HEAD_BYTES],
-    head_length: usize,
-    /// Bytes of the payload that are still to come.
-    left: usize,
-    /// The last four bytes of the payload.
+    frames: Frames,
+    /// The last four bytes of a reset's payload.
     end: u32,
 }
 
 impl Resets {
     /// Follows the next bytes; `note` is told of each reset.
-    pub(in super::super) fn follow(&mut self, mut bytes: &[u8], mut note: impl FnMut(Reason)) {
-        while !bytes.is_empty() {
-            let is_head = self.left == 0;
-            let wanted = if is_head { HEAD_BYTES - self.head_length } else { self.left };
-            let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
-            bytes = rest;
-            if is_head {
-                self.head[self.head_length..][..part.len()].copy_from_slice(part);
-                self.head_length += part.len();
-                if self.head_length == HEAD_BYTES {
-                    let [high, middle, low, ..] = self.head;
-                    self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-                    self.head_length = 0;
-                }
-                continue;
-            }
-            self.left -= part.len();
-            if self.head[3] == RST_STREAM {
-                self.end = part.iter().fold(self.end, |end, byte| end << 8 | u32::from(*byte));
-                if self.left == 0 {
-                    note(self.end.into());
+    pub(in super::super) fn follow(&mut self, bytes: &[u8], mut note: impl FnMut(Reason)) {
+        let end = &mut self.end;
+        self.frames.follow(bytes, |head, part| {
+            if head.kind == RST_STREAM {
+                *end = part.bytes.iter().fold(*end, |end, byte| end << 8 | u32::from(*byte));
+                if part.is_last {
+                    note((*end).into());
                 }
             }
-        }
+        });
     }
 }
 

@@ -18,6 +18,7 @@ use http_body::Body;
 use super::super::super::body::{BodyError, ResponseBody};
 use super::super::super::exchange;
 use super::super::ClientConnection;
+use super::blocks::Malformed;
 use super::passage::Passage;
 use crate::upstream::{ClientBody, GoAhead, StreamBody};
 
@@ -39,6 +40,7 @@ pub(super) async fn serve(
     stream: Rc<ClientConnection>,
     request: Request<RecvStream>,
     reply: SendResponse<Bytes>,
+    malformed: Rc<Malformed>,
 ) -> Option<Passage> {
     let reply = Rc::new(Reply { sender: RefCell::new(reply), has_begun: Cell::new(false) });
     let is_head = request.method() == Method::HEAD;
@@ -46,7 +48,7 @@ pub(super) async fn serve(
     // What follows CONNECT is no body.
     let (body, receiving) = match head.method == Method::CONNECT {
         true => (ClientBody::Empty, Some(receiving)),
-        false => (body_of(&head, receiving, &reply), None),
+        false => (body_of(&head, receiving, &reply, malformed), None),
     };
     let answered = reply.unless_reset(pin!(answer(Rc::clone(&stream), Request::from_parts(head, body)))).await?;
     let (mut head, body) = answered.into_parts();
@@ -94,14 +96,16 @@ impl Drop for Outcome {
 }
 
 /// The body of a request. Where the client waits to be asked for it, it is once somebody reads.
-fn body_of(head: &request::Parts, receiving: RecvStream, reply: &Rc<Reply>) -> ClientBody {
+fn body_of(head: &request::Parts, receiving: RecvStream, reply: &Rc<Reply>, malformed: Rc<Malformed>) -> ClientBody {
     if receiving.is_end_stream() {
         return ClientBody::Empty;
     }
     let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let reply = head.headers.contains_key(EXPECT).then(|| Rc::clone(reply));
     let go_ahead = reply.map(|reply| GoAhead::new(move || reply.go_ahead()));
-    ClientBody::Http2(StreamBody::new(receiving, length, go_ahead))
+    let stream = receiving.stream_id().as_u32();
+    let are_malformed = Box::new(move || malformed.take(stream));
+    ClientBody::Http2(StreamBody::new(receiving, length, go_ahead, are_malformed))
 }
 
 /// The fields that each answer has, and those that none may have.

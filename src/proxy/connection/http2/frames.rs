@@ -1,0 +1,65 @@
+//! Frames as they pass, split anywhere (RFC 9113 4.1).
+
+/// Bytes of a frame before its payload.
+const HEAD_BYTES: usize = 9;
+
+/// Follows frames in one direction.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// As much of a frame's head as there is.
+    head: [u8; HEAD_BYTES],
+    head_length: usize,
+    /// Bytes of the payload, and those of them that are still to come.
+    length: usize,
+    left: usize,
+}
+
+/// What stands before a payload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FrameHead {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+}
+
+/// Part of a payload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) is_first: bool,
+    pub(super) is_last: bool,
+}
+
+impl Frames {
+    /// Follows the next bytes; `take` gets each payload, part by part, an empty one as one part.
+    pub(super) fn follow(&mut self, mut bytes: &[u8], mut take: impl FnMut(FrameHead, Part<'_>)) {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let (part, rest) = bytes.split_at((HEAD_BYTES - self.head_length).min(bytes.len()));
+                self.head[self.head_length..][..part.len()].copy_from_slice(part);
+                self.head_length += part.len();
+                bytes = rest;
+                if self.head_length < HEAD_BYTES {
+                    return;
+                }
+                let [high, middle, low, ..] = self.head;
+                self.length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+                (self.left, self.head_length) = (self.length, 0);
+                if self.length > 0 {
+                    continue;
+                }
+            }
+            let (part, rest) = bytes.split_at(self.left.min(bytes.len()));
+            let is_first = self.left == self.length;
+            self.left -= part.len();
+            bytes = rest;
+            take(self.frame_head(), Part { bytes: part, is_first, is_last: self.left == 0 });
+        }
+    }
+
+    fn frame_head(&self) -> FrameHead {
+        let [_, _, _, kind, flags, stream @ ..] = self.head;
+        // The highest bit is reserved.
+        FrameHead { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff }
+    }
+}
