@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ppp::{v1, v2};
 use thiserror::Error;
@@ -16,6 +17,8 @@ const V1_BYTES_MAX: usize = 107;
 const V2_BYTES_MIN: usize = 16;
 /// Bytes of addresses and extensions that are read.
 const V2_REST_BYTES_MAX: usize = 4096;
+/// Bytes of an extension of version 2 before its value: its type and its length.
+const EXTENSION_BYTES_MIN: usize = 3;
 /// What tells version 2 from version 1, which is never that short.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -73,18 +76,37 @@ async fn read_v2<I: AsyncRead + Unpin>(io: &mut I, mut header: Vec<u8>, peer: Ip
     }
     header.resize(V2_BYTES_MIN + rest, 0);
     io.read_exact(&mut header[V2_BYTES_MIN..]).await?;
-    let header = v2::Header::try_from(header.as_slice()).map_err(|_| HeaderError::Invalid)?;
+    let bytes = header.as_slice();
+    let header = v2::Header::try_from(bytes).map_err(|_| HeaderError::Invalid)?;
     if header.command == v2::Command::Local {
         return Ok(peer);
     }
     Ok(match header.addresses {
-        v2::Addresses::IPv4(_) | v2::Addresses::IPv6(_) if header.tlvs().any(|extension| extension.is_err()) => {
+        v2::Addresses::IPv4(_) | v2::Addresses::IPv6(_) if !are_extensions_sound(bytes, &header) => {
             return Err(HeaderError::Invalid);
         }
         v2::Addresses::IPv4(addresses) => addresses.source_address.into(),
         v2::Addresses::IPv6(addresses) => IpAddr::V6(addresses.source_address).to_canonical(),
         v2::Addresses::Unspecified | v2::Addresses::Unix(_) => peer,
     })
+}
+
+/// Whether all extensions are whole and the checksum, where one is among them, is that of the header (2.2.3 of the protocol's text).
+fn are_extensions_sound(bytes: &[u8], header: &v2::Header<'_>) -> bool {
+    let mut at = V2_BYTES_MIN + header.address_bytes().len();
+    header.tlvs().all(|extension| {
+        let Ok(extension) = extension else { return false };
+        let value = at + EXTENSION_BYTES_MIN;
+        at = value + extension.value.len();
+        extension.kind != u8::from(v2::Type::CRC32C) || is_checksum(bytes, value..at)
+    })
+}
+
+/// Whether these bytes are the checksum of all, with themselves taken for zero.
+fn is_checksum(bytes: &[u8], place: Range<usize>) -> bool {
+    let (Some(before), Some(after)) = (bytes.get(..place.start), bytes.get(place.end..)) else { return false };
+    let sum = [&[0; 4][..], after].into_iter().fold(crc32c::crc32c(before), crc32c::crc32c_append);
+    bytes.get(place) == Some(&sum.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -107,7 +129,13 @@ mod tests {
     async fn headers_say_who_connected() {
         let ipv4 = [10, 0, 0, 1, 10, 0, 0, 2, 0, 80, 1, 187];
         let ipv6 = [[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]; 2].concat();
+        let summed = |sum: [u8; 4]| v2(1, 0x11, &[&ipv4[..], &[4, 0, 1, 7, 3, 0, 4], &sum, &[5, 0, 1, 8]].concat());
+        let sum = crc32c::crc32c(&summed([0; 4])).to_be_bytes();
         let table: &[(Vec<u8>, Option<&str>)] = &[
+            (summed(sum), Some("10.0.0.1")),
+            (summed([0; 4]), None),
+            (summed([sum[0], sum[1], sum[2], !sum[3]]), None),
+            (v2(1, 0x11, &[&ipv4[..], &[3, 0, 3, 1, 2, 3]].concat()), None),
             (b"PROXY TCP4 10.0.0.1 10.0.0.2 80 443\r\n".to_vec(), Some("10.0.0.1")),
             (b"PROXY TCP6 2001:db8::1 2001:db8::2 80 443\r\n".to_vec(), Some("2001:db8::1")),
             (b"PROXY UNKNOWN\r\n".to_vec(), Some("192.0.2.9")),
