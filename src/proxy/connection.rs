@@ -246,14 +246,17 @@ impl ClientConnection {
         }
     }
 
-    /// Takes what comes of this body for signs of life (over HTTP/1.1 the bytes tell), and judges its rate. Calls of gRPC may be silent.
+    /// Takes what comes of this body for signs of life, and judges its rate. Calls of gRPC may be silent.
     pub(super) fn follow(&self, progress: Option<Rc<BodyProgress>>, is_grpc: impl FnOnce() -> bool) {
         if let Some(pace) = self.pace.as_ref().filter(|_| is_grpc()) {
             pace.exempt();
         }
-        if !self.is_socket() || self.pace.is_some() {
-            self.progress.replace(progress);
-        }
+        self.progress.replace(progress);
+    }
+
+    /// Whether the present exchange began to ask for its request's body since this was asked last.
+    fn is_body_just_asked(&self) -> bool {
+        self.progress.borrow().as_ref().is_some_and(|progress| progress.is_just_asked())
     }
 
     /// What the connection becomes once the head of the present answer is out.

@@ -39,16 +39,24 @@ pub enum BodyState {
 pub struct BodyProgress {
     state: Cell<BodyState>,
     has_moved: Cell<bool>,
+    is_just_asked: Cell<bool>,
     bytes: Cell<u64>,
 }
 
 impl BodyProgress {
     pub(super) fn new() -> Rc<BodyProgress> {
-        Rc::new(BodyProgress { state: Cell::new(BodyState::Unstarted), has_moved: Cell::new(false), bytes: Cell::new(0) })
+        Rc::new(BodyProgress {
+            state: Cell::new(BodyState::Unstarted),
+            has_moved: Cell::new(false),
+            is_just_asked: Cell::new(false),
+            bytes: Cell::new(0),
+        })
     }
 
     pub(super) fn set(&self, state: BodyState) {
-        self.state.set(state);
+        if self.state.replace(state) == BodyState::Unstarted {
+            self.is_just_asked.set(true);
+        }
         if matches!(state, BodyState::Started | BodyState::Complete) {
             self.has_moved.set(true);
         }
@@ -61,6 +69,11 @@ impl BodyProgress {
     /// Bytes of it that came since this was asked last.
     pub fn take_bytes(&self) -> u64 {
         self.bytes.replace(0)
+    }
+
+    /// Whether it was asked for the first time since this was asked last.
+    pub fn is_just_asked(&self) -> bool {
+        self.is_just_asked.replace(false)
     }
 
     /// Whether something of it came since this was asked last.

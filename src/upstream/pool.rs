@@ -397,9 +397,10 @@ async fn answer_of_http2(response: Response<Incoming>, slot: Slot) -> Result<Res
 /// Sends what began, and waits for the head of its answer.
 ///
 /// It is sent one turn later than it might: what else came with it is read first, and then all of it goes out in one run. To send each
-/// request between two reads gives a backend on the same machine the time to fall asleep, and to wake it costs a microsecond or two.
+/// request between two reads gives a backend on the same machine the time to fall asleep, and to wake it costs a microsecond or two. One
+/// with a body goes out at once: bodies that wait for each other leave the processor's cache before they are sent, which costs more.
 async fn answer_of_http1(mut connection: Box<Http1>, endpoint: Rc<Endpoint>) -> Result<Response<AnswerBody>, SendError> {
-    let mut is_next_turn = false;
+    let mut is_next_turn = connection.has_body();
     let answered = poll_fn(|cx| {
         if !mem::replace(&mut is_next_turn, true) {
             cx.waker().wake_by_ref();

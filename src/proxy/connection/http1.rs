@@ -53,10 +53,17 @@ where
     builder.max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN));
     let service = service_fn(|request| exchange::serve(Rc::clone(connection), request.map(ClientBody::Http1)));
     let mut serving = builder.serve_connection(TokioIo::new(framed), service);
-    let until_rest = pin!(poll_fn(|cx| match Pin::new(&mut serving).poll(cx) {
-        Poll::Ready(served) => Poll::Ready(Some(served)),
-        Poll::Pending if connection.is_at_rest() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let until_rest = pin!(poll_fn(|cx| {
+        let mut served = Pin::new(&mut serving).poll(cx);
+        if served.is_pending() && connection.is_body_just_asked() {
+            // hyper hands a body over once it is asked for, and most often has it already. A turn later it would have left the processor's cache.
+            served = Pin::new(&mut serving).poll(cx);
+        }
+        match served {
+            Poll::Ready(served) => Poll::Ready(Some(served)),
+            Poll::Pending if connection.is_at_rest() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     }));
     let Some(served) = connection.unless_closed(until_rest).await else {
         ending::part(connection, serving.into_parts().io.into_inner()).await;

@@ -27,9 +27,8 @@ use h2::{Reason, RecvStream, server};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(super) use self::blocks::Blocks;
-use self::blocks::Malformed;
-pub(super) use self::resets::Resets;
+use self::blocks::{Blocks, Malformed};
+use self::resets::Resets;
 use super::super::framing;
 use super::io::Watched;
 use super::{ClientConnection, Phase, Protocol, Registration};
@@ -48,6 +47,15 @@ const RESET_BEFORE_ACCEPT_MAX: usize = 20;
 /// Streams that had to be reset for the client's own errors (CVE-2025-8671); above, the connection ends.
 const RESET_FOR_ERRORS_MAX: usize = 128;
 
+/// What is read of the frames as they pass.
+#[derive(Debug)]
+pub(super) struct Passing {
+    /// Of those that come.
+    pub(super) blocks: Blocks,
+    /// Of those that go out.
+    pub(super) resets: Resets,
+}
+
 /// Serves streams until the connection ends.
 pub(super) async fn serve<I>(connection: &Rc<ClientConnection>, mut io: Watched<I>)
 where
@@ -59,7 +67,8 @@ where
     // Twice the bound: what is over it is refused by us, with a reason, and only what is far over it by h2.
     let refused_bytes = header_bytes_max.saturating_mul(2);
     let malformed = Rc::new(Malformed::default());
-    io.follow_blocks(Blocks::new(refused_bytes, header_bytes_max, Rc::clone(&malformed)));
+    let blocks = Blocks::new(refused_bytes, header_bytes_max, Rc::clone(&malformed));
+    io.follow_frames(Passing { blocks, resets: Resets::default() });
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS_MAX)

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::super::framing;
-use super::http2::{Blocks, Resets, reason_name};
+use super::http2::{Passing, reason_name};
 use super::{ClientConnection, Protocol};
 use crate::upstream::poll_write_gathered;
 
@@ -26,34 +26,30 @@ pub(super) struct Watched<I> {
     connection: Rc<ClientConnection>,
     /// What was read already and nobody took yet.
     early: Bytes,
-    /// What goes out over HTTP/2.
-    resets: Resets,
-    /// What comes in over HTTP/2.
-    blocks: Option<Box<Blocks>>,
+    /// Over HTTP/2.
+    frames: Option<Box<Passing>>,
 }
 
 impl<I> Watched<I> {
-    /// From here on HTTP/2 comes in.
-    pub(super) fn follow_blocks(&mut self, blocks: Blocks) {
-        self.blocks = Some(Box::new(blocks));
+    /// From here on frames of HTTP/2 pass.
+    pub(super) fn follow_frames(&mut self, frames: Passing) {
+        self.frames = Some(Box::new(frames));
     }
 
     fn follow(&mut self, read: &[u8]) {
-        if let Some(blocks) = &mut self.blocks {
+        if let Some(frames) = &mut self.frames {
             let connection = &self.connection;
-            blocks.follow(read, || connection.count_refusal(framing::HEAD_LONG.reason));
+            frames.blocks.follow(read, || connection.count_refusal(framing::HEAD_LONG.reason));
         }
     }
 
     fn note_written<'b>(&mut self, mut count: usize, slices: impl IntoIterator<Item = &'b [u8]>) {
         self.connection.note_write();
-        if self.connection.protocol() != Protocol::Http2 {
-            return;
-        }
+        let Some(frames) = &mut self.frames else { return };
         for slice in slices {
             let written = &slice[..count.min(slice.len())];
             count -= written.len();
-            self.resets.follow(written, |reason| {
+            frames.resets.follow(written, |reason| {
                 self.connection.worker().metrics.streams_reset.with_label_values(&[reason_name(reason)]).inc();
             });
         }
@@ -62,7 +58,7 @@ impl<I> Watched<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
     pub(super) fn new(io: I, connection: &Rc<ClientConnection>) -> Watched<I> {
-        Watched { io, connection: Rc::clone(connection), early: Bytes::new(), resets: Resets::default(), blocks: None }
+        Watched { io, connection: Rc::clone(connection), early: Bytes::new(), frames: None }
     }
 
     /// Reads as much as is needed to tell the protocols apart, and keeps it for the next reader.
@@ -100,7 +96,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Watched<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.blocks.as_ref().is_some_and(|blocks| blocks.are_lost()) {
+        if self.frames.as_ref().is_some_and(|frames| frames.blocks.are_lost()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a header block cannot be read")));
         }
         let before = buffer.filled().len();

@@ -52,6 +52,11 @@ impl Http1 {
         self.outgoing.begin(request);
     }
 
+    /// Whether the request has a body.
+    pub(in crate::upstream) fn has_body(&self) -> bool {
+        self.outgoing.has_body()
+    }
+
     /// The head of the answer; its body is asked for by [`poll_frame`](Http1::poll_frame).
     pub(in crate::upstream) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Http1Error>> {
         loop {

@@ -101,6 +101,11 @@ impl Outgoing {
         self.is_to_head
     }
 
+    /// Whether there is a body to send.
+    pub(super) fn has_body(&self) -> bool {
+        !self.body.is_end_stream()
+    }
+
     /// Whether the head waits still, so that nothing can be answered.
     pub(super) fn is_waiting(&self) -> bool {
         self.stage == Stage::Head
