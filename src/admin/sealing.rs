@@ -60,7 +60,7 @@ impl Sealer {
     /// Checks and seals a certificate.
     pub(super) fn certificate(&self, key: &ResourceKey, document: &Value) -> Result<Admitted, Vec<FieldError>> {
         let spec = parse_certificate(document)?.spec;
-        let chain = Chain::read(&spec.certificate).map_err(at_fault)?;
+        let chain = Chain::admit(&spec.certificate).map_err(at_fault)?;
         let stored = self.stored(key);
         let sealed = self.sealed(key, &spec, &chain, stored.as_ref()).map_err(|error| vec![error])?;
         let fields = document.as_object().into_iter().flatten().filter(|(name, _)| *name != PRIVATE_KEY);

@@ -12,10 +12,13 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroize as _;
 
+use crate::model::spec::other_section;
 use crate::model::{Name, Revision};
 
 /// Certificates of one chain at most.
 const CHAIN_MAX: usize = 10;
+/// What is told of the label of a section that does not belong there.
+const LABEL_CHARS_MAX: usize = 40;
 
 /// A certificate as it is served.
 #[derive(Debug)]
@@ -57,6 +60,11 @@ pub enum CertificateError {
     /// PEM of other things.
     #[error("it holds no certificate in PEM (BEGIN CERTIFICATE)")]
     ChainEmpty,
+    /// Something beside certificates, which would be kept and shown in clear.
+    #[error(
+        "it holds a section `{0}`: only certificates stand here, and anybody who may read sees them; a key belongs in `privateKey`"
+    )]
+    ChainForeign(String),
     /// Too many.
     #[error("it holds more than {CHAIN_MAX} certificates")]
     ChainTooLong,
@@ -89,6 +97,7 @@ impl CertificateError {
         match self {
             CertificateError::ChainSyntax
             | CertificateError::ChainEmpty
+            | CertificateError::ChainForeign(_)
             | CertificateError::ChainTooLong
             | CertificateError::NotX509 { .. }
             | CertificateError::LeafNotFirst { .. } => "certificate",
@@ -128,6 +137,18 @@ impl Chain {
         let (not_before, not_after) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
         let hosts = hosts(leaf);
         Ok(Chain { hosts, not_before, not_after, certificates })
+    }
+
+    /// The same of a chain that is to be stored: it may hold nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The same, or there is something beside certificates.
+    pub fn admit(pem: &str) -> Result<Chain, CertificateError> {
+        match other_section(pem) {
+            Some(label) => Err(CertificateError::ChainForeign(label.chars().take(LABEL_CHARS_MAX).collect())),
+            None => Chain::read(pem),
+        }
     }
 
     /// Chain and private key together.

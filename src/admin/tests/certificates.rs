@@ -90,7 +90,12 @@ async fn a_key_goes_in_and_its_digest_comes_out() {
     assert!(new.body["changes"][0]["after"]["privateKey"]["secretDigest"].is_string(), "{new:?}");
     let table = api.get("/v1/table").await;
     assert_eq!((&table.body["certificates"], &table.body["notCompiled"]), (&json!(1), &json!([])));
-    for answer in [put, one, list, config, rehearsed, new, table, yaml] {
+    let both = json!({"certificate": format!("{}{}", made.chain, made.key), "privateKey": made.key});
+    let both = api.put("/v1/certificates/both", &both).await;
+    let errors = both.body["errors"].to_string();
+    assert!(both.status == 422 && errors.contains("/certificate") && errors.contains("`PRIVATE KEY`"), "{both:?}");
+    assert!(!everything(&api).contains(made.body()));
+    for answer in [both, put, one, list, config, rehearsed, new, table, yaml] {
         assert!(!answer.text.contains(made.body()) && !answer.text.contains("sealed"), "{}", answer.text);
     }
 }
@@ -152,7 +157,8 @@ async fn what_cannot_serve_is_refused_by_field() {
         ("c", json!({"certificate": a.chain, "privateKey": a.key, "default": 1}), "/default: expected a boolean"),
         ("c", of("", json!(a.key)), "/certificate: must not be empty"),
         ("c", of(&"x".repeat(70_000), json!(a.key)), "/certificate: at most 65536 bytes"),
-        ("c", of(&a.key, json!(a.key)), "/certificate: it holds no certificate"),
+        ("c", of(&a.key, json!(a.key)), "/certificate: it holds a section `PRIVATE KEY`: only certificates stand here"),
+        ("c", of("text", json!(a.key)), "/certificate: it holds no certificate"),
         ("c", of(&both, json!(a.key)), "/certificate: the key is that of certificate 2 of the chain: the leaf must come first"),
         ("c", of(&a.chain, json!(b.key)), "/privateKey: it is not the key of the certificate"),
         ("c", of(&a.chain, json!(a.chain)), "/privateKey: it holds no private key"),

@@ -12,3 +12,10 @@ pub struct CertificateSpec {
     /// Whether it serves clients that name no host, or one that no certificate has. Default false.
     pub is_default: bool,
 }
+
+/// The label of the first section of PEM (RFC 7468 2) that is no certificate, whether it can be read or not: what stands beside certificates is
+/// kept and shown as they are, in clear.
+pub fn other_section(pem: &str) -> Option<&str> {
+    let labels = pem.split("-----BEGIN ").skip(1).map(|section| section.split_once("-----").map_or("", |(label, _)| label));
+    labels.into_iter().find(|label| *label != "CERTIFICATE")
+}

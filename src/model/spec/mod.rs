@@ -19,7 +19,7 @@ mod service;
 mod size;
 mod tls;
 
-pub use certificate::CertificateSpec;
+pub use certificate::{CertificateSpec, other_section};
 pub use cors::{Cors, Listed, Origin, OriginHost, OriginPattern, Origins};
 pub use document::{Document, Fields};
 pub use duration::*;

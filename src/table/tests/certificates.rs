@@ -165,6 +165,19 @@ fn chains_and_keys_are_read_or_the_field_is_named() {
         let error = Chain::read(&pem).unwrap_err();
         assert!(error.to_string().contains(words) && error.field() == "certificate", "{error}");
     }
+    let (key, chain_of) = (&leaf.key, |more: &str| format!("{}{more}", leaf.chain));
+    for (pem, label) in [
+        (chain_of(key), "`PRIVATE KEY`"),
+        (format!("{key}{}", leaf.chain), "`PRIVATE KEY`"),
+        (chain_of(key).replace("--\n--", "----"), "`PRIVATE KEY`"),
+        (chain_of(&key.replace("PRIVATE", "ENCRYPTED PRIVATE")), "`ENCRYPTED PRIVATE KEY`"),
+        (chain_of("-----BEGIN DH PARAMETERS"), "``"),
+        (chain_of(&format!("-----BEGIN {}-----", "X".repeat(50))), &*format!("`{}`", "X".repeat(40))),
+    ] {
+        let error = Chain::admit(&pem).unwrap_err();
+        assert!(error.to_string().contains(label) && error.field() == "certificate", "{error}");
+    }
+    assert_eq!(Chain::admit(&format!("text before\n{}{}", leaf.chain, other.chain)).as_ref(), Ok(&chain));
     let p521 = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VuBCIEIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n-----END PRIVATE KEY-----\n";
     for (key, words, field) in [
         ("", "no private key", "privateKey"),
