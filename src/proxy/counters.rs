@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use crate::model::Name;
 use crate::observe::{CountedRoutes, Counter, CounterVec, Metrics, OTHER_ROUTES};
 
-/// Handles that one worker keeps. Beyond, it starts anew: there are more in use than it can hold anyway.
+/// Handles of a kind that one worker keeps. Beyond, it starts anew: there are more in use than it can hold anyway.
 const HANDLES_MAX: usize = 65_536;
 
 /// What a request is counted under.
@@ -45,34 +45,46 @@ struct Identity {
 pub(super) struct Counters {
     requests: CounterVec,
     counted_routes: CountedRoutes,
-    handles: RefCell<HashMap<Identity, Counter, foldhash::fast::RandomState>>,
+    /// Of the routes that are counted by name.
+    named: RefCell<Handles>,
+    /// Of all others together: no route is part of what these are found by.
+    others: RefCell<Handles>,
 }
+
+type Handles = HashMap<Identity, Counter, foldhash::fast::RandomState>;
 
 impl Counters {
     pub(super) fn new(metrics: &Metrics) -> Counters {
         let (requests, counted_routes) = (metrics.requests.clone(), metrics.counted_routes.clone());
-        Counters { requests, counted_routes, handles: RefCell::default() }
+        Counters { requests, counted_routes, named: RefCell::default(), others: RefCell::default() }
     }
 
     /// Counts one answered request.
     pub(super) fn count(&self, labels: Labels<'_>) {
-        let mut handles = self.handles.borrow_mut();
+        if let Some(handle) = self.named.borrow().get(&labels.identity()) {
+            return handle.inc();
+        }
+        let route = labels.route.map_or("", |name| self.counted_routes.label(name.as_str()));
+        match route == OTHER_ROUTES {
+            true => self.count_in(&mut self.others.borrow_mut(), Labels { route: None, ..labels }, route),
+            false => self.count_in(&mut self.named.borrow_mut(), labels, route),
+        }
+    }
+
+    /// Counts under these labels but for the route's, which is `route`.
+    fn count_in(&self, handles: &mut Handles, labels: Labels<'_>, route: &str) {
         let identity = labels.identity();
         if let Some(handle) = handles.get(&identity) {
             return handle.inc();
         }
-        let Labels { kind, route, service, method, status } = labels;
-        let route_label = route.map_or("", |name| self.counted_routes.label(name.as_str()));
-        let service_label = service.map_or("", Name::as_str);
-        let counter = self.requests.with_label_values(&[kind, route_label, service_label, method, status.as_str()]);
+        let Labels { kind, service, method, status, .. } = labels;
+        let service = service.map_or("", Name::as_str);
+        let counter = self.requests.with_label_values(&[kind, route, service, method, status.as_str()]);
         counter.inc();
-        // Those of the others are too many to be worth handles.
-        if route_label != OTHER_ROUTES {
-            if handles.len() >= HANDLES_MAX {
-                handles.clear();
-            }
-            handles.insert(identity, counter);
+        if handles.len() >= HANDLES_MAX {
+            handles.clear();
         }
+        handles.insert(identity, counter);
     }
 }
 
@@ -114,7 +126,7 @@ mod tests {
         }
         count(Some(&one), StatusCode::NOT_FOUND);
         count(None, StatusCode::NOT_FOUND);
-        assert_eq!(counters.handles.borrow().len(), 3);
+        assert_eq!(counters.named.borrow().len(), 3);
         // One name after the other in one place, short and long: none is taken for the one before it.
         for number in 0..200 {
             let long = Name::new(&format!("{}-{}", "long".repeat(10), number % 100)).unwrap();
