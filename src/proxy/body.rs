@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::grpc;
 use super::headers::remove_hop_by_hop;
 use super::present::Present;
 use super::tally::Tally;
@@ -70,12 +71,17 @@ impl ResponseBody {
     }
 
     /// Ends with this error, one turn later: it ends the connection or the stream at once, and the head and what came of the body go out before.
+    /// A call of gRPC is told in its own way that it took too long, where trailers can follow.
     fn fail(&mut self, error: BodyError, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(tally) = &mut self.tally {
             tally.note_error(match error {
                 BodyError::Broken(_) => "http_response_incomplete",
                 BodyError::Deadline => "http_response_timeout",
             });
+        }
+        if matches!((&error, &self.trailers), (BodyError::Deadline, Trailers::OfGrpc)) {
+            self.source = Source::Nothing;
+            return Poll::Ready(Some(Ok(Frame::trailers(grpc::late()))));
         }
         self.source = Source::Failed(error);
         cx.waker().wake_by_ref();

@@ -103,6 +103,12 @@ pub(super) struct ClientConnection {
     is_flushed: Cell<bool>,
     /// The message, by its number, of which a part of the body is still to come; of HTTP/1.1 alone.
     unfinished: Cell<Option<u64>>,
+    /// The messages over HTTP/1.1 of which anything came.
+    messages_begun: Cell<u64>,
+    /// Since when the client sends a header block of HTTP/2.
+    block_since: Cell<Option<Instant>>,
+    /// Whether a part of the present answer's body was handed over.
+    is_answered: Cell<bool>,
     /// Whether no further request is taken; of HTTP/2 alone.
     is_leaving: Cell<bool>,
     is_closed: Cell<bool>,
@@ -133,6 +139,9 @@ impl ClientConnection {
             is_to_rest: Cell::new(false),
             is_flushed: Cell::new(true),
             unfinished: Cell::new(None),
+            messages_begun: Cell::new(0),
+            block_since: Cell::new(None),
+            is_answered: Cell::new(false),
             is_leaving: Cell::new(false),
             is_closed: Cell::new(false),
             exchanges_ended: Cell::new(0),
@@ -196,6 +205,7 @@ impl ClientConnection {
 
     pub(super) fn begin_exchange(&self) {
         self.enter(Phase::Exchange);
+        self.is_answered.set(false);
         if let Some(pace) = &self.pace {
             pace.begin();
         }
@@ -204,9 +214,7 @@ impl ClientConnection {
     pub(super) fn end_exchange(&self) {
         self.exchanges_ended.set(self.exchanges_ended.get() + 1);
         self.enter(Phase::Idle);
-        if self.pace.is_some() {
-            self.progress.replace(None);
-        }
+        self.progress.replace(None);
     }
 
     /// Whether the connection has nothing to do, and has had nothing to do for a while.
@@ -217,6 +225,11 @@ impl ClientConnection {
     /// Whether a part of the present request is still to come; of HTTP/1.1 alone.
     pub(super) fn is_request_unfinished(&self) -> bool {
         self.unfinished.get() == Some(self.exchanges_ended() + 1)
+    }
+
+    /// Whether something came behind the present request; of HTTP/1.1 alone.
+    pub(super) fn has_early_bytes(&self) -> bool {
+        self.messages_begun.get() > self.exchanges_ended() + 1
     }
 
     /// How many exchanges came to their end.
@@ -234,8 +247,18 @@ impl ClientConnection {
     /// A piece of an answer is on its way to the client.
     pub(super) fn note_answered(&self, bytes: usize) {
         self.note_progress();
+        self.is_answered.set(true);
         if let Some(pace) = &self.pace {
             pace.note_answer(bytes);
+        }
+    }
+
+    /// Whether the client is in the middle of a header block of HTTP/2.
+    fn note_block(&self, is_open: bool) {
+        match (is_open, self.block_since.get()) {
+            (true, None) => self.block_since.set(Some(self.worker().now())),
+            (false, Some(_)) => self.block_since.set(None),
+            _ => {}
         }
     }
 
@@ -287,13 +310,16 @@ impl ClientConnection {
         if self.is_too_slow(now) {
             self.worker().metrics.slow_clients.inc();
             // Once the answer has begun, there is no other way to say so.
-            return if self.is_answered() { self.close() } else { self.give_up(now) };
+            return if self.is_answered.get() { self.close() } else { self.give_up(now) };
         }
         let still_for = now.saturating_duration_since(self.since.get());
         if self.phase.get() == Phase::Idle && still_for >= REST_AFTER && !self.is_to_rest.replace(true) {
             self.wake();
         }
         let options = &self.listener().options;
+        if self.block_since.get().is_some_and(|since| now.saturating_duration_since(since) >= options.header_read_timeout) {
+            return self.end_for("header_read_timeout");
+        }
         let limit = match self.phase.get() {
             Phase::Idle => options.idle_timeout,
             Phase::Head => options.header_read_timeout,
@@ -318,18 +344,13 @@ impl ClientConnection {
         self.close();
     }
 
-    /// Lets the exchange answer that it stood still, and ends it the second time.
+    /// Lets the exchange answer that it stood still, and ends it the second time, or where the answer has begun.
     fn give_up(&self, now: Instant) {
-        if self.is_stalled.replace(true) {
+        if self.is_stalled.replace(true) || self.is_answered.get() {
             return self.end_for("stream_idle_timeout");
         }
         self.since.set(now);
         self.wake();
-    }
-
-    /// Whether something of an answer's body is on its way.
-    fn is_answered(&self) -> bool {
-        self.pace.as_ref().is_some_and(|pace| pace.is_answered())
     }
 
     /// Whether the client of the present exchange is under the least rate.

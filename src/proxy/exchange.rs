@@ -96,6 +96,13 @@ pub(super) async fn serve(
     Ok(head.map(|()| body))
 }
 
+/// Announces the trailers that end a call of gRPC, which no backend does: over HTTP/1.1 none is sent without.
+fn announce_grpc(head: &mut Response<()>) {
+    if matches!(Trailers::of(head.headers()), Trailers::OfGrpc) {
+        head.headers_mut().entry(TRAILER).or_insert(grpc::TRAILERS);
+    }
+}
+
 /// Which trailers may follow an answer. Over HTTP/1.1 hyper goes by its head.
 fn trailers_after(protocol: Protocol, head: &Response<()>) -> Trailers {
     match protocol {
@@ -235,7 +242,13 @@ async fn run<'c>(
     let filters = [&*matched.rule.rule.filters, backend.filters];
     let mut answer = answer(filters, response, deadline, takes_trailers);
     if let (Some(upgrade), Content::Tunnel(_)) = (&asked.upgrade, &answer.content) {
+        if connection.has_early_bytes() {
+            return Err(Fault::bad_request("bytes of another protocol came before it was agreed on"));
+        }
         upgrade.tell(&mut answer.head);
+    }
+    if takes_trailers && connection.protocol() == Protocol::Http1 && matches!(answer.content, Content::Backend { .. }) {
+        announce_grpc(&mut answer.head);
     }
     Ok(answer)
 }

@@ -46,9 +46,10 @@ impl Fault {
         Fault::of_client(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// The framing of what came is not sound.
+    /// The framing of what came is not sound. A head that is only too large is understood.
     pub(super) fn refused(flaw: &Flaw) -> Fault {
-        Fault::of_client(flaw.status, flaw.detail)
+        let is_http_only = flaw.status != StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Fault { is_http_only, ..Fault::of_client(flaw.status, flaw.detail) }
     }
 
     /// Known to the standard, not to this gateway.

@@ -17,6 +17,9 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+/// How a call went.
+pub(super) const TRAILERS: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+
 /// What a message escapes: all but printable ASCII, and `%`.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
@@ -43,6 +46,13 @@ pub(super) fn answer(fault: &Fault) -> (HeaderMap, Bytes) {
     (headers, Bytes::new())
 }
 
+/// What ends an answer that has begun and did not come to its end in time. It may stand in the middle of a message: no client takes that for
+/// whole.
+pub(super) fn late() -> HeaderMap {
+    let message = HeaderValue::from_static("the answer was not through in time");
+    HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(Code::DeadlineExceeded as u16)), (GRPC_MESSAGE, message)])
+}
+
 /// Until when the client waits (gRPC over HTTP/2, "Requests": `Timeout`). What is no timeout of gRPC's says nothing.
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
@@ -63,7 +73,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 fn code_of(status: StatusCode) -> Code {
     match status {
         StatusCode::NOT_FOUND => Code::Unimplemented,
-        StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Code::ResourceExhausted,
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
         StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
         _ => Code::Unknown,
@@ -72,6 +82,7 @@ fn code_of(status: StatusCode) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use super::super::framing;
     use super::*;
     use crate::model::Name;
 
@@ -87,6 +98,8 @@ mod tests {
             (Fault::no_answer_in_time(&name), Some(4)),
             (Fault::request_timeout(), Some(4)),
             (Fault::body_too_large(), Some(8)),
+            (Fault::refused(&framing::HEAD_LONG), Some(8)),
+            (Fault::refused(&framing::TARGET), None),
             (Fault::bad_request("x"), None),
             (Fault::expectation_failed(), None),
         ];

@@ -9,13 +9,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::error::ExchangeError;
-use super::fields::has_loose_value;
+use super::fields::is_malformed;
 use super::http1::{Http1, Switched};
 use super::http2::Slot;
 use super::pool::Endpoint;
 
-/// What is wrong with a message of HTTP/2 such a value stands in (RFC 9113 8.2.1).
-pub(super) const LOOSE_VALUE: ExchangeError = ExchangeError::Malformed("a field's value begins or ends with white space");
+/// What is wrong with a message of HTTP/2 with such a field (RFC 9113 8.2.1).
+pub(super) const MALFORMED_FIELD: ExchangeError =
+    ExchangeError::Malformed("a field's value begins or ends with white space, or its name holds a quotation mark");
 
 /// The body of an answer. It has its connection until its end: a connection of HTTP/1.1 goes back to its pool then, if the request's body is
 /// through too, and is closed in any other case. Dropping it before closes the connection, or resets the stream.
@@ -106,7 +107,7 @@ impl Body for AnswerBody {
             Source::Http2 { incoming, .. } => {
                 let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 let polled = match polled {
-                    Some(Ok(frame)) if frame.trailers_ref().is_some_and(has_loose_value) => Some(Err(LOOSE_VALUE)),
+                    Some(Ok(frame)) if frame.trailers_ref().is_some_and(is_malformed) => Some(Err(MALFORMED_FIELD)),
                     polled => polled.map(|polled| polled.map_err(ExchangeError::Http2)),
                 };
                 (polled, incoming.is_end_stream())

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::fields::has_loose_value;
+use super::fields::is_malformed;
 
 /// A request's body as it comes.
 #[derive(Debug)]
@@ -92,24 +92,17 @@ impl StreamBody {
                     self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                Some(Err(error)) => return Poll::Ready(unless_done(error).map(Err)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.are_data_through = true,
             }
         }
         Poll::Ready(match ready!(self.receiving.poll_trailers(cx)) {
-            // The former as in a head (RFC 9113 8.2.1).
-            Ok(Some(trailers)) if has_loose_value(&trailers) || (self.are_malformed)() => {
-                Some(Err(Reason::PROTOCOL_ERROR.into()))
-            }
+            // The former as in a head.
+            Ok(Some(trailers)) if is_malformed(&trailers) || (self.are_malformed)() => Some(Err(Reason::PROTOCOL_ERROR.into())),
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-            Err(error) => unless_done(error).map(Err),
+            Err(error) => Some(Err(error)),
         })
     }
-}
-
-/// The error, unless it says that no more is needed (RFC 9113 8.1).
-fn unless_done(error: h2::Error) -> Option<h2::Error> {
-    Some(error).filter(|error| error.reason() != Some(Reason::NO_ERROR))
 }
 
 impl Body for ClientBody {

@@ -13,11 +13,25 @@ use crate::model::sender::is_told_of_senders;
 const GRPC_TYPE: &[u8] = b"application/grpc";
 /// What gRPC's own trailers begin with.
 const GRPC_NAME: &str = "grpc-";
+/// What the names of gRPC's fields end with that hold bytes in Base64.
+const BINARY_NAME: &str = "-bin";
 
-/// Whether a value begins or ends with white space, which makes a message of HTTP/2 malformed (RFC 9113 8.2.1). h2 does not look.
-pub fn has_loose_value(headers: &HeaderMap) -> bool {
+/// Whether fields of HTTP/2 are malformed where h2 does not look: a value begins or ends with white space (RFC 9113 8.2.1), or a name holds `"`,
+/// which http takes although it is no part of a token (RFC 9110 5.6.2).
+pub fn is_malformed(fields: &HeaderMap) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    headers.values().map(http::HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last()))
+    let is_loose = |value: &[u8]| is_space(value.first()) || is_space(value.last());
+    fields.iter().any(|(name, value)| is_loose(value.as_bytes()) || name.as_str().contains('"'))
+}
+
+/// Keeps fields that gRPC reads by their form out of the tables of HPACK, on the connections of HTTP/2 that many share. gRPC's C core notes in
+/// its table that such a value was malformed, and refuses every later field of the name that refers to the entry: one client would break the
+/// calls of all others whose requests go over the same connection, and one backend those of a client's other backends.
+pub fn keep_out_of_tables(fields: &mut HeaderMap) {
+    let is_read = |name: &str| name.starts_with(GRPC_NAME) || name.ends_with(BINARY_NAME);
+    let read = fields.iter_mut().filter(|(name, _)| is_read(name.as_str()));
+    // A literal that is never indexed (RFC 7541 6.2.3).
+    read.for_each(|(_, value)| value.set_sensitive(true));
 }
 
 /// Which trailers follow a head.
@@ -116,7 +130,8 @@ mod tests {
     #[test]
     fn values_are_loose_at_their_ends_alone() {
         for (value, expected) in [("", false), ("a", false), ("a b\tc", false), (" a", true), ("a\t", true), (" ", true)] {
-            assert_eq!(has_loose_value(&map(&[("x", "y"), ("z", value)])), expected, "{value:?}");
+            assert_eq!(is_malformed(&map(&[("x", "y"), ("z", value)])), expected, "{value:?}");
+            assert!(is_malformed(&map(&[("x", "y"), ("z\"", value)])), "{value:?}");
         }
     }
 
@@ -154,5 +169,16 @@ mod tests {
             names.sort_unstable();
             assert_eq!(names, expected, "{head:?}");
         }
+    }
+
+    #[test]
+    fn what_grpc_reads_by_its_form_stays_out_of_tables() {
+        let names = ["grpc-timeout", "x-trace-bin", "grpc", "x-bin-x", "content-type"];
+        let mut fields: HeaderMap =
+            names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+        fields.append("grpc-timeout", HeaderValue::from_static("1x"));
+        keep_out_of_tables(&mut fields);
+        let sensitive = |name: &&str| fields.get_all(*name).iter().all(HeaderValue::is_sensitive);
+        assert_eq!(names.iter().filter(|name| sensitive(name)).collect::<Vec<_>>(), [&"grpc-timeout", &"x-trace-bin"]);
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::body::RequestBody;
 use super::error::SendFailure;
+use super::fields::keep_out_of_tables;
 use super::outbox::Outbox;
 
 /// Exchanges that share one connection, where the endpoint allows more.
@@ -85,7 +86,10 @@ impl Http2Pool {
                 }
                 continue;
             }
-            let _turn = self.opening.lock().await;
+            let _turn = tokio::select! {
+                turn = self.opening.lock() => turn,
+                () = self.freed.notified() => continue,
+            };
             // Who was here first may have opened one meanwhile.
             if !is_fresh && let Some(slot) = self.take() {
                 return Ok((slot, true));
@@ -153,6 +157,7 @@ impl Drop for Slot {
 /// Says who is meant in the target and not in `Host` (RFC 9113 8.3.1). A request that comes back unsent can be taken again.
 fn in_terms_of_http2(mut request: Request<RequestBody>, scheme: Scheme) -> Request<RequestBody> {
     *request.version_mut() = Version::HTTP_2;
+    keep_out_of_tables(request.headers_mut());
     let authority = request.headers_mut().remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     if let Some(authority) = authority {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -187,7 +192,7 @@ pub(super) async fn handshake<I>(io: I) -> Result<Begun, HandshakeError>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let outbox = Outbox::new(io);
+    let outbox = Outbox::new(io, 0);
     let failed = |source| HandshakeError::Failed { source, read: outbox.take_read_error() };
     let settings = Rc::new(Settings { streams_max: Rc::new(Cell::new(UNKNOWN)), reader: RefCell::default() });
     let tasks = Tasks { outbox: outbox.clone(), settings: Rc::clone(&settings), has_begun: Rc::new(Cell::new(false)) };

@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::answer::{AnswerBody, LOOSE_VALUE};
+use super::answer::{AnswerBody, MALFORMED_FIELD};
 use super::body::RequestBody;
 use super::error::{ExchangeError, SendError, SendFailure};
-use super::fields::has_loose_value;
+use super::fields::is_malformed;
 use super::http1::{Http1, Interim, Wire};
 use super::http2::{self, HandshakeError, Http2Pool, Slot};
 use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
@@ -378,8 +378,8 @@ impl Connection {
 /// An answer over the stream `slot`, unless it is malformed where h2 does not look. After a status that has no content the end is awaited,
 /// for DATA may follow, and there would be no way to take the head back.
 async fn answer_of_http2(response: Response<Incoming>, slot: Slot) -> Result<Response<AnswerBody>, ExchangeError> {
-    if has_loose_value(response.headers()) {
-        return Err(LOOSE_VALUE);
+    if is_malformed(response.headers()) {
+        return Err(MALFORMED_FIELD);
     }
     let has_content = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let (head, mut incoming) = response.into_parts();

@@ -103,6 +103,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<I> {
         let followed = this.follower.follow(read);
         let is_unfinished = followed.map_or_else(|refusal| refusal.is_within_body, |()| this.follower.is_in_body());
         this.connection.unfinished.set(is_unfinished.then(|| this.follower.heads()));
+        let has_begun_next = followed.is_err() || !(is_unfinished || this.follower.is_between_messages());
+        this.connection.messages_begun.set(this.follower.heads() + u64::from(has_begun_next));
         match followed {
             Ok(()) => Poll::Ready(Ok(())),
             Err(refusal) => {

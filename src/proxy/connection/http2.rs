@@ -2,14 +2,13 @@
 //!
 //! Each stream is served by a task of its own (`stream`), with a [`ClientConnection`] of its own for its deadlines. What all of them write goes
 //! out together: see [`Outbox`]. Where a stream becomes a tunnel, `passage` carries its bytes.
-//! What h2 keeps to itself is read beside it from the `frames` that pass: the streams that it resets (`resets`), and what it lets through of
+//! What h2 keeps to itself is read beside it from the frames that pass: the streams that it resets (`resets`), and what it lets through of
 //! malformed header blocks (`blocks`, by way of `hpack`).
 //!
 //! By h2, and not by hyper's server above it: that one sends no 1xx, so that no client would be asked for its body, and ends the whole
 //! connection for one CONNECT with `Content-Length`.
 
 mod blocks;
-mod frames;
 mod hpack;
 mod passage;
 mod resets;
@@ -34,6 +33,8 @@ use super::io::Watched;
 use super::{ClientConnection, Phase, Protocol, Registration};
 use crate::upstream::Outbox;
 
+/// What a client sends before its first frame (RFC 9113 3.4).
+const PREFACE_BYTES: usize = 24;
 /// Exchanges of one connection at a time.
 const STREAMS_MAX: u32 = 128;
 /// Bytes of one request that may be under way to a backend.
@@ -77,7 +78,7 @@ where
     builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(Some(RESET_FOR_ERRORS_MAX));
     builder.enable_connect_protocol();
-    let outbox = Outbox::new(io);
+    let outbox = Outbox::new(io, PREFACE_BYTES);
     let mut accepting = pin!(accept(connection, builder.handshake(outbox.clone()), &malformed));
     let mut writes = Writes { outbox, is_put_off: false };
     let served = pin!(poll_fn(|cx| {

@@ -22,7 +22,6 @@ pub(super) struct Pace {
     piece: Cell<u64>,
     /// Whether more of the answer is there than the client takes.
     is_to_take: Cell<bool>,
-    is_answered: Cell<bool>,
     is_exempt: Cell<bool>,
 }
 
@@ -51,7 +50,6 @@ impl Pace {
             taken: Debt::default(),
             piece: Cell::new(0),
             is_to_take: Cell::new(false),
-            is_answered: Cell::new(false),
             is_exempt: Cell::new(false),
         }
     }
@@ -61,7 +59,6 @@ impl Pace {
         self.forgive();
         self.piece.set(0);
         self.is_to_take.set(false);
-        self.is_answered.set(false);
         self.is_exempt.set(false);
     }
 
@@ -75,12 +72,6 @@ impl Pace {
         self.taken.pay(bytes as u64);
         self.piece.set(bytes as u64);
         self.is_to_take.set(true);
-        self.is_answered.set(true);
-    }
-
-    /// Whether a piece of the present answer was handed over.
-    pub(super) fn is_answered(&self) -> bool {
-        self.is_answered.get()
     }
 
     /// The client has taken all there is of the answer.

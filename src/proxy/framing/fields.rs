@@ -1,11 +1,12 @@
 //! What is asked of the fields of HTTP/2, whose library leaves it to its user.
 
-use http::header::COOKIE;
+use http::header::{CONTENT_LENGTH, COOKIE};
 use http::request;
 
 use super::flaw::{self, Flaw};
+use super::values::Length;
 use super::{FIELDS_MAX, TARGET_BYTES_MAX};
-use crate::upstream::has_loose_value;
+use crate::upstream::is_malformed;
 
 /// What HTTP/2 counts of a field beside its name and value (RFC 9113 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
@@ -25,9 +26,14 @@ pub(in super::super) fn check_head(head: &request::Parts, bytes_max: usize) -> R
     if size > bytes_max {
         return Err(flaw::HEAD_LONG);
     }
+    // h2 reads it only where a body follows.
+    if let Some(value) = headers.get(CONTENT_LENGTH) {
+        let mut length = Length::Named;
+        length.read(value.as_bytes()).and_then(|()| length.end())?;
+    }
     // A cookie that comes in pieces is one field (RFC 9113 8.2.3), and a browser may have a hundred.
     let is_over = headers.len() > FIELDS_MAX && headers.len() - headers.get_all(COOKIE).iter().skip(1).count() > FIELDS_MAX;
-    match (is_over, has_loose_value(headers)) {
+    match (is_over, is_malformed(headers)) {
         (true, _) => Err(flaw::HEAD_FIELDS),
         (false, true) => Err(flaw::FIELD_ENDS),
         (false, false) => Ok(()),

@@ -42,7 +42,7 @@ flaws! {
     FIELD_SPACE = BAD_REQUEST, "field", "white space stands before a field";
     FIELD_NAME = BAD_REQUEST, "field", "a field's name is not a token followed by a colon";
     FIELD_VALUE = BAD_REQUEST, "field", "a field's value holds a control character";
-    FIELD_ENDS = BAD_REQUEST, "field", "a field's value begins or ends with white space";
+    FIELD_ENDS = BAD_REQUEST, "field", "a field's value begins or ends with white space, or its name holds a quotation mark";
     HOST_MISSING = BAD_REQUEST, "host", "Host is missing";
     HOST_TWICE = BAD_REQUEST, "host", "Host stands more than once";
     LENGTH = BAD_REQUEST, "length", "Content-Length is not a number of bytes";

@@ -114,6 +114,12 @@ fn a_malformed_answer_is_none() {
 }
 
 #[test]
+fn an_answer_with_a_name_that_is_none_is_refused() {
+    let gateway = gateway_to(h2c(&[backend(|stream| head(stream, true, &[(":status", "200"), ("x\"y", "1")]))]));
+    assert_eq!(status(&gateway.get("/")), 502);
+}
+
+#[test]
 fn malformed_trailers_break_the_answer_off() {
     let gateway = gateway_to(h2c(&[backend(|stream| {
         let head = head(stream, false, &[(":status", "200"), ("trailer", "x-t")]);
@@ -127,6 +133,67 @@ fn malformed_trailers_break_the_answer_off() {
         let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
         assert!(answer.into_body().collect().await.is_err(), "the answer came to its end");
     });
+}
+
+#[test]
+fn an_answer_that_is_reset_is_whole_only_if_it_was() {
+    for (is_whole, code) in [(false, 0), (false, 8), (true, 0)] {
+        let gateway = gateway_to(h2c(&[backend(move |stream| {
+            let head = head(stream, false, &[(":status", "200")]);
+            let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, code]);
+            [head, frame(DATA, 0, stream, b"partial"), frame(DATA, u8::from(is_whole), stream, b"!"), reset].concat()
+        })]));
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let answer = client.until("never");
+        assert_eq!(answer.ends_with("0\r\n\r\n"), is_whole, "{code}: {answer}");
+        block_on(async {
+            let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+            let body = answer.into_body().collect().await;
+            assert_eq!(body.ok().map(|body| body.to_bytes()).as_deref(), is_whole.then_some(&b"partial!"[..]), "{code}");
+        });
+    }
+}
+
+#[test]
+fn the_trailers_of_grpc_reach_a_client_of_http1_that_takes_them() {
+    let gateway = gateway_to(h2c(&[backend(|stream| {
+        let head = head(stream, false, &[(":status", "200"), ("content-type", "application/grpc")]);
+        [head, frame(DATA, 0, stream, b"ok"), trailers(stream, &[("grpc-status", "5"), ("grpc-message", "no"), ("x-un", "1")])]
+            .concat()
+    })]));
+    let ask = |more: &str| {
+        let mut client = gateway.connect();
+        client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n{more}\r\n"));
+        client.until("\r\n0\r\n") + &client.until("\r\n\r\n")
+    };
+    let answer = ask("TE: trailers\r\nConnection: TE\r\n");
+    assert!(answer.contains("\r\ngrpc-status: 5\r\n") && answer.contains("\r\ngrpc-message: no\r\n"), "{answer}");
+    assert_eq!(field(&answer, "trailer"), Some("grpc-status, grpc-message, grpc-status-details-bin"));
+    let answer = ask("");
+    assert!(!answer.contains("grpc-status") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn a_call_that_takes_too_long_after_its_answer_began_is_told_so() {
+    let backend = backend(|stream| {
+        let head = head(stream, false, &[(":status", "200"), ("content-type", "application/grpc")]);
+        [head, frame(DATA, 0, stream, b"\0\0\0\0\x01x")].concat()
+    });
+    let mut route = route_to("s");
+    route["rules"][0]["timeouts"] = serde_json::json!({"request": "300ms"});
+    let gateway = Gateway::start(ListenerOptions::default(), &[(Service, "s", h2c(&[backend])), (Route, "r", route)]);
+    block_on(async {
+        let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
+        let collected = answer.into_body().collect().await.unwrap();
+        let status = collected.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        assert_eq!((status.unwrap().to_str().unwrap(), &collected.to_bytes()[..]), ("4", &b"\0\0\0\0\x01x"[..]));
+    });
+    assert_eq!(gateway.metrics.proxy_errors.with_label_values(&["http_response_timeout"]).get(), 1);
+    // Over HTTP/1.1 trailers are not for everybody: it breaks off.
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!client.until("never").ends_with("0\r\n\r\n"));
 }
 
 /// The names of the trailers that reach a client of HTTP/2.

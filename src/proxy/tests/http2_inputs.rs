@@ -5,7 +5,8 @@ use super::frames::{
     CONTINUATION, DATA, END, END_HEADERS, HEADERS, Outcome, PADDED, PING, PREFACE, PRIORITISED, PRIORITY, PUSH_PROMISE,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, block, frame, get, head, string,
 };
-use super::gateway::{Backend, Gateway, OK};
+use super::gateway::{Backend, Gateway, OK, wait_for};
+use crate::proxy::ListenerOptions;
 use Outcome::{GoAway, Nothing, Reset, Status};
 
 /// How often a case is run at most whose GOAWAY is lost.
@@ -141,6 +142,7 @@ fn heads() -> Vec<Case> {
         ("LF in a value", with(&[("x", "a\nb")]), Reset(PROTOCOL_ERROR)),
         ("CR in a value", with(&[("x", "a\rb")]), Reset(PROTOCOL_ERROR)),
         ("NUL in a value", with(&[("x", "a\0b")]), Reset(PROTOCOL_ERROR)),
+        ("quotation mark in a name", with(&[("x\"y", "1")]), Status(400)),
         ("CR LF in a name", with(&[("x\r\ny", "1")]), Reset(PROTOCOL_ERROR)),
         ("space in a name", with(&[("x y", "1")]), Reset(PROTOCOL_ERROR)),
         ("colon in a name", with(&[("x:y", "1")]), Reset(PROTOCOL_ERROR)),
@@ -166,6 +168,7 @@ fn bodies() -> Vec<Case> {
         ("more bytes than the length", post(&length("2"), "abc"), Reset(PROTOCOL_ERROR)),
         ("a request behind the length", post(&length("0"), "GET /smuggled HTTP/1.1\r\n\r\n"), Reset(PROTOCOL_ERROR)),
         ("length with END_STREAM", with(&length("3")), Reset(PROTOCOL_ERROR)),
+        ("length of nothing with END_STREAM", with(&length("")), Status(400)),
         ("length 0 with END_STREAM", with(&length("0")), Status(200)),
         ("two lengths that differ", post(&[("content-length", "3"), ("content-length", "4")], "abc"), Reset(PROTOCOL_ERROR)),
         ("length is no number", post(&length("x"), "abc"), Reset(PROTOCOL_ERROR)),
@@ -189,6 +192,7 @@ fn bodies() -> Vec<Case> {
             Status(400),
         ),
         ("trailers with a space before a value", trailers(&[("x", " 1")]), Status(400)),
+        ("trailers with a quotation mark in a name", trailers(&[("x\"y", "1")]), Status(400)),
         ("trailers with a length", trailers(&[("content-length", "9")]), Status(200)),
         (
             "HEADERS in the middle without END_STREAM",
@@ -379,4 +383,62 @@ fn blocks_are_read_as_hpack_says() {
 #[test]
 pub(super) fn frames_stand_where_they_may() {
     judge(&frames());
+}
+
+#[test]
+fn a_body_that_is_reset_is_not_made_whole_whatever_the_reason() {
+    for (code, length) in [(0, None), (0, Some("5")), (1, None), (7, None), (8, None)] {
+        let (told, gets) = std::sync::mpsc::channel();
+        let backend = Backend::raw(move |mut stream| {
+            let mut bytes = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut stream, &mut bytes);
+            told.send(String::from_utf8_lossy(&bytes).into_owned()).unwrap();
+        });
+        let gateway = Gateway::to(&backend);
+        let mut wire = Wire::open(gateway.address);
+        wire.send(
+            &[begin(&length.map_or(vec![], |length| vec![("content-length", length)])), frame(DATA, 0, STREAM, b"abc")].concat(),
+        );
+        wait_for("the backend", || backend.connections() == 1);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        wire.send(&frame(RST_STREAM, 0, STREAM, &[0, 0, 0, code]));
+        let got = gets.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        assert!(got.contains("abc") && !got.contains("\r\n0\r\n"), "{code} {length:?}: {got}");
+    }
+}
+
+#[test]
+fn empty_frames_of_bodies_cost_a_connection_nothing() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let mut wire = Wire::open(gateway.address);
+    for stream in (1..).step_by(2).take(150) {
+        let fields: Fields<'_> = [&[(":method", "POST")], &BASE[1..]].concat();
+        let empty = frame(DATA, 0, stream, b"");
+        wire.send(
+            &[head(stream, false, &fields), empty.clone(), frame(DATA, 0, stream, b"x"), empty, frame(DATA, END, stream, b"")]
+                .concat(),
+        );
+        assert_eq!(wire.outcome(stream), Status(200), "{stream}");
+    }
+    assert!(backend.seen().iter().all(|seen| seen.is_whole && seen.bytes.contains("\r\n1\r\nx\r\n0\r\n")));
+}
+
+#[test]
+fn a_block_that_trickles_is_cut() {
+    let begun = block(&BASE);
+    let whole = frame(HEADERS, END_HEADERS | END, STREAM, &begun);
+    for bytes in [&whole[..5], &whole[..20], &frame(HEADERS, END, STREAM, &begun)] {
+        let options =
+            ListenerOptions { header_read_timeout: std::time::Duration::from_millis(300), ..ListenerOptions::default() };
+        let backend = Backend::answering(OK);
+        let gateway = Gateway::with(options, &backend);
+        let mut wire = Wire::open(gateway.address);
+        wire.send(&get(1, "/victim"));
+        assert_eq!(wire.outcome(1), Status(200));
+        wire.send(bytes);
+        let ended = || gateway.metrics.connections_ended.with_label_values(&["header_read_timeout"]).get();
+        wait_for("the end of the connection", || ended() == 1);
+        assert_eq!(wire.outcome(STREAM), Nothing);
+    }
 }

@@ -146,3 +146,17 @@ fn who_waits_for_the_backend_owes_nothing() {
     events.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(status(&events.answer()), 200);
 }
+
+#[test]
+fn who_takes_nothing_of_an_answer_is_let_go_once_it_stood_still() {
+    let (backend, ended) = endless();
+    let limit = Duration::from_secs(4);
+    let gateway = Gateway::with(ListenerOptions { stream_idle_timeout: limit, ..ListenerOptions::default() }, &backend);
+    let mut client = gateway.connect();
+    let begun = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    ended.recv_timeout(Duration::from_secs(20)).unwrap();
+    // Not only when it stood still for a second time.
+    assert!((limit..2 * limit).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(gateway.metrics.connections_ended.with_label_values(&["stream_idle_timeout"]).get(), 1);
+}

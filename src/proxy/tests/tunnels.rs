@@ -228,6 +228,8 @@ pub(super) fn bytes_that_came_before_the_101_reach_nobody() {
     let gateway = Gateway::to(&backend);
     let mut client = gateway.connect();
     client.send(&format!("{HANDSHAKE}GET /smuggled HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+    assert_eq!(status(&client.answer()), 400);
+    assert!(client.is_closed());
     assert_eq!(gets.recv_timeout(Duration::from_secs(10)).unwrap(), "");
 }
 

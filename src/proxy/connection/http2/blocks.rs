@@ -5,11 +5,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::super::super::framing::FIELDS_MAX;
-use super::frames::{FrameHead, Frames, Part};
+use super::PREFACE_BYTES;
 use super::hpack::{Outline, Reader};
+use crate::upstream::{FrameHead, Frames, Part};
 
-/// What a client sends before its first frame (RFC 9113 3.4).
-const PREFACE_BYTES: usize = 24;
 /// Frames and their flags (RFC 9113 6.2, 6.10).
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
@@ -66,6 +65,8 @@ struct Joined {
     payload: Vec<u8>,
     /// What earlier frames hold of a block that is not whole.
     block: Vec<u8>,
+    /// Whether a block has begun and is not whole.
+    is_open: bool,
     is_lost: bool,
 }
 
@@ -73,14 +74,20 @@ impl Blocks {
     /// From the preface on. h2 refuses heads of `head_bytes_max` itself.
     pub(super) fn new(head_bytes_max: usize, trailers_bytes_max: usize, malformed: Rc<Malformed>) -> Blocks {
         let (payload, block) = (Vec::new(), Vec::new());
-        let (reader, last_stream, is_lost) = (Reader::default(), 0, false);
-        let joined = Joined { reader, malformed, head_bytes_max, trailers_bytes_max, last_stream, payload, block, is_lost };
+        let (reader, last_stream, is_open, is_lost) = (Reader::default(), 0, false, false);
+        let joined =
+            Joined { reader, malformed, head_bytes_max, trailers_bytes_max, last_stream, payload, block, is_open, is_lost };
         Blocks { preface_left: PREFACE_BYTES, frames: Frames::default(), joined }
     }
 
     /// Whether nothing can be said of what comes next. h2 ends such a connection by itself once it has what came; no more may be given to it.
     pub(in super::super) fn are_lost(&self) -> bool {
         self.joined.is_lost
+    }
+
+    /// Whether the client has begun to send a block and not come to its end, or a frame that may be one.
+    pub(in super::super) fn are_open(&self) -> bool {
+        self.joined.is_open || self.frames.is_within_head()
     }
 
     /// Follows the next bytes; `refuse` is called for each head that h2 refuses for its size.
@@ -93,6 +100,7 @@ impl Blocks {
 
 impl Joined {
     fn take(&mut self, head: FrameHead, part: Part<'_>, refuse: &mut impl FnMut()) {
+        self.is_open |= head.kind == HEADERS;
         match head.kind {
             _ if self.is_lost => {}
             HEADERS if part.is_first && part.is_last => self.fragment(head, without_padding(head.flags, part.bytes), refuse),
@@ -124,6 +132,7 @@ impl Joined {
             self.block.extend_from_slice(fragment);
             return;
         }
+        self.is_open = false;
         let outline = match self.block.is_empty() {
             true => self.reader.read(fragment),
             false => {

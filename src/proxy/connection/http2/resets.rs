@@ -2,7 +2,7 @@
 
 use h2::Reason;
 
-use super::frames::Frames;
+use crate::upstream::Frames;
 
 /// The frame that resets a stream (RFC 9113 6.4). Its payload is the reason.
 const RST_STREAM: u8 = 3;

@@ -20,7 +20,7 @@ use super::super::super::exchange;
 use super::super::ClientConnection;
 use super::blocks::Malformed;
 use super::passage::Passage;
-use crate::upstream::{ClientBody, GoAhead, StreamBody};
+use crate::upstream::{ClientBody, GoAhead, StreamBody, keep_out_of_tables};
 
 /// From so many streams of a connection on that were reset before their answer began, the next are not begun before it is known that they
 /// stand.
@@ -113,6 +113,7 @@ fn complete(headers: &mut HeaderMap) {
     for name in &OF_CONNECTIONS {
         headers.remove(name);
     }
+    keep_out_of_tables(headers);
     headers.entry(DATE).or_insert_with(date);
 }
 
@@ -220,7 +221,8 @@ impl Future for Sending {
                     this.waiting = Some((bytes, this.body.is_end_stream()));
                 }
                 Err(frame) => {
-                    let Ok(trailers) = frame.into_trailers() else { continue };
+                    let Ok(mut trailers) = frame.into_trailers() else { continue };
+                    keep_out_of_tables(&mut trailers);
                     this.stream.reserve_capacity(0);
                     return Poll::Ready(this.stream.send_trailers(trailers));
                 }

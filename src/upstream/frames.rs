@@ -5,7 +5,7 @@ const HEAD_BYTES: usize = 9;
 
 /// Follows frames in one direction.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     /// As much of a frame's head as there is.
     head: [u8; HEAD_BYTES],
     head_length: usize,
@@ -16,23 +16,32 @@ pub(super) struct Frames {
 
 /// What stands before a payload.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FrameHead {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
+pub struct FrameHead {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// The stream, 0 for the connection.
+    pub stream: u32,
 }
 
 /// Part of a payload.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) is_first: bool,
-    pub(super) is_last: bool,
+pub struct Part<'a> {
+    /// What came of it.
+    pub bytes: &'a [u8],
+    /// Where it ends in what is followed.
+    pub end: usize,
+    /// Whether nothing of the payload came before.
+    pub is_first: bool,
+    /// Whether nothing of it comes after.
+    pub is_last: bool,
 }
 
 impl Frames {
     /// Follows the next bytes; `take` gets each payload, part by part, an empty one as one part.
-    pub(super) fn follow(&mut self, mut bytes: &[u8], mut take: impl FnMut(FrameHead, Part<'_>)) {
+    pub fn follow(&mut self, all: &[u8], mut take: impl FnMut(FrameHead, Part<'_>)) {
+        let mut bytes = all;
         while !bytes.is_empty() {
             if self.left == 0 {
                 let (part, rest) = bytes.split_at((HEAD_BYTES - self.head_length).min(bytes.len()));
@@ -53,8 +62,13 @@ impl Frames {
             let is_first = self.left == self.length;
             self.left -= part.len();
             bytes = rest;
-            take(self.frame_head(), Part { bytes: part, is_first, is_last: self.left == 0 });
+            take(self.frame_head(), Part { bytes: part, end: all.len() - bytes.len(), is_first, is_last: self.left == 0 });
         }
+    }
+
+    /// Whether a part of a frame's head came, and not all of it.
+    pub fn is_within_head(&self) -> bool {
+        self.head_length > 0
     }
 
     fn frame_head(&self) -> FrameHead {
