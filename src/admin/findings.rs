@@ -14,9 +14,12 @@ use super::explain::Listener;
 use super::problem::Problem;
 use super::sealing::Sealer;
 use super::warnings::Warnings;
-use crate::model::spec::{FieldError, Protocol, canonical, parse_grpc_route, parse_route, parse_service};
+use crate::model::spec::{FieldError, Protocol, canonical, other_section, parse_grpc_route, parse_route, parse_service};
 use crate::model::{Kind, Name, ResourceKey, State};
 use crate::table::{RouteOutline, Snapshot};
+
+/// Where a service has the CAs of its backends.
+const CA_CERTIFICATES: &str = "/tls/caCertificates";
 
 /// A place that names a service.
 #[derive(Debug, Clone)]
@@ -77,6 +80,10 @@ pub(crate) fn document(sealer: &Sealer, key: &ResourceKey, spec: &Value, pointer
         }
         Kind::Service => {
             let parsed = parse_service(spec).map_err(|errors| under(pointer, errors))?;
+            if let Some(label) = spec.pointer(CA_CERTIFICATES).and_then(Value::as_str).and_then(other_section) {
+                let message = format!("it holds `{label}`, and anybody who may read sees it: only certificates stand here");
+                return Err(vec![at(format!("{pointer}{CA_CERTIFICATES}"), message)]);
+            }
             protocol = Some(parsed.spec.protocol);
             let shown = parsed.spec.client_certificate().cloned();
             client_certificate = shown.map(|name| (format!("{pointer}/tls/clientCertificate"), name));

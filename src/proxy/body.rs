@@ -79,7 +79,9 @@ impl ResponseBody {
                 BodyError::Deadline => "http_response_timeout",
             });
         }
-        if matches!((&error, &self.trailers), (BodyError::Deadline, Trailers::OfGrpc)) {
+        // What has a length is short of it.
+        let is_open = self.size_hint().exact().is_none();
+        if is_open && matches!((&error, &self.trailers), (BodyError::Deadline, Trailers::OfGrpc)) {
             self.source = Source::Nothing;
             return Poll::Ready(Some(Ok(Frame::trailers(grpc::late()))));
         }

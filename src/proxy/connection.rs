@@ -253,10 +253,10 @@ impl ClientConnection {
         }
     }
 
-    /// Whether the client is in the middle of a header block of HTTP/2.
-    fn note_block(&self, is_open: bool) {
+    /// Whether the client is in the middle of a header block of HTTP/2, and whether it came to the end of anything in this read.
+    fn note_block(&self, is_open: bool, has_ended: bool) {
         match (is_open, self.block_since.get()) {
-            (true, None) => self.block_since.set(Some(self.worker().now())),
+            (true, since) if since.is_none() || has_ended => self.block_since.set(Some(self.worker().now())),
             (false, Some(_)) => self.block_since.set(None),
             _ => {}
         }

@@ -99,7 +99,7 @@ pub(super) async fn serve(
 /// Announces the trailers that end a call of gRPC, which no backend does: over HTTP/1.1 none is sent without.
 fn announce_grpc(head: &mut Response<()>) {
     if matches!(Trailers::of(head.headers()), Trailers::OfGrpc) {
-        head.headers_mut().entry(TRAILER).or_insert(grpc::TRAILERS);
+        head.headers_mut().append(TRAILER, grpc::TRAILERS);
     }
 }
 

@@ -99,7 +99,7 @@ mod tests {
             (Fault::request_timeout(), Some(4)),
             (Fault::body_too_large(), Some(8)),
             (Fault::refused(&framing::HEAD_LONG), Some(8)),
-            (Fault::refused(&framing::TARGET), None),
+            (Fault::refused(&framing::PSEUDO_FIELDS), None),
             (Fault::bad_request("x"), None),
             (Fault::expectation_failed(), None),
         ];

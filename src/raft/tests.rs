@@ -226,6 +226,11 @@ async fn put_at(node: &Node, name: &str, text: &str) -> Revision {
     outcome.revision()
 }
 
+/// The same across a change of leader: with a key, what broke off is asked again.
+async fn put_once_at(node: &Node, name: &str, text: &str) {
+    node.propose(put(&[(name, spec(text))], Some(text)), Instant::now() + SOON).await.unwrap();
+}
+
 fn text_of(state: &crate::model::State, name: &str) -> Option<Bytes> {
     state.get(&key(name)).map(|resource| resource.spec.clone())
 }

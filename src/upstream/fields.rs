@@ -48,7 +48,9 @@ pub enum Trailers {
 impl Trailers {
     /// Of an answer, by its head.
     pub fn of(headers: &HeaderMap) -> Trailers {
-        let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC_TYPE));
+        // Not gRPC-Web, whose trailers are part of the body.
+        let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(GRPC_TYPE));
+        let is_grpc = rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')));
         if is_grpc { Trailers::OfGrpc } else { Trailers::Announced(announced(headers)) }
     }
 

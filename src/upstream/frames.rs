@@ -66,9 +66,9 @@ impl Frames {
         }
     }
 
-    /// Whether a part of a frame's head came, and not all of it.
-    pub fn is_within_head(&self) -> bool {
-        self.head_length > 0
+    /// The type of the frame whose payload is awaited, if one is.
+    pub fn awaited(&self) -> Option<u8> {
+        (self.left > 0).then(|| self.frame_head().kind)
     }
 
     fn frame_head(&self) -> FrameHead {

@@ -88,7 +88,7 @@ impl Http2Pool {
             }
             let _turn = tokio::select! {
                 turn = self.opening.lock() => turn,
-                () = self.freed.notified() => continue,
+                () = self.freed.notified(), if !is_fresh => continue,
             };
             // Who was here first may have opened one meanwhile.
             if !is_fresh && let Some(slot) = self.take() {

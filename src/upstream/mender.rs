@@ -16,6 +16,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
 /// A type that no standard has.
 const UNKNOWN: u8 = 0xbf;
 /// How far a frame's type stands before its payload.
@@ -51,6 +52,8 @@ impl Mender {
         let mut changes = Vec::new();
         frames.follow(bytes, |head, part| {
             let is_end = head.flags & END_STREAM != 0;
+            // What is wrong in itself stays so.
+            let is_plain = head.stream != 0 && head.flags & PADDED == 0;
             match head.kind {
                 DATA | HEADERS if is_end && part.is_first => {
                     if ended.len() == ENDED_MAX {
@@ -58,7 +61,7 @@ impl Mender {
                     }
                     ended.push_back(head.stream);
                 }
-                DATA if part.is_first && part.is_last && part.bytes.is_empty() && !is_end => {
+                DATA if part.is_first && part.bytes.is_empty() && !is_end && is_plain => {
                     changes.extend(part.end.checked_sub(TYPE_BEFORE_PAYLOAD).map(|place| (place, UNKNOWN)));
                 }
                 RST_STREAM => {
@@ -94,6 +97,8 @@ mod tests {
             (frame(HEADERS, 4, 1, b"head"), frame(HEADERS, 4, 1, b"head")),
             (frame(DATA, 0, 1, &reset(1, 0)), frame(DATA, 0, 1, &reset(1, 0))),
             (frame(DATA, 0, 1, b""), frame(UNKNOWN, 0, 1, b"")),
+            (frame(DATA, 0, 0, b""), frame(DATA, 0, 0, b"")),
+            (frame(DATA, PADDED, 1, b""), frame(DATA, PADDED, 1, b"")),
             (frame(DATA, END_STREAM, 3, b""), frame(DATA, END_STREAM, 3, b"")),
             (frame(HEADERS, 4 | END_STREAM, 5, b"head"), frame(HEADERS, 4 | END_STREAM, 5, b"head")),
             (reset(3, 0), reset(3, 0)),

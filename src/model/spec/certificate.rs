@@ -2,6 +2,9 @@
 
 use super::secret::Secret;
 
+/// What every label of a private key holds.
+const PRIVATE_KEY: &str = "PRIVATE KEY";
+
 /// A certificate as its document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateSpec {
@@ -13,9 +16,10 @@ pub struct CertificateSpec {
     pub is_default: bool,
 }
 
-/// The label of the first section of PEM (RFC 7468 2) that is no certificate, whether it can be read or not: what stands beside certificates is
-/// kept and shown as they are, in clear.
+/// What of PEM (RFC 7468) is no certificate, whether it can be read or not: the label of the first other section, or the words of a key. What
+/// stands beside certificates is kept and shown as they are, in clear.
 pub fn other_section(pem: &str) -> Option<&str> {
-    let labels = pem.split("-----BEGIN ").skip(1).map(|section| section.split_once("-----").map_or("", |(label, _)| label));
-    labels.into_iter().find(|label| *label != "CERTIFICATE")
+    let mut labels = pem.split("-----BEGIN ").skip(1).filter_map(|section| section.split(['-', '\r', '\n']).next());
+    let is_key = || pem.to_ascii_uppercase().contains(PRIVATE_KEY);
+    labels.find(|label| *label != "CERTIFICATE").or_else(|| is_key().then_some(PRIVATE_KEY))
 }

@@ -104,6 +104,9 @@ where
 
 /// What the client did against the protocol or its limits, where that ends its connection.
 fn fault_of(error: &h2::Error) -> Option<&'static str> {
+    if error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+        return Some(reason_name(Reason::PROTOCOL_ERROR));
+    }
     error.reason().filter(|reason| error.is_library() && *reason != Reason::NO_ERROR).map(reason_name)
 }
 
@@ -143,8 +146,8 @@ where
     });
     while let Some(accepted) = (&mut next).await {
         let (mut request, reply) = accepted?;
-        if malformed.take(reply.stream_id().as_u32()) {
-            request.extensions_mut().insert(framing::TARGET);
+        if malformed.take_head(reply.stream_id().as_u32()) {
+            request.extensions_mut().insert(framing::PSEUDO_FIELDS);
         }
         begin(connection, request, reply, malformed);
     }
@@ -153,7 +156,7 @@ where
 
 /// Begins the task of one stream.
 fn begin(connection: &Rc<ClientConnection>, request: Request<RecvStream>, reply: SendResponse<Bytes>, malformed: &Rc<Malformed>) {
-    let open = OpenStream::new(connection);
+    let open = OpenStream::new(connection, Rc::clone(malformed), reply.stream_id().as_u32());
     // Boxed where it begins, for it is large, and passed on by value twice before its task holds it.
     let mut exchange = Box::pin(stream::serve(Rc::clone(&open.connection), request, reply, Rc::clone(malformed)));
     tokio::task::spawn_local(async move {
@@ -195,21 +198,24 @@ impl<I: AsyncWrite + Unpin> Writes<I> {
 struct OpenStream {
     connection: Rc<ClientConnection>,
     parent: Rc<ClientConnection>,
+    malformed: Rc<Malformed>,
+    id: u32,
     _registration: Registration,
 }
 
 impl OpenStream {
-    fn new(parent: &Rc<ClientConnection>) -> OpenStream {
+    fn new(parent: &Rc<ClientConnection>, malformed: Rc<Malformed>, id: u32) -> OpenStream {
         let stream = ClientConnection::new(Rc::clone(&parent.peer), Protocol::Http2, Some(Rc::clone(parent)));
         let connection = Rc::new(stream);
         parent.streams.set(parent.streams.get() + 1);
         parent.enter(Phase::Exchange);
-        OpenStream { _registration: Registration::new(&connection), connection, parent: Rc::clone(parent) }
+        OpenStream { _registration: Registration::new(&connection), connection, parent: Rc::clone(parent), malformed, id }
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
+        self.malformed.forget(self.id);
         self.parent.streams.set(self.parent.streams.get() - 1);
         if self.parent.streams.get() == 0 {
             self.parent.enter(Phase::Idle);

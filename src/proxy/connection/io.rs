@@ -40,7 +40,7 @@ impl<I> Watched<I> {
         if let Some(frames) = &mut self.frames {
             let connection = &self.connection;
             frames.blocks.follow(read, || connection.count_refusal(framing::HEAD_LONG.reason));
-            connection.note_block(frames.blocks.are_open());
+            connection.note_block(frames.blocks.are_open(), frames.blocks.take_ended());
         }
     }
 

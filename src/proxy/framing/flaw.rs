@@ -32,6 +32,7 @@ flaws! {
     BARE_CR = BAD_REQUEST, "line_end", "a CR stands without LF";
     METHOD = BAD_REQUEST, "request_line", "the method is not a token followed by one space";
     TARGET = BAD_REQUEST, "request_line", "the request target holds what no target may hold";
+    PSEUDO_FIELDS = BAD_REQUEST, "request_line", "the :path holds a fragment, or a pseudo field stands behind another field";
     TARGET_FORM = BAD_REQUEST, "request_line", "the request target has none of the four forms";
     TARGET_END = BAD_REQUEST, "request_line", "the request line is not a method, a target and a version with one space between";
     PROTOCOL = BAD_REQUEST, "request_line", "the request line does not end in a version of HTTP";

@@ -26,7 +26,7 @@ mod values;
 
 pub(super) use fields::check_head;
 pub use flaw::Flaw;
-pub(super) use flaw::{HEAD_LONG, TARGET};
+pub(super) use flaw::{HEAD_LONG, PSEUDO_FIELDS};
 
 use chunks::Chunks;
 use head::{Content, Head};

@@ -428,7 +428,7 @@ fn empty_frames_of_bodies_cost_a_connection_nothing() {
 fn a_block_that_trickles_is_cut() {
     let begun = block(&BASE);
     let whole = frame(HEADERS, END_HEADERS | END, STREAM, &begun);
-    for bytes in [&whole[..5], &whole[..20], &frame(HEADERS, END, STREAM, &begun)] {
+    for bytes in [&whole[..9], &whole[..20], &frame(HEADERS, END, STREAM, &begun)] {
         let options =
             ListenerOptions { header_read_timeout: std::time::Duration::from_millis(300), ..ListenerOptions::default() };
         let backend = Backend::answering(OK);

@@ -70,7 +70,7 @@ async fn a_node_joins_votes_and_leaves_for_ever() {
     assert_eq!(cluster.change(4, MemberChange::Promote(4)).await, Ok(()), "it is so already");
     assert_eq!(cluster.roles(follower), (vec![1, 2, 3, 4], vec![]));
     cluster.stop_node(leader).await;
-    put_at(&cluster.node(4), "orders", "three of four").await;
+    put_once_at(&cluster.node(4), "orders", "three of four").await;
     cluster.start_node(leader).await;
     cluster.all_at(Revision(3)).await;
     let learner = cluster.change(follower, MemberChange::Demote(4)).await;

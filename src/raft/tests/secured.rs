@@ -36,7 +36,7 @@ async fn three_nodes_elect_commit_change_their_leader_and_let_a_node_in_over_tls
     }
     cluster.stop_node(old).await;
     let other = (1..=3).find(|id| *id != old).unwrap();
-    put_at(&cluster.node(other), "orders", "after").await;
+    put_once_at(&cluster.node(other), "orders", "after").await;
     cluster.start_node(old).await;
     cluster.all_at(Revision(4)).await;
 

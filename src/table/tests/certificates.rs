@@ -171,7 +171,9 @@ fn chains_and_keys_are_read_or_the_field_is_named() {
         (format!("{key}{}", leaf.chain), "`PRIVATE KEY`"),
         (chain_of(key).replace("--\n--", "----"), "`PRIVATE KEY`"),
         (chain_of(&key.replace("PRIVATE", "ENCRYPTED PRIVATE")), "`ENCRYPTED PRIVATE KEY`"),
-        (chain_of("-----BEGIN DH PARAMETERS"), "``"),
+        (chain_of("-----BEGIN DH PARAMETERS"), "`DH PARAMETERS`"),
+        (chain_of(&key.replace("-----", "----")), "`PRIVATE KEY`"),
+        (chain_of(&key.replace("PRIVATE KEY-----", "PRIVATE KEY--")), "`PRIVATE KEY`"),
         (chain_of(&format!("-----BEGIN {}-----", "X".repeat(50))), &*format!("`{}`", "X".repeat(40))),
     ] {
         let error = Chain::admit(&pem).unwrap_err();

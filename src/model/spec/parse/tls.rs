@@ -2,13 +2,12 @@
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{PemObject, SectionKind};
 
 use super::cursor::{Cursor, Object};
 use super::host;
 use super::report::Report;
 use crate::model::Name;
-use crate::model::spec::certificate::other_section;
 use crate::model::spec::service::Endpoint;
 use crate::model::spec::tls::{Authorities, ServiceTls, TlsVersion};
 
@@ -76,17 +75,17 @@ fn authorities(tls: &Object<'_>, report: &mut Report) -> Option<Authorities> {
 
 /// The CAs of PEM. Other sections are no part of a bundle, least of all keys. Errors: a sentence that names the fault.
 fn bundle_of(pem: &str) -> Result<RootCertStore, String> {
-    if other_section(pem).is_some() {
-        return Err("is for certificates of CAs alone; keys and other sections must be removed".to_owned());
-    }
     let mut authorities = RootCertStore::empty();
-    for section in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let der = section.map_err(|error| format!("is not PEM: {error}"))?;
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem.as_bytes()) {
+        let (kind, der) = section.map_err(|error| format!("is not PEM: {error}"))?;
         let number = authorities.len() + 1;
+        if kind != SectionKind::Certificate {
+            return Err("is for certificates of CAs alone; keys and other sections must be removed".to_owned());
+        }
         if number > BUNDLE_AUTHORITIES_MAX {
             return Err(format!("at most {BUNDLE_AUTHORITIES_MAX} certificates"));
         }
-        authorities.add(der).map_err(|error| format!("certificate {number} cannot be read: {error}"))?;
+        authorities.add(CertificateDer::from(der)).map_err(|error| format!("certificate {number} cannot be read: {error}"))?;
     }
     match authorities.is_empty() {
         true => Err("holds no certificate; expected PEM with `-----BEGIN CERTIFICATE-----`".to_owned()),

@@ -17,28 +17,50 @@ const PADDED: u8 = 8;
 const PRIORITISED: u8 = 32;
 /// What stands before the block where a frame has priorities.
 const PRIORITY_BYTES: usize = 5;
+/// All but the bit that says "exclusive".
+const STREAM_BITS: u32 = 0x7fff_ffff;
 /// Streams that are malformed and that nobody has asked for yet. For some nobody ever does: their exchange is over.
 const MALFORMED_MAX: usize = 256;
 /// How many times a head's bound a block may have: h2 gives up at four, and four bytes of Huffman's code may stand for one.
 const BOUNDS_MAX: usize = 16;
 
-/// The streams of a connection whose last block is malformed (RFC 9113 8.1.1), though h2 does not say so.
+/// The blocks of a connection that are malformed (RFC 9113 8.1.1), though h2 does not say so.
 #[derive(Debug, Default)]
-pub(super) struct Malformed(RefCell<Vec<u32>>);
+pub(super) struct Malformed(RefCell<Vec<Note>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    stream: u32,
+    is_head: bool,
+}
 
 impl Malformed {
-    /// Whether this is one of them; from then on it is none.
-    pub(super) fn take(&self, stream: u32) -> bool {
-        let mut streams = self.0.borrow_mut();
-        let found = streams.iter().position(|malformed| *malformed == stream);
-        found.map(|index| streams.swap_remove(index)).is_some()
+    /// Whether the head of this stream is one of them; from then on it is none.
+    pub(super) fn take_head(&self, stream: u32) -> bool {
+        self.take(Note { stream, is_head: true })
+    }
+
+    /// The same of its trailers.
+    pub(super) fn take_trailers(&self, stream: u32) -> bool {
+        self.take(Note { stream, is_head: false })
+    }
+
+    /// Forgets a stream that is over.
+    pub(super) fn forget(&self, stream: u32) {
+        self.0.borrow_mut().retain(|note| note.stream != stream);
+    }
+
+    fn take(&self, note: Note) -> bool {
+        let mut notes = self.0.borrow_mut();
+        let found = notes.iter().position(|other| *other == note);
+        found.map(|index| notes.swap_remove(index)).is_some()
     }
 
     /// Adds one. Whether there is room for another.
-    fn note(&self, stream: u32) -> bool {
-        let mut streams = self.0.borrow_mut();
-        streams.push(stream);
-        streams.len() < MALFORMED_MAX
+    fn note(&self, note: Note) -> bool {
+        let mut notes = self.0.borrow_mut();
+        notes.push(note);
+        notes.len() < MALFORMED_MAX
     }
 }
 
@@ -67,6 +89,8 @@ struct Joined {
     block: Vec<u8>,
     /// Whether a block has begun and is not whole.
     is_open: bool,
+    /// Whether a block, or a frame of another type, came to its end since this was asked last.
+    has_ended: bool,
     is_lost: bool,
 }
 
@@ -74,9 +98,20 @@ impl Blocks {
     /// From the preface on. h2 refuses heads of `head_bytes_max` itself.
     pub(super) fn new(head_bytes_max: usize, trailers_bytes_max: usize, malformed: Rc<Malformed>) -> Blocks {
         let (payload, block) = (Vec::new(), Vec::new());
-        let (reader, last_stream, is_open, is_lost) = (Reader::default(), 0, false, false);
-        let joined =
-            Joined { reader, malformed, head_bytes_max, trailers_bytes_max, last_stream, payload, block, is_open, is_lost };
+        let (reader, last_stream) = (Reader::default(), 0);
+        let (is_open, has_ended, is_lost) = (false, false, false);
+        let joined = Joined {
+            reader,
+            malformed,
+            head_bytes_max,
+            trailers_bytes_max,
+            last_stream,
+            payload,
+            block,
+            is_open,
+            has_ended,
+            is_lost,
+        };
         Blocks { preface_left: PREFACE_BYTES, frames: Frames::default(), joined }
     }
 
@@ -85,9 +120,14 @@ impl Blocks {
         self.joined.is_lost
     }
 
-    /// Whether the client has begun to send a block and not come to its end, or a frame that may be one.
+    /// Whether the client has begun to send a block and not come to its end.
     pub(in super::super) fn are_open(&self) -> bool {
-        self.joined.is_open || self.frames.is_within_head()
+        self.joined.is_open || self.frames.awaited() == Some(HEADERS)
+    }
+
+    /// Whether a block, or anything else, came to its end since this was asked last.
+    pub(in super::super) fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.joined.has_ended)
     }
 
     /// Follows the next bytes; `refuse` is called for each head that h2 refuses for its size.
@@ -101,14 +141,15 @@ impl Blocks {
 impl Joined {
     fn take(&mut self, head: FrameHead, part: Part<'_>, refuse: &mut impl FnMut()) {
         self.is_open |= head.kind == HEADERS;
+        self.has_ended |= part.is_last && !matches!(head.kind, HEADERS | CONTINUATION);
         match head.kind {
             _ if self.is_lost => {}
-            HEADERS if part.is_first && part.is_last => self.fragment(head, without_padding(head.flags, part.bytes), refuse),
+            HEADERS if part.is_first && part.is_last => self.begin(head, part.bytes, refuse),
             HEADERS => {
                 self.payload.extend_from_slice(part.bytes);
                 if part.is_last {
                     let payload = std::mem::take(&mut self.payload);
-                    self.fragment(head, without_padding(head.flags, &payload), refuse);
+                    self.begin(head, &payload, refuse);
                 }
             }
             CONTINUATION => {
@@ -122,6 +163,16 @@ impl Joined {
         }
     }
 
+    /// A frame of HEADERS.
+    fn begin(&mut self, head: FrameHead, payload: &[u8], refuse: &mut impl FnMut()) {
+        if depends_on_itself(head, payload) {
+            // h2 resets the stream and does not read the block, so that its table stays as it is.
+            (self.is_open, self.has_ended) = (false, true);
+            return;
+        }
+        self.fragment(head, without_padding(head.flags, payload), refuse);
+    }
+
     /// Judges a block once this frame has ended it.
     fn fragment(&mut self, head: FrameHead, fragment: Option<&[u8]>, refuse: &mut impl FnMut()) {
         let Some(fragment) = fragment.filter(|_| !self.is_lost) else {
@@ -132,7 +183,7 @@ impl Joined {
             self.block.extend_from_slice(fragment);
             return;
         }
-        self.is_open = false;
+        (self.is_open, self.has_ended) = (false, true);
         let outline = match self.block.is_empty() {
             true => self.reader.read(fragment),
             false => {
@@ -150,15 +201,24 @@ impl Joined {
         let is_head = stream > self.last_stream;
         self.last_stream = self.last_stream.max(stream);
         let is_malformed = match is_head {
-            true => outline.has_fragment,
+            true => outline.has_fragment || outline.is_disordered,
             false => outline.has_pseudo || outline.fields > FIELDS_MAX || outline.bytes > self.trailers_bytes_max,
         };
         if is_head && outline.bytes >= self.head_bytes_max {
             refuse();
-        } else if is_malformed {
-            self.is_lost = !self.malformed.note(stream);
+        }
+        // Both, for h2 counts less where a fragment of the block is malformed.
+        if is_malformed {
+            self.is_lost = !self.malformed.note(Note { stream, is_head });
         }
     }
+}
+
+/// Whether a payload of HEADERS says that its stream depends on itself (RFC 7540 5.3.1).
+fn depends_on_itself(head: FrameHead, payload: &[u8]) -> bool {
+    let priority = payload.get(usize::from(head.flags & PADDED != 0)..).filter(|_| head.flags & PRIORITISED != 0);
+    let dependency = priority.and_then(|priority| priority.first_chunk());
+    dependency.is_some_and(|dependency| u32::from_be_bytes(*dependency) & STREAM_BITS == head.stream)
 }
 
 /// The part of a payload of HEADERS that is the block's. `None`: it is not as long as its padding and priorities.
@@ -193,7 +253,7 @@ mod tests {
             let malformed = Rc::new(Malformed::default());
             let (mut blocks, mut refused) = (Blocks::new(1989, 1000, Rc::clone(&malformed)), 0);
             input.chunks(size).for_each(|part| blocks.follow(part, || refused += 1));
-            (malformed.0.take(), refused, blocks.are_lost())
+            (malformed.0.take().iter().map(|note| note.stream).collect(), refused, blocks.are_lost())
         });
         assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]), "{verdicts:?}");
         verdicts[0].clone()
@@ -236,6 +296,8 @@ mod tests {
             frame(HEADERS, END_HEADERS | 1, 5, &[&[0x40, 1, b'z', 0][..], &[0xbe; FIELDS_MAX]].concat()),
         ]);
         assert_eq!(found, (vec![3, 5], 1, false));
+        let found = judge(&[frame(HEADERS, END_HEADERS, 1, &[BASE, FRAGMENT, &large, &[0xbe]].concat())]);
+        assert_eq!(found, (vec![1], 1, false));
     }
 
     #[test]
@@ -254,9 +316,48 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_a_stream_that_depends_on_itself_is_not_read() {
+        let itself = |flags, before: &[u8]| {
+            frame(HEADERS, END_HEADERS | PRIORITISED | flags, 3, &[before, &[0x80, 0, 0, 3, 0, 0x44, 1, b'/']].concat())
+        };
+        let found = judge(&[
+            frame(HEADERS, END_HEADERS, 1, &[0x44, 2, b'/', b'#']),
+            itself(0, &[]),
+            itself(PADDED, &[0]),
+            // The newest of the table, at this stream and at the next.
+            frame(HEADERS, END_HEADERS, 3, &[0xbe]),
+            frame(HEADERS, END_HEADERS, 5, &[0xbe]),
+        ]);
+        assert_eq!(found, (vec![1, 3, 5], 0, false));
+    }
+
+    #[test]
+    fn a_block_is_open_until_its_end() {
+        let mut blocks = Blocks::new(2000, 1000, Rc::default());
+        let mut after = |bytes: &[u8]| {
+            blocks.follow(bytes, || {});
+            (blocks.are_open(), blocks.take_ended())
+        };
+        assert_eq!(after(&[0; PREFACE_BYTES]), (false, false));
+        let headers = frame(HEADERS, 0, 1, BASE);
+        assert_eq!(after(&headers[..5]), (false, false));
+        assert_eq!(after(&headers[5..9]), (true, false));
+        assert_eq!(after(&headers[9..]), (true, false));
+        assert_eq!(after(&frame(CONTINUATION, 0, 1, &[])), (true, false));
+        assert_eq!(after(&frame(CONTINUATION, END_HEADERS, 1, &[])), (false, true));
+        // Another begins in the read in which one ends.
+        assert_eq!(after(&[frame(0, 0, 1, b"x"), frame(HEADERS, 0, 3, BASE)].concat()), (true, true));
+    }
+
+    #[test]
     fn a_stream_is_malformed_until_it_is_asked_for() {
         let malformed = Malformed::default();
-        assert!(malformed.note(3));
-        assert_eq!((malformed.take(1), malformed.take(3), malformed.take(3)), (false, true, false));
+        for is_head in [true, false, false] {
+            assert!(malformed.note(Note { stream: 3, is_head }));
+        }
+        assert_eq!([malformed.take_head(1), malformed.take_head(3), malformed.take_head(3)], [false, true, false]);
+        assert!(malformed.take_trailers(3));
+        malformed.forget(3);
+        assert!(!malformed.take_trailers(3));
     }
 }

@@ -133,8 +133,12 @@ pub(super) struct Outline {
     pub(super) bytes: usize,
     /// Whether there is a pseudo field.
     pub(super) has_pseudo: bool,
+    /// Whether there is one behind another field.
+    pub(super) is_disordered: bool,
     /// Whether `:path` has a `#`.
     pub(super) has_fragment: bool,
+    /// Whether there is another field than a pseudo field.
+    has_regular: bool,
 }
 
 /// A field without its text.
@@ -198,6 +202,8 @@ impl Reader {
                 }
                 _ => self.literal(&mut block, 4)?,
             };
+            outline.is_disordered |= field.name.is_pseudo && outline.has_regular;
+            outline.has_regular |= !field.name.is_pseudo;
             outline.fields += 1;
             outline.bytes += field.size();
             outline.has_pseudo |= field.name.is_pseudo;
@@ -210,7 +216,9 @@ impl Reader {
         let name = match number(block, prefix)? {
             0 => {
                 let name = Text::take(block)?;
-                Name { bytes: name.measure()?.0, is_pseudo: name.is_pseudo() }
+                // h2 may skip a field without a name, and its table is another one from there on.
+                let bytes = name.measure().map(|(bytes, _)| bytes).filter(|bytes| *bytes > 0)?;
+                Name { bytes, is_pseudo: name.is_pseudo() }
             }
             index => self.field(index)?.name,
         };
@@ -354,8 +362,8 @@ mod tests {
             let mut reader = Reader::default();
             // The sizes of the table are the standard's; those of the lists are of the fields that it names.
             for (block, fields, list, table) in [(blocks[0], 4, 180, 57), (blocks[1], 5, 233, 110), (blocks[2], 5, 245, 164)] {
-                let found = reader.read(&bytes(block));
-                assert_eq!(found, Some(Outline { fields, bytes: list, has_pseudo: true, has_fragment: false }), "{block}");
+                let found = reader.read(&bytes(block)).map(|it| (it.fields, it.bytes, it.has_pseudo, it.has_fragment));
+                assert_eq!(found, Some((fields, list, true, false)), "{block}");
                 assert_eq!(reader.table_bytes, table, "{block}");
             }
         }
@@ -411,8 +419,27 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_fields_is_told() {
+        let is_disordered = |block: &str| Reader::default().read(&bytes(block)).map(|outline| outline.is_disordered);
+        assert_eq!(is_disordered("82 84 00 01 78 01 79"), Some(false));
+        assert_eq!(is_disordered("82 00 01 78 01 79 84"), Some(true));
+    }
+
+    #[test]
     fn what_is_no_block_is_told() {
-        for block in ["80", "ff ff ff ff ff 0f", "be", "3f e2 1f", "00 02 78", "00", "40 01", "00 01 78 84 ff ff ff ff", "ff"] {
+        for block in [
+            "80",
+            "ff ff ff ff ff 0f",
+            "be",
+            "3f e2 1f",
+            "00 02 78",
+            "00",
+            "40 01",
+            "00 01 78 84 ff ff ff ff",
+            "ff",
+            "40 00 01 79",
+            "00 80 00",
+        ] {
             assert_eq!(Reader::default().read(&bytes(block)), None, "{block}");
         }
         assert_eq!(Reader::default().read(&bytes("3f e1 1f")), Some(Outline::default()));

@@ -104,7 +104,7 @@ fn body_of(head: &request::Parts, receiving: RecvStream, reply: &Rc<Reply>, malf
     let reply = head.headers.contains_key(EXPECT).then(|| Rc::clone(reply));
     let go_ahead = reply.map(|reply| GoAhead::new(move || reply.go_ahead()));
     let stream = receiving.stream_id().as_u32();
-    let are_malformed = Box::new(move || malformed.take(stream));
+    let are_malformed = Box::new(move || malformed.take_trailers(stream));
     ClientBody::Http2(StreamBody::new(receiving, length, go_ahead, are_malformed))
 }
 
