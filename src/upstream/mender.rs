@@ -3,7 +3,7 @@
 //! - RST_STREAM with NO_ERROR in the middle of a message: hyper takes it for the message's end, as it is behind a whole answer (RFC 9113 8.1),
 //!   so that what broke off would go on as if it were whole. It becomes INTERNAL_ERROR.
 //! - DATA without a byte that is not the last: h2 allows a hundred in a connection's life and then ends it. It becomes a frame of no known
-//!   type, which is ignored (RFC 9113 5.5).
+//!   type, which is ignored (RFC 9113 5.5). Not where hundreds follow each other: that is a flood, and h2's to end.
 
 use std::collections::VecDeque;
 
@@ -19,6 +19,8 @@ const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
 /// A type that no standard has.
 const UNKNOWN: u8 = 0xbf;
+/// Empty frames of bodies in a row that are taken from h2.
+const EMPTY_MAX: u32 = 100;
 /// How far a frame's type stands before its payload.
 const TYPE_BEFORE_PAYLOAD: usize = 6;
 /// Streams whose message was whole of late. What resets one does so soon after.
@@ -33,6 +35,8 @@ pub(super) struct Mender {
     preface_left: usize,
     frames: Frames,
     ended: VecDeque<u32>,
+    /// Empty frames of bodies since the last that had something in it.
+    empty: u32,
     /// The code of the present reset, as far as it came.
     code: u32,
 }
@@ -40,7 +44,7 @@ pub(super) struct Mender {
 impl Mender {
     /// At the beginning, where so many bytes stand before the first frame.
     pub(super) fn new(preface_bytes: usize) -> Mender {
-        Mender { preface_left: preface_bytes, frames: Frames::default(), ended: VecDeque::new(), code: 0 }
+        Mender { preface_left: preface_bytes, frames: Frames::default(), ended: VecDeque::new(), empty: 0, code: 0 }
     }
 
     /// Mends what comes next. It may be split anywhere; a type that is gone already stays.
@@ -48,12 +52,15 @@ impl Mender {
         let preface = self.preface_left.min(bytes.len());
         self.preface_left -= preface;
         let bytes = &mut bytes[preface..];
-        let Mender { frames, ended, code, .. } = self;
+        let Mender { frames, ended, empty, code, .. } = self;
         let mut changes = Vec::new();
         frames.follow(bytes, |head, part| {
             let is_end = head.flags & END_STREAM != 0;
             // What is wrong in itself stays so.
             let is_plain = head.stream != 0 && head.flags & PADDED == 0;
+            if matches!(head.kind, DATA | HEADERS) && !part.bytes.is_empty() {
+                *empty = 0;
+            }
             match head.kind {
                 DATA | HEADERS if is_end && part.is_first => {
                     if ended.len() == ENDED_MAX {
@@ -61,7 +68,8 @@ impl Mender {
                     }
                     ended.push_back(head.stream);
                 }
-                DATA if part.is_first && part.bytes.is_empty() && !is_end && is_plain => {
+                DATA if part.is_first && part.bytes.is_empty() && !is_end && is_plain && *empty < EMPTY_MAX => {
+                    *empty += 1;
                     changes.extend(part.end.checked_sub(TYPE_BEFORE_PAYLOAD).map(|place| (place, UNKNOWN)));
                 }
                 RST_STREAM => {
@@ -122,6 +130,23 @@ mod tests {
         let (mut mender, mut bytes) = (Mender::new(7), came);
         mender.mend(&mut bytes);
         assert_eq!(bytes, mended);
+    }
+
+    #[test]
+    fn a_flood_of_empty_frames_is_left_to_h2() {
+        let mut mender = Mender::new(0);
+        let mut is_mended = || {
+            let mut bytes = frame(DATA, 0, 1, b"");
+            mender.mend(&mut bytes);
+            let is_mended = bytes[3] == UNKNOWN;
+            if !is_mended {
+                mender.mend(&mut frame(DATA, 0, 1, b"x"));
+            }
+            is_mended
+        };
+        let mended: Vec<bool> = (0..=2 * EMPTY_MAX).map(|_| is_mended()).collect();
+        let expected = |number: u32| number != EMPTY_MAX;
+        assert_eq!(mended, (0..=2 * EMPTY_MAX).map(expected).collect::<Vec<_>>());
     }
 
     #[test]
