@@ -73,8 +73,8 @@ families! {
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
     /// How often a worker had its part of a listener's `connections_max`, and accepted nobody until a connection ended.
     connections_held_back: Counter = "raftgate_connections_held_back_total";
-    /// Connections of clients, and streams of theirs, that were ended for a limit: header_read_timeout, stream_idle_timeout (what stood still was told before, and went on
-    /// standing still); over HTTP/2 by the error that GOAWAY named: enhance_your_calm (too many resets, CONTINUATIONs and their like),
+    /// Connections of clients, and streams of theirs, that were ended for a limit: header_read_timeout, stream_idle_timeout (what stood still after its
+    /// answer had begun, or was told before and went on standing still); over HTTP/2 by the error that GOAWAY named: enhance_your_calm (too many resets, CONTINUATIONs and their like),
     /// compression_error, flow_control_error, frame_size_error, protocol_error, stream_closed, internal_error, other.
     connections_ended: CounterVec = "raftgate_connections_ended_total" ["reason"];
     /// Streams of clients over HTTP/2 that the gateway reset, by the reason that it gave (RFC 9113 7): refused_stream (over 128 at a time),

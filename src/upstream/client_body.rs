@@ -97,7 +97,7 @@ impl StreamBody {
             }
         }
         Poll::Ready(match ready!(self.receiving.poll_trailers(cx)) {
-            // The former as in a head.
+            // As a head would be, or as the frames showed.
             Ok(Some(trailers)) if is_malformed(&trailers) || (self.are_malformed)() => Some(Err(Reason::PROTOCOL_ERROR.into())),
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
             Err(error) => Some(Err(error)),

@@ -1,11 +1,37 @@
 //! Frames as they pass, split anywhere (RFC 9113 4.1).
 
+/// Types of frames.
+pub mod kind {
+    /// Part of a body (RFC 9113 6.1).
+    pub const DATA: u8 = 0;
+    /// The beginning of a header block (6.2).
+    pub const HEADERS: u8 = 1;
+    /// The end of a stream before its time (6.4).
+    pub const RST_STREAM: u8 = 3;
+    /// More of a header block (6.10).
+    pub const CONTINUATION: u8 = 9;
+}
+
+/// Flags of DATA and HEADERS (RFC 9113 6.1, 6.2).
+pub mod flag {
+    /// The last of the message.
+    pub const END_STREAM: u8 = 1;
+    /// The last of the header block; of CONTINUATION too.
+    pub const END_HEADERS: u8 = 4;
+    /// The payload begins with a length, and ends with so much padding.
+    pub const PADDED: u8 = 8;
+    /// Five bytes of priority stand before the block.
+    pub const PRIORITY: u8 = 32;
+}
+
 /// Bytes of a frame before its payload.
 const HEAD_BYTES: usize = 9;
 
 /// Follows frames in one direction.
 #[derive(Debug, Default)]
 pub struct Frames {
+    /// Bytes before the first frame that are still to come.
+    preface_left: usize,
     /// As much of a frame's head as there is.
     head: [u8; HEAD_BYTES],
     head_length: usize,
@@ -38,10 +64,21 @@ pub struct Part<'a> {
     pub is_last: bool,
 }
 
+/// The stream in these four bytes: the highest bit is another's.
+pub fn stream_of(bytes: [u8; 4]) -> u32 {
+    u32::from_be_bytes(bytes) & 0x7fff_ffff
+}
+
 impl Frames {
+    /// From the beginning, where so many bytes stand before the first frame.
+    pub fn after(preface_bytes: usize) -> Frames {
+        Frames { preface_left: preface_bytes, ..Frames::default() }
+    }
+
     /// Follows the next bytes; `take` gets each payload, part by part, an empty one as one part.
     pub fn follow(&mut self, all: &[u8], mut take: impl FnMut(FrameHead, Part<'_>)) {
-        let mut bytes = all;
+        let (preface, mut bytes) = all.split_at(self.preface_left.min(all.len()));
+        self.preface_left -= preface.len();
         while !bytes.is_empty() {
             if self.left == 0 {
                 let (part, rest) = bytes.split_at((HEAD_BYTES - self.head_length).min(bytes.len()));
@@ -73,7 +110,6 @@ impl Frames {
 
     fn frame_head(&self) -> FrameHead {
         let [_, _, _, kind, flags, stream @ ..] = self.head;
-        // The highest bit is reserved.
-        FrameHead { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff }
+        FrameHead { kind, flags, stream: stream_of(stream) }
     }
 }

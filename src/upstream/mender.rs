@@ -10,13 +10,9 @@ use std::collections::VecDeque;
 use h2::Reason;
 
 use super::frames::Frames;
+use super::frames::flag::{END_STREAM, PADDED};
+use super::frames::kind::{DATA, HEADERS, RST_STREAM};
 
-/// Frames and flags (RFC 9113 6.1, 6.2, 6.4).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const END_STREAM: u8 = 1;
-const PADDED: u8 = 8;
 /// A type that no standard has.
 const UNKNOWN: u8 = 0xbf;
 /// Empty frames of bodies in a row that are taken from h2.
@@ -31,8 +27,6 @@ const INTERNAL_ERROR: u8 = 2;
 /// Follows the frames of one direction.
 #[derive(Debug)]
 pub(super) struct Mender {
-    /// Bytes before the first frame.
-    preface_left: usize,
     frames: Frames,
     ended: VecDeque<u32>,
     /// Empty frames of bodies since the last that had something in it.
@@ -44,15 +38,12 @@ pub(super) struct Mender {
 impl Mender {
     /// At the beginning, where so many bytes stand before the first frame.
     pub(super) fn new(preface_bytes: usize) -> Mender {
-        Mender { preface_left: preface_bytes, frames: Frames::default(), ended: VecDeque::new(), empty: 0, code: 0 }
+        Mender { frames: Frames::after(preface_bytes), ended: VecDeque::new(), empty: 0, code: 0 }
     }
 
     /// Mends what comes next. It may be split anywhere; a type that is gone already stays.
     pub(super) fn mend(&mut self, bytes: &mut [u8]) {
-        let preface = self.preface_left.min(bytes.len());
-        self.preface_left -= preface;
-        let bytes = &mut bytes[preface..];
-        let Mender { frames, ended, empty, code, .. } = self;
+        let Mender { frames, ended, empty, code } = self;
         let mut changes = Vec::new();
         frames.follow(bytes, |head, part| {
             let is_end = head.flags & END_STREAM != 0;

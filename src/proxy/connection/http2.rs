@@ -29,12 +29,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::blocks::{Blocks, Malformed};
 use self::resets::Resets;
 use super::super::framing;
-use super::io::Watched;
+use super::io::{PREFACE, Watched};
 use super::{ClientConnection, Phase, Protocol, Registration};
 use crate::upstream::Outbox;
 
-/// What a client sends before its first frame (RFC 9113 3.4).
-const PREFACE_BYTES: usize = 24;
 /// Exchanges of one connection at a time.
 const STREAMS_MAX: u32 = 128;
 /// Bytes of one request that may be under way to a backend.
@@ -78,7 +76,7 @@ where
     builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(Some(RESET_FOR_ERRORS_MAX));
     builder.enable_connect_protocol();
-    let outbox = Outbox::new(io, PREFACE_BYTES);
+    let outbox = Outbox::new(io, PREFACE.len());
     let mut accepting = pin!(accept(connection, builder.handshake(outbox.clone()), &malformed));
     let mut writes = Writes { outbox, is_put_off: false };
     let served = pin!(poll_fn(|cx| {
@@ -86,7 +84,8 @@ where
         let served = accepting.as_mut().poll(cx);
         match (served, writes.poll(cx)) {
             (Poll::Ready(Err(error)), _) => {
-                if let Some(reason) = fault_of(&error) {
+                let lost = malformed.is_lost().then_some(reason_name(Reason::PROTOCOL_ERROR));
+                if let Some(reason) = fault_of(&error).or(lost) {
                     connection.worker().metrics.connections_ended.with_label_values(&[reason]).inc();
                 }
                 Poll::Ready(Err(io::Error::other(error)))
@@ -104,9 +103,6 @@ where
 
 /// What the client did against the protocol or its limits, where that ends its connection.
 fn fault_of(error: &h2::Error) -> Option<&'static str> {
-    if error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData) {
-        return Some(reason_name(Reason::PROTOCOL_ERROR));
-    }
     error.reason().filter(|reason| error.is_library() && *reason != Reason::NO_ERROR).map(reason_name)
 }
 

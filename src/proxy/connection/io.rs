@@ -8,13 +8,12 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::super::framing;
 use super::http2::{Passing, reason_name};
 use super::{ClientConnection, Protocol};
 use crate::upstream::poll_write_gathered;
 
 /// What a client that speaks HTTP/2 sends first (RFC 9113 3.4). Its first line is no request of HTTP/1.1.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes that a connection at rest reads to wake up.
 const WAITING_BYTES: usize = 16;
@@ -39,7 +38,7 @@ impl<I> Watched<I> {
     fn follow(&mut self, read: &[u8]) {
         if let Some(frames) = &mut self.frames {
             let connection = &self.connection;
-            frames.blocks.follow(read, || connection.count_refusal(framing::HEAD_LONG.reason));
+            frames.blocks.follow(read, |flaw| connection.count_refusal(flaw.reason));
             connection.note_block(frames.blocks.are_open(), frames.blocks.take_ended());
         }
     }

@@ -26,7 +26,7 @@ mod values;
 
 pub(super) use fields::check_head;
 pub use flaw::Flaw;
-pub(super) use flaw::{HEAD_LONG, PSEUDO_FIELDS};
+pub(super) use flaw::{HEAD_LONG, PSEUDO_FIELDS, TRAILERS_FIELDS, TRAILERS_LONG};
 
 use chunks::Chunks;
 use head::{Content, Head};

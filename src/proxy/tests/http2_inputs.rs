@@ -1,6 +1,9 @@
 //! What is malformed, ambiguous or hostile over HTTP/2, and what becomes of it (RFC 9113). The verdict is what the backend got, byte by byte,
 //! with another's request before and after on the same connection.
 
+use std::io::Read;
+use std::time::Duration;
+
 use super::frames::{
     CONTINUATION, DATA, END, END_HEADERS, HEADERS, Outcome, PADDED, PING, PREFACE, PRIORITISED, PRIORITY, PUSH_PROMISE,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, block, frame, get, head, string,
@@ -386,12 +389,22 @@ pub(super) fn frames_stand_where_they_may() {
 }
 
 #[test]
+fn trailers_over_a_bound_are_counted() {
+    let backend = Backend::answering(OK);
+    let gateway = Gateway::to(&backend);
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&[begin(&[]), frame(HEADERS, END_HEADERS | END, STREAM, &block(&[("x", "1"); 101]))].concat());
+    assert_eq!(wire.outcome(STREAM), Status(400));
+    assert_eq!(gateway.metrics.requests_refused.with_label_values(&["trailers"]).get(), 1);
+}
+
+#[test]
 fn a_body_that_is_reset_is_not_made_whole_whatever_the_reason() {
     for (code, length) in [(0, None), (0, Some("5")), (1, None), (7, None), (8, None)] {
         let (told, gets) = std::sync::mpsc::channel();
         let backend = Backend::raw(move |mut stream| {
             let mut bytes = Vec::new();
-            let _ = std::io::Read::read_to_end(&mut stream, &mut bytes);
+            let _ = stream.read_to_end(&mut bytes);
             told.send(String::from_utf8_lossy(&bytes).into_owned()).unwrap();
         });
         let gateway = Gateway::to(&backend);
@@ -400,9 +413,9 @@ fn a_body_that_is_reset_is_not_made_whole_whatever_the_reason() {
             &[begin(&length.map_or(vec![], |length| vec![("content-length", length)])), frame(DATA, 0, STREAM, b"abc")].concat(),
         );
         wait_for("the backend", || backend.connections() == 1);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         wire.send(&frame(RST_STREAM, 0, STREAM, &[0, 0, 0, code]));
-        let got = gets.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        let got = gets.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(got.contains("abc") && !got.contains("\r\n0\r\n"), "{code} {length:?}: {got}");
     }
 }
@@ -429,8 +442,7 @@ fn a_block_that_trickles_is_cut() {
     let begun = block(&BASE);
     let whole = frame(HEADERS, END_HEADERS | END, STREAM, &begun);
     for bytes in [&whole[..9], &whole[..20], &frame(HEADERS, END, STREAM, &begun)] {
-        let options =
-            ListenerOptions { header_read_timeout: std::time::Duration::from_millis(300), ..ListenerOptions::default() };
+        let options = ListenerOptions { header_read_timeout: Duration::from_millis(300), ..ListenerOptions::default() };
         let backend = Backend::answering(OK);
         let gateway = Gateway::with(options, &backend);
         let mut wire = Wire::open(gateway.address);

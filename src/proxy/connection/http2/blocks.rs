@@ -1,32 +1,30 @@
 //! What h2 lets pass of a client's header blocks without a word, read beside it from the frames that come: it cuts a fragment off a `:path`,
 //! drops from trailers pseudo fields and whatever is over its bound, and answers a head that is over it by itself.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::super::super::framing::FIELDS_MAX;
-use super::PREFACE_BYTES;
+use super::super::super::framing::{FIELDS_MAX, Flaw, HEAD_LONG, TRAILERS_FIELDS, TRAILERS_LONG};
+use super::super::io::PREFACE;
 use super::hpack::{Outline, Reader};
-use crate::upstream::{FrameHead, Frames, Part};
+use crate::upstream::frames::flag::{END_HEADERS, PADDED, PRIORITY};
+use crate::upstream::frames::kind::{CONTINUATION, HEADERS};
+use crate::upstream::frames::{FrameHead, Frames, Part, stream_of};
 
-/// Frames and their flags (RFC 9113 6.2, 6.10).
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PRIORITISED: u8 = 32;
 /// What stands before the block where a frame has priorities.
 const PRIORITY_BYTES: usize = 5;
-/// All but the bit that says "exclusive".
-const STREAM_BITS: u32 = 0x7fff_ffff;
-/// Streams that are malformed and that nobody has asked for yet. For some nobody ever does: their exchange is over.
-const MALFORMED_MAX: usize = 256;
+/// Notes that nobody has asked for yet. For some nobody ever does: h2 refused their stream.
+const NOTES_MAX: usize = 256;
 /// How many times a head's bound a block may have: h2 gives up at four, and four bytes of Huffman's code may stand for one.
 const BOUNDS_MAX: usize = 16;
 
 /// The blocks of a connection that are malformed (RFC 9113 8.1.1), though h2 does not say so.
 #[derive(Debug, Default)]
-pub(super) struct Malformed(RefCell<Vec<Note>>);
+pub(super) struct Malformed {
+    notes: RefCell<Vec<Note>>,
+    /// Whether nothing can be said of what comes next.
+    is_lost: Cell<bool>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Note {
@@ -45,29 +43,38 @@ impl Malformed {
         self.take(Note { stream, is_head: false })
     }
 
+    /// Whether the connection had to end because nothing could be said of what came next.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.get()
+    }
+
     /// Forgets a stream that is over.
     pub(super) fn forget(&self, stream: u32) {
-        self.0.borrow_mut().retain(|note| note.stream != stream);
+        self.notes.borrow_mut().retain(|note| note.stream != stream);
     }
 
     fn take(&self, note: Note) -> bool {
-        let mut notes = self.0.borrow_mut();
+        let mut notes = self.notes.borrow_mut();
         let found = notes.iter().position(|other| *other == note);
         found.map(|index| notes.swap_remove(index)).is_some()
     }
 
-    /// Adds one. Whether there is room for another.
-    fn note(&self, note: Note) -> bool {
-        let mut notes = self.0.borrow_mut();
+    fn note(&self, note: Note) {
+        let mut notes = self.notes.borrow_mut();
         notes.push(note);
-        notes.len() < MALFORMED_MAX
+        if notes.len() == NOTES_MAX {
+            self.lose();
+        }
+    }
+
+    fn lose(&self) {
+        self.is_lost.set(true);
     }
 }
 
 /// Follows frames as they are read, split anywhere.
 #[derive(Debug)]
 pub(in super::super) struct Blocks {
-    preface_left: usize,
     frames: Frames,
     joined: Joined,
 }
@@ -91,33 +98,21 @@ struct Joined {
     is_open: bool,
     /// Whether a block, or a frame of another type, came to its end since this was asked last.
     has_ended: bool,
-    is_lost: bool,
 }
 
 impl Blocks {
     /// From the preface on. h2 refuses heads of `head_bytes_max` itself.
     pub(super) fn new(head_bytes_max: usize, trailers_bytes_max: usize, malformed: Rc<Malformed>) -> Blocks {
         let (payload, block) = (Vec::new(), Vec::new());
-        let (reader, last_stream) = (Reader::default(), 0);
-        let (is_open, has_ended, is_lost) = (false, false, false);
-        let joined = Joined {
-            reader,
-            malformed,
-            head_bytes_max,
-            trailers_bytes_max,
-            last_stream,
-            payload,
-            block,
-            is_open,
-            has_ended,
-            is_lost,
-        };
-        Blocks { preface_left: PREFACE_BYTES, frames: Frames::default(), joined }
+        let (reader, last_stream, is_open, has_ended) = (Reader::default(), 0, false, false);
+        let joined =
+            Joined { reader, malformed, head_bytes_max, trailers_bytes_max, last_stream, payload, block, is_open, has_ended };
+        Blocks { frames: Frames::after(PREFACE.len()), joined }
     }
 
     /// Whether nothing can be said of what comes next. h2 ends such a connection by itself once it has what came; no more may be given to it.
     pub(in super::super) fn are_lost(&self) -> bool {
-        self.joined.is_lost
+        self.joined.malformed.is_lost()
     }
 
     /// Whether the client has begun to send a block and not come to its end.
@@ -130,20 +125,18 @@ impl Blocks {
         std::mem::take(&mut self.joined.has_ended)
     }
 
-    /// Follows the next bytes; `refuse` is called for each head that h2 refuses for its size.
-    pub(in super::super) fn follow(&mut self, bytes: &[u8], mut refuse: impl FnMut()) {
-        let (preface, bytes) = bytes.split_at(self.preface_left.min(bytes.len()));
-        self.preface_left -= preface.len();
+    /// Follows the next bytes; `refuse` is told of each block that is over a bound: of a head that h2 refuses, and of trailers.
+    pub(in super::super) fn follow(&mut self, bytes: &[u8], mut refuse: impl FnMut(Flaw)) {
         self.frames.follow(bytes, |head, part| self.joined.take(head, part, &mut refuse));
     }
 }
 
 impl Joined {
-    fn take(&mut self, head: FrameHead, part: Part<'_>, refuse: &mut impl FnMut()) {
+    fn take(&mut self, head: FrameHead, part: Part<'_>, refuse: &mut impl FnMut(Flaw)) {
         self.is_open |= head.kind == HEADERS;
         self.has_ended |= part.is_last && !matches!(head.kind, HEADERS | CONTINUATION);
         match head.kind {
-            _ if self.is_lost => {}
+            _ if self.malformed.is_lost() => {}
             HEADERS if part.is_first && part.is_last => self.begin(head, part.bytes, refuse),
             HEADERS => {
                 self.payload.extend_from_slice(part.bytes);
@@ -154,8 +147,9 @@ impl Joined {
             }
             CONTINUATION => {
                 self.block.extend_from_slice(part.bytes);
-                self.is_lost = self.block.len() > self.head_bytes_max.saturating_mul(BOUNDS_MAX);
-                if part.is_last {
+                if self.block.len() > self.head_bytes_max.saturating_mul(BOUNDS_MAX) {
+                    self.malformed.lose();
+                } else if part.is_last {
                     self.fragment(head, Some(&[]), refuse);
                 }
             }
@@ -164,7 +158,7 @@ impl Joined {
     }
 
     /// A frame of HEADERS.
-    fn begin(&mut self, head: FrameHead, payload: &[u8], refuse: &mut impl FnMut()) {
+    fn begin(&mut self, head: FrameHead, payload: &[u8], refuse: &mut impl FnMut(Flaw)) {
         if depends_on_itself(head, payload) {
             // h2 resets the stream and does not read the block, so that its table stays as it is.
             (self.is_open, self.has_ended) = (false, true);
@@ -174,11 +168,8 @@ impl Joined {
     }
 
     /// Judges a block once this frame has ended it.
-    fn fragment(&mut self, head: FrameHead, fragment: Option<&[u8]>, refuse: &mut impl FnMut()) {
-        let Some(fragment) = fragment.filter(|_| !self.is_lost) else {
-            self.is_lost = true;
-            return;
-        };
+    fn fragment(&mut self, head: FrameHead, fragment: Option<&[u8]>, refuse: &mut impl FnMut(Flaw)) {
+        let Some(fragment) = fragment else { return self.malformed.lose() };
         if head.flags & END_HEADERS == 0 {
             self.block.extend_from_slice(fragment);
             return;
@@ -192,33 +183,38 @@ impl Joined {
             }
         };
         match outline {
-            None => self.is_lost = true,
+            None => self.malformed.lose(),
             Some(outline) => self.judge(head.stream, outline, refuse),
         }
     }
 
-    fn judge(&mut self, stream: u32, outline: Outline, refuse: &mut impl FnMut()) {
+    fn judge(&mut self, stream: u32, outline: Outline, refuse: &mut impl FnMut(Flaw)) {
         let is_head = stream > self.last_stream;
         self.last_stream = self.last_stream.max(stream);
+        let flaw = match is_head {
+            true => (outline.bytes >= self.head_bytes_max).then_some(HEAD_LONG),
+            false if outline.bytes > self.trailers_bytes_max => Some(TRAILERS_LONG),
+            false => (outline.fields > FIELDS_MAX).then_some(TRAILERS_FIELDS),
+        };
+        if let Some(flaw) = flaw {
+            refuse(flaw);
+        }
+        // A head may be both, for h2 counts less where a fragment of the block is malformed.
         let is_malformed = match is_head {
             true => outline.has_fragment || outline.is_disordered,
-            false => outline.has_pseudo || outline.fields > FIELDS_MAX || outline.bytes > self.trailers_bytes_max,
+            false => outline.has_pseudo || flaw.is_some(),
         };
-        if is_head && outline.bytes >= self.head_bytes_max {
-            refuse();
-        }
-        // Both, for h2 counts less where a fragment of the block is malformed.
         if is_malformed {
-            self.is_lost = !self.malformed.note(Note { stream, is_head });
+            self.malformed.note(Note { stream, is_head });
         }
     }
 }
 
 /// Whether a payload of HEADERS says that its stream depends on itself (RFC 7540 5.3.1).
 fn depends_on_itself(head: FrameHead, payload: &[u8]) -> bool {
-    let priority = payload.get(usize::from(head.flags & PADDED != 0)..).filter(|_| head.flags & PRIORITISED != 0);
+    let priority = payload.get(usize::from(head.flags & PADDED != 0)..).filter(|_| head.flags & PRIORITY != 0);
     let dependency = priority.and_then(|priority| priority.first_chunk());
-    dependency.is_some_and(|dependency| u32::from_be_bytes(*dependency) & STREAM_BITS == head.stream)
+    dependency.is_some_and(|dependency| stream_of(*dependency) == head.stream)
 }
 
 /// The part of a payload of HEADERS that is the block's. `None`: it is not as long as its padding and priorities.
@@ -228,7 +224,7 @@ fn without_padding(flags: u8, mut payload: &[u8]) -> Option<&[u8]> {
         let (length, rest) = payload.split_first()?;
         (padding, payload) = (usize::from(*length), rest);
     }
-    if flags & PRIORITISED != 0 {
+    if flags & PRIORITY != 0 {
         payload = payload.get(PRIORITY_BYTES..)?;
     }
     payload.get(..payload.len().checked_sub(padding)?)
@@ -246,14 +242,14 @@ mod tests {
         [&length[1..], &[kind, flags, 0x80, 0, 0, stream], payload].concat()
     }
 
-    /// The streams that are malformed, how many heads are refused, and whether the rest is lost, however the input is split.
-    fn judge(frames: &[Vec<u8>]) -> (Vec<u32>, usize, bool) {
-        let input = [&[b'x'; PREFACE_BYTES], &frames.concat()[..]].concat();
+    /// The streams that are malformed, why blocks are refused for their size, and whether the rest is lost, however the input is split.
+    fn judge(frames: &[Vec<u8>]) -> (Vec<u32>, Vec<&'static str>, bool) {
+        let input = [PREFACE, &frames.concat()[..]].concat();
         let verdicts = [1, 2, 3, 7, 10, 64, input.len()].map(|size| {
             let malformed = Rc::new(Malformed::default());
-            let (mut blocks, mut refused) = (Blocks::new(1989, 1000, Rc::clone(&malformed)), 0);
-            input.chunks(size).for_each(|part| blocks.follow(part, || refused += 1));
-            (malformed.0.take().iter().map(|note| note.stream).collect(), refused, blocks.are_lost())
+            let (mut blocks, mut refused) = (Blocks::new(1989, 1000, Rc::clone(&malformed)), Vec::new());
+            input.chunks(size).for_each(|part| blocks.follow(part, |flaw| refused.push(flaw.reason)));
+            (malformed.notes.take().iter().map(|note| note.stream).collect(), refused, blocks.are_lost())
         });
         assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]), "{verdicts:?}");
         verdicts[0].clone()
@@ -275,12 +271,12 @@ mod tests {
             frame(HEADERS, 0, 5, &FRAGMENT[..3]),
             frame(CONTINUATION, 0, 5, &[]),
             frame(CONTINUATION, END_HEADERS, 5, &FRAGMENT[3..]),
-            frame(HEADERS, END_HEADERS | PADDED | PRIORITISED, 7, &padded),
+            frame(HEADERS, END_HEADERS | PADDED | PRIORITY, 7, &padded),
             frame(HEADERS, 0, 9, &FRAGMENT[..3]),
             frame(CONTINUATION, 0, 9, &FRAGMENT[3..]),
             frame(CONTINUATION, END_HEADERS, 9, &[]),
         ]);
-        assert_eq!(found, (vec![3, 1, 5, 7, 9], 0, false));
+        assert_eq!(found, (vec![3, 1, 5, 7, 9], vec![], false));
     }
 
     #[test]
@@ -295,9 +291,9 @@ mod tests {
             frame(HEADERS, END_HEADERS, 5, BASE),
             frame(HEADERS, END_HEADERS | 1, 5, &[&[0x40, 1, b'z', 0][..], &[0xbe; FIELDS_MAX]].concat()),
         ]);
-        assert_eq!(found, (vec![3, 5], 1, false));
+        assert_eq!(found, (vec![3, 5], vec!["head_size", "trailers", "trailers"], false));
         let found = judge(&[frame(HEADERS, END_HEADERS, 1, &[BASE, FRAGMENT, &large, &[0xbe]].concat())]);
-        assert_eq!(found, (vec![1], 1, false));
+        assert_eq!(found, (vec![1], vec!["head_size"], false));
     }
 
     #[test]
@@ -306,19 +302,19 @@ mod tests {
         assert!(is_lost(&[frame(HEADERS, END_HEADERS, 1, &[0x80])]));
         assert!(is_lost(&[frame(HEADERS, END_HEADERS | PADDED, 1, &[3, 0x82, 0])]));
         assert!(is_lost(&[frame(HEADERS, END_HEADERS | PADDED, 1, &[])]));
-        assert!(is_lost(&[frame(HEADERS, END_HEADERS | PRIORITISED, 1, &[0; 4])]));
+        assert!(is_lost(&[frame(HEADERS, END_HEADERS | PRIORITY, 1, &[0; 4])]));
         let pieces =
             || std::iter::once(frame(HEADERS, 0, 1, BASE)).chain(std::iter::repeat_n(frame(CONTINUATION, 0, 1, &[0; 8000]), 4));
         assert!(!is_lost(&pieces().take(4).collect::<Vec<_>>()));
         assert!(is_lost(&pieces().chain([frame(CONTINUATION, 0, 1, &[0; 8000])]).collect::<Vec<_>>()));
         let flood = |count: usize| vec![frame(HEADERS, END_HEADERS, 1, FRAGMENT); count];
-        assert!(!is_lost(&flood(MALFORMED_MAX - 1)) && is_lost(&flood(MALFORMED_MAX)));
+        assert!(!is_lost(&flood(NOTES_MAX - 1)) && is_lost(&flood(NOTES_MAX)));
     }
 
     #[test]
     fn a_block_of_a_stream_that_depends_on_itself_is_not_read() {
         let itself = |flags, before: &[u8]| {
-            frame(HEADERS, END_HEADERS | PRIORITISED | flags, 3, &[before, &[0x80, 0, 0, 3, 0, 0x44, 1, b'/']].concat())
+            frame(HEADERS, END_HEADERS | PRIORITY | flags, 3, &[before, &[0x80, 0, 0, 3, 0, 0x44, 1, b'/']].concat())
         };
         let found = judge(&[
             frame(HEADERS, END_HEADERS, 1, &[0x44, 2, b'/', b'#']),
@@ -328,17 +324,17 @@ mod tests {
             frame(HEADERS, END_HEADERS, 3, &[0xbe]),
             frame(HEADERS, END_HEADERS, 5, &[0xbe]),
         ]);
-        assert_eq!(found, (vec![1, 3, 5], 0, false));
+        assert_eq!(found, (vec![1, 3, 5], vec![], false));
     }
 
     #[test]
     fn a_block_is_open_until_its_end() {
         let mut blocks = Blocks::new(2000, 1000, Rc::default());
         let mut after = |bytes: &[u8]| {
-            blocks.follow(bytes, || {});
+            blocks.follow(bytes, |_| {});
             (blocks.are_open(), blocks.take_ended())
         };
-        assert_eq!(after(&[0; PREFACE_BYTES]), (false, false));
+        assert_eq!(after(PREFACE), (false, false));
         let headers = frame(HEADERS, 0, 1, BASE);
         assert_eq!(after(&headers[..5]), (false, false));
         assert_eq!(after(&headers[5..9]), (true, false));
@@ -353,7 +349,7 @@ mod tests {
     fn a_stream_is_malformed_until_it_is_asked_for() {
         let malformed = Malformed::default();
         for is_head in [true, false, false] {
-            assert!(malformed.note(Note { stream: 3, is_head }));
+            malformed.note(Note { stream: 3, is_head });
         }
         assert_eq!([malformed.take_head(1), malformed.take_head(3), malformed.take_head(3)], [false, true, false]);
         assert!(malformed.take_trailers(3));

@@ -2,10 +2,8 @@
 
 use h2::Reason;
 
-use crate::upstream::Frames;
-
-/// The frame that resets a stream (RFC 9113 6.4). Its payload is the reason.
-const RST_STREAM: u8 = 3;
+use crate::upstream::frames::Frames;
+use crate::upstream::frames::kind::RST_STREAM;
 
 /// Follows frames as they are written, split anywhere.
 #[derive(Debug, Default)]
@@ -20,6 +18,7 @@ impl Resets {
     pub(in super::super) fn follow(&mut self, bytes: &[u8], mut note: impl FnMut(Reason)) {
         let end = &mut self.end;
         self.frames.follow(bytes, |head, part| {
+            // Its payload is the reason (RFC 9113 6.4).
             if head.kind == RST_STREAM {
                 *end = part.bytes.iter().fold(*end, |end, byte| end << 8 | u32::from(*byte));
                 if part.is_last {
