@@ -99,7 +99,7 @@ families! {
     spans: CounterVec = "raftgate_spans_total" ["result"];
     /// Connections to backends that were opened.
     upstream_connects: CounterVec = "raftgate_upstream_connects_total" ["service", "result"];
-    /// Interim answers of backends over HTTP/1.1, which are not passed on: 102, 103, other. 100 is, and is not counted.
+    /// Interim answers of backends, which are not passed on: 102, 103, other. 100 is, and is not counted.
     upstream_informational: CounterVec = "raftgate_upstream_informational_total" ["status"];
     /// Copies of requests by what became of them: sent, failed, late, lagged, busy, no_service, no_endpoint, no_grpc, no_certificate.
     mirrors: CounterVec = "raftgate_mirrors_total" ["service", "result"];

@@ -236,7 +236,7 @@ async fn run<'c>(
     prepare_for(&backend, &mut head, &admitted.path, &matched, &target)?;
     let asked = ask(&backend, &mut head.headers, upgrade, takes_trailers)?;
 
-    let request = wait_for_go_ahead(head, body, &backend, expects_go_ahead);
+    let request = wait_for_go_ahead(head, body, expects_go_ahead);
     let (response, deadline) = forward(connection, &matched.rule.rule, &backend, request, &asked, tally).await?;
 
     let filters = [&*matched.rule.rule.filters, backend.filters];

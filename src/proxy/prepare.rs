@@ -76,13 +76,8 @@ pub(super) fn ask(
 }
 
 /// Passes `100-continue` on (RFC 9110 10.1.1): the client is asked for its body once the backend asks, for that is when it is read.
-pub(super) fn wait_for_go_ahead(
-    mut head: request::Parts,
-    mut body: RequestBody,
-    backend: &Backend<'_>,
-    is_expected: bool,
-) -> Request<RequestBody> {
-    if is_expected && !backend.service.spec.protocol.carries_grpc() && body.hold() {
+pub(super) fn wait_for_go_ahead(mut head: request::Parts, mut body: RequestBody, is_expected: bool) -> Request<RequestBody> {
+    if is_expected && body.hold() {
         head.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
     }
     Request::from_parts(head, body)

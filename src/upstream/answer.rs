@@ -6,17 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::error::ExchangeError;
-use super::fields::is_malformed;
 use super::http1::{Http1, Switched};
-use super::http2::Slot;
+use super::http2::AnswerStream;
 use super::pool::Endpoint;
-
-/// What is wrong with a message of HTTP/2 with such a field (RFC 9113 8.2.1).
-pub(super) const MALFORMED_FIELD: ExchangeError =
-    ExchangeError::Malformed("a field's value begins or ends with white space, or its name holds a quotation mark");
 
 /// The body of an answer. It has its connection until its end: a connection of HTTP/1.1 goes back to its pool then, if the request's body is
 /// through too, and is closed in any other case. Dropping it before closes the connection, or resets the stream.
@@ -32,10 +26,7 @@ enum Source {
         connection: Box<Http1>,
         endpoint: Rc<Endpoint>,
     },
-    Http2 {
-        incoming: Incoming,
-        _slot: Slot,
-    },
+    Http2(Box<AnswerStream>),
     /// It broke off, which is still to be told.
     Broken(Option<ExchangeError>),
 }
@@ -59,24 +50,16 @@ impl AnswerBody {
         }
     }
 
-    /// What follows a head that came over the stream `slot`.
-    pub(super) fn of_http2(incoming: Incoming, slot: Slot) -> AnswerBody {
-        if incoming.is_end_stream() {
-            return AnswerBody(Source::Done);
-        }
-        AnswerBody(Source::Http2 { incoming, _slot: slot })
-    }
-
-    /// Nothing follows.
-    pub(super) fn none() -> AnswerBody {
-        AnswerBody(Source::Done)
+    /// What follows a head that came over a stream, if anything does.
+    pub(super) fn of_http2(rest: Option<AnswerStream>) -> AnswerBody {
+        AnswerBody(rest.map_or(Source::Done, |rest| Source::Http2(Box::new(rest))))
     }
 
     /// The connection behind an answer of 101, which speaks something else from here on. Error: this, where it has none to itself.
     pub fn into_switched(self) -> Result<Switched, AnswerBody> {
         match self.0 {
             Source::Http1 { connection, .. } => Ok(connection.into_switched()),
-            source @ (Source::Done | Source::Whole(_) | Source::Http2 { .. } | Source::Broken(_)) => Err(AnswerBody(source)),
+            source @ (Source::Done | Source::Whole(_) | Source::Http2(_) | Source::Broken(_)) => Err(AnswerBody(source)),
         }
     }
 
@@ -104,17 +87,10 @@ impl Body for AnswerBody {
                 (polled.map(|polled| polled.map_err(ExchangeError::Http1)), connection.is_answered())
             }
             Source::Broken(error) => (error.take().map(Err), true),
-            Source::Http2 { incoming, .. } => {
-                let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                let polled = match polled {
-                    Some(Ok(frame)) if frame.trailers_ref().is_some_and(is_malformed) => Some(Err(MALFORMED_FIELD)),
-                    polled => polled.map(|polled| polled.map_err(ExchangeError::Http2)),
-                };
-                (polled, incoming.is_end_stream())
-            }
+            Source::Http2(stream) => (ready!(stream.poll_frame(cx)), stream.is_end_stream()),
         };
         // A server that gets an error drops what it has not sent yet of what came before: it has a turn for that.
-        if let (Source::Http1 { .. } | Source::Http2 { .. }, Some(Err(_))) = (&self.0, &polled) {
+        if let (Source::Http1 { .. } | Source::Http2(_), Some(Err(_))) = (&self.0, &polled) {
             self.0 = Source::Broken(polled.and_then(Result::err));
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -136,7 +112,7 @@ impl Body for AnswerBody {
             Source::Done => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Http1 { connection, .. } => connection.size_hint(),
-            Source::Http2 { incoming, .. } => incoming.size_hint(),
+            Source::Http2(stream) => stream.size_hint(),
             Source::Broken(_) => SizeHint::new(),
         }
     }

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
 use super::client_body::{ClientBody, ClientBodyError};
-use super::fields::{Trailers, keep_out_of_tables};
+use super::fields::Trailers;
 use super::go_ahead::Hold;
 use super::replay::Replay;
 use super::tap::{BodyCopy, CopyWatch, Tap, tap};
@@ -271,7 +271,6 @@ impl Stream {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     self.trailers.retain(trailers);
-                    keep_out_of_tables(trailers);
                     if trailers.is_empty() {
                         self.complete();
                         return Poll::Ready(None);

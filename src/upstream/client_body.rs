@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::fields::is_malformed;
+use super::received::Received;
 
 /// A request's body as it comes.
 #[derive(Debug)]
@@ -30,16 +32,13 @@ pub enum ClientBodyError {
     #[error(transparent)]
     Http1(hyper::Error),
     /// Over HTTP/2.
-    #[error(transparent)]
-    Http2(h2::Error),
+    #[error("the stream broke off")]
+    Http2(#[source] h2::Error),
 }
 
 /// What comes over a stream of HTTP/2.
 pub struct StreamBody {
-    receiving: RecvStream,
-    /// Bytes that are still to come, where the head says how many; h2 holds the client to it.
-    left: Option<u64>,
-    are_data_through: bool,
+    received: Received,
     /// Of a client that waits to be asked.
     go_ahead: Option<GoAhead>,
     /// Whether trailers that came are malformed in a way that h2 does not tell.
@@ -64,43 +63,31 @@ impl fmt::Debug for GoAhead {
 
 impl fmt::Debug for StreamBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamBody").field("receiving", &self.receiving).field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("StreamBody").field("received", &self.received).finish_non_exhaustive()
     }
 }
 
 impl StreamBody {
-    /// What is received, of this length if the head says so. A client that waits is asked once somebody reads it. `are_malformed` is asked once
-    /// there are trailers.
+    /// What follows a head with these fields. A client that waits is asked once somebody reads it. `are_malformed` is asked once there are
+    /// trailers.
     pub fn new(
         receiving: RecvStream,
-        length: Option<u64>,
+        fields: &HeaderMap,
         go_ahead: Option<GoAhead>,
         are_malformed: Box<dyn Fn() -> bool>,
     ) -> StreamBody {
-        StreamBody { receiving, left: length, are_data_through: false, go_ahead, are_malformed }
+        StreamBody { received: Received::new(receiving, fields), go_ahead, are_malformed }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if let Some(GoAhead(ask)) = self.go_ahead.take() {
             ask();
         }
-        if !self.are_data_through {
-            match ready!(self.receiving.poll_data(cx)) {
-                Some(Ok(bytes)) => {
-                    // It is taken: what the backend does not take is not read. A stream that ended meanwhile has no window to open.
-                    let _ = self.receiving.flow_control().release_capacity(bytes.len());
-                    self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
-                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.are_data_through = true,
-            }
-        }
-        Poll::Ready(match ready!(self.receiving.poll_trailers(cx)) {
-            // As a head would be, or as the frames showed.
-            Ok(Some(trailers)) if is_malformed(&trailers) || (self.are_malformed)() => Some(Err(Reason::PROTOCOL_ERROR.into())),
-            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-            Err(error) => Some(Err(error)),
+        // As a head would be, or as the frames showed.
+        let are_refused = |trailers: &HeaderMap| is_malformed(trailers) || (self.are_malformed)();
+        self.received.poll_frame(cx).map(|polled| match polled {
+            Some(Ok(frame)) if frame.trailers_ref().is_some_and(are_refused) => Some(Err(Reason::PROTOCOL_ERROR.into())),
+            polled => polled,
         })
     }
 }
@@ -121,7 +108,7 @@ impl Body for ClientBody {
         match self {
             ClientBody::Empty => true,
             ClientBody::Http1(incoming) => incoming.is_end_stream(),
-            ClientBody::Http2(stream) => stream.receiving.is_end_stream(),
+            ClientBody::Http2(stream) => stream.received.is_end_stream(),
         }
     }
 
@@ -129,7 +116,7 @@ impl Body for ClientBody {
         match self {
             ClientBody::Empty => SizeHint::with_exact(0),
             ClientBody::Http1(incoming) => incoming.size_hint(),
-            ClientBody::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            ClientBody::Http2(stream) => stream.received.size_hint(),
         }
     }
 }

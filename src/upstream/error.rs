@@ -1,13 +1,13 @@
 //! What came of a try that failed: who failed, and whether a second try is safe.
 
-use std::error::Error as _;
 use std::io;
 
 use http::Request;
 use thiserror::Error;
 
 use super::body::RequestBody;
-use super::http1::{Http1Error, Interim};
+use super::http1::Http1Error;
+use super::interim::Interim;
 use super::tls::TlsProblem;
 
 /// What went wrong between the gateway and an endpoint.
@@ -81,8 +81,8 @@ pub enum ExchangeError {
     #[error(transparent)]
     Http1(Http1Error),
     /// Over HTTP/2.
-    #[error(transparent)]
-    Http2(hyper::Error),
+    #[error("the stream or its connection failed")]
+    Http2(#[source] h2::Error),
     /// The endpoint sent a message of HTTP/2 that h2 takes and that is malformed all the same (RFC 9113 8.1.1).
     #[error("{0}")]
     Malformed(&'static str),
@@ -103,16 +103,15 @@ impl ExchangeError {
     pub(super) fn is_malformed(&self) -> bool {
         match self {
             ExchangeError::Http1(error) => error.is_malformed(),
-            ExchangeError::Http2(error) => error.is_parse() || is_refused_by_h2(error),
+            ExchangeError::Http2(error) => is_refused_by_h2(error),
             ExchangeError::Malformed(_) => true,
         }
     }
 }
 
 /// Whether h2 itself found fault with what the endpoint said.
-fn is_refused_by_h2(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_library() && cause.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR))
+fn is_refused_by_h2(error: &h2::Error) -> bool {
+    error.is_library() && error.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 
 /// A failed try.
@@ -124,6 +123,6 @@ pub struct SendError {
     pub request: Option<Box<Request<RequestBody>>>,
     /// Whether no byte of it went out.
     pub is_unsent: bool,
-    /// What came before, over HTTP/1.1.
+    /// What came before.
     pub interim: Interim,
 }

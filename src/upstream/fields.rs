@@ -34,6 +34,24 @@ pub fn keep_out_of_tables(fields: &mut HeaderMap) {
     read.for_each(|(_, value)| value.set_sensitive(true));
 }
 
+/// Removes what concerns a connection of HTTP/1.1, and has no place in a head of HTTP/2 (RFC 9113 8.2.2), though a filter may have set it. Of
+/// `TE`, `trailers` is left, which a request may say.
+pub fn remove_of_connections(fields: &mut HeaderMap) {
+    const NAMES: [HeaderName; 5] = [
+        CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    for name in &NAMES {
+        fields.remove(name);
+    }
+    if fields.get(TE).is_some_and(|value| value != "trailers") {
+        fields.remove(TE);
+    }
+}
+
 /// Which trailers follow a head.
 #[derive(Debug, Clone)]
 pub enum Trailers {
@@ -171,6 +189,20 @@ mod tests {
             names.sort_unstable();
             assert_eq!(names, expected, "{head:?}");
         }
+    }
+
+    #[test]
+    fn what_concerns_a_connection_is_removed() {
+        let names = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "x"];
+        let fields = |te: &'static str| {
+            let mut fields = map(&names.map(|name| (name, if name == "te" { te } else { "1" })));
+            remove_of_connections(&mut fields);
+            let mut left: Vec<String> = fields.keys().map(ToString::to_string).collect();
+            left.sort_unstable();
+            left
+        };
+        assert_eq!(fields("trailers"), ["te", "x"]);
+        assert_eq!(fields("trailers, deflate"), ["x"]);
     }
 
     #[test]

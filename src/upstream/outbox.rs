@@ -47,6 +47,8 @@ struct Inner<I> {
     turn: Option<Instant>,
     /// Whether it has read something: each does.
     has_read: bool,
+    /// Whether something was read since somebody asked.
+    is_heard: bool,
     waiting: BytesMut,
     /// Whether something was written that may not have left yet.
     is_unflushed: bool,
@@ -62,8 +64,8 @@ impl<I: AsyncWrite + Unpin> Outbox<I> {
     /// Around `io`, from which so many bytes come before the first frame.
     pub fn new(io: I, preface_bytes: usize) -> Outbox<I> {
         let (turn, waiting, mender) = (None, BytesMut::new(), Mender::new(preface_bytes));
-        let (read_error, has_read, is_unflushed) = (None, false, false);
-        Outbox(Rc::new(RefCell::new(Inner { read_error, io, mender, turn, has_read, waiting, is_unflushed })))
+        let (read_error, has_read, is_heard, is_unflushed) = (None, false, false, false);
+        Outbox(Rc::new(RefCell::new(Inner { read_error, io, mender, turn, has_read, is_heard, waiting, is_unflushed })))
     }
 
     /// Lets the connection read for one more turn. Whoever polls it does so before; where a turn ends early, the task is woken.
@@ -76,6 +78,11 @@ impl<I: AsyncWrite + Unpin> Outbox<I> {
     pub fn is_empty(&self) -> bool {
         let inner = self.0.borrow();
         inner.waiting.is_empty() && !inner.is_unflushed
+    }
+
+    /// Whether the other side said something since this was asked last.
+    pub(super) fn take_heard(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().is_heard)
     }
 
     /// The error that reading met last, as it was.
@@ -145,7 +152,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Outbox<I> {
         match ready!(Pin::new(&mut inner.io).poll_read(cx, buffer)) {
             Ok(()) => {
                 inner.mender.mend(&mut buffer.filled_mut()[before..]);
-                inner.has_read = true;
+                (inner.has_read, inner.is_heard) = (true, true);
                 Poll::Ready(Ok(()))
             }
             Err(error) => {

@@ -13,19 +13,16 @@ use std::{io, mem};
 use futures_util::future::Either;
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode};
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::answer::{AnswerBody, MALFORMED_FIELD};
+use super::answer::AnswerBody;
 use super::body::RequestBody;
 use super::error::{ExchangeError, SendError, SendFailure};
-use super::fields::is_malformed;
-use super::http1::{Http1, Interim, Wire};
-use super::http2::{self, HandshakeError, Http2Pool, Slot};
+use super::http1::{Http1, Wire};
+use super::http2::{self, Exchange, HandshakeError, Http2Pool, Slot, Unsent};
+use super::interim::Interim;
 use super::tls::{Secured, TlsClient, TlsError, TlsProblem};
 use crate::model::spec::Protocol;
 
@@ -355,43 +352,27 @@ impl Connection {
             }
             Channel::Http2(slot) => {
                 let scheme = if endpoint.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-                let sent = slot.send(request, scheme);
-                let endpoint = Rc::clone(endpoint);
-                // Boxed: it is a kilobyte, which each request over HTTP/1.1 would hold as well.
-                Either::Right(Box::pin(async move {
-                    match sent.await {
-                        Ok(response) => {
-                            answer_of_http2(response, slot).await.map_err(|error| endpoint.failed(error, None, false))
-                        }
-                        Err(mut error) => {
-                            let unsent = error.take_message();
-                            let is_unsent = unsent.is_some();
-                            Err(endpoint.failed(ExchangeError::Http2(error.into_error()), unsent, is_unsent))
-                        }
-                    }
-                }))
+                let begun = Exchange::begin(slot, request, scheme);
+                // Boxed: each request over HTTP/1.1 would hold it as well.
+                Either::Right(Box::pin(answer_of_http2(begun, Rc::clone(endpoint))))
             }
         }
     }
 }
 
-/// An answer over the stream `slot`, unless it is malformed where h2 does not look. After a status that has no content the end is awaited,
-/// for DATA may follow, and there would be no way to take the head back.
-async fn answer_of_http2(response: Response<Incoming>, slot: Slot) -> Result<Response<AnswerBody>, ExchangeError> {
-    if is_malformed(response.headers()) {
-        return Err(MALFORMED_FIELD);
+/// Waits for the head of an answer over HTTP/2.
+async fn answer_of_http2(
+    begun: Result<Exchange, Box<Unsent>>,
+    endpoint: Rc<Endpoint>,
+) -> Result<Response<AnswerBody>, SendError> {
+    let exchange = match begun {
+        Ok(exchange) => exchange,
+        Err(unsent) => return Err(endpoint.failed(ExchangeError::Http2(unsent.source), unsent.request, true)),
+    };
+    match exchange.head().await {
+        Ok(response) => Ok(response.map(AnswerBody::of_http2)),
+        Err((error, interim)) => Err(SendError { interim, ..endpoint.failed(error, None, false) }),
     }
-    let has_content = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let (head, mut incoming) = response.into_parts();
-    if has_content || incoming.is_end_stream() {
-        return Ok(Response::from_parts(head, AnswerBody::of_http2(incoming, slot)));
-    }
-    while let Some(frame) = incoming.frame().await {
-        if frame.map_err(ExchangeError::Http2)?.data_ref().is_some_and(|data| !data.is_empty()) {
-            return Err(ExchangeError::Malformed("content follows a status that has none"));
-        }
-    }
-    Ok(Response::from_parts(head, AnswerBody::none()))
 }
 
 /// Sends what began, and waits for the head of its answer.

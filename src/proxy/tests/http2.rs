@@ -203,7 +203,7 @@ pub(super) fn refusals_are_told_over_http2_too() {
 }
 
 /// A POST whose client waits to be asked for its three bytes.
-const EXPECTANT: [(&str, &str); 6] = [
+pub(super) const EXPECTANT: [(&str, &str); 6] = [
     (":method", "POST"),
     (":scheme", "http"),
     (":path", "/"),
@@ -213,7 +213,7 @@ const EXPECTANT: [(&str, &str); 6] = [
 ];
 
 /// The status of the next head, and whether it is all of the answer.
-fn next_head(wire: &mut Wire) -> (u16, bool) {
+pub(super) fn next_head(wire: &mut Wire) -> (u16, bool) {
     loop {
         let frame = wire.frame().expect("no head came");
         if frame.kind == HEADERS {

@@ -1,7 +1,7 @@
 //! What backends say over HTTP/2, frame by frame, and what of it reaches a client.
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,13 +18,8 @@ use crate::proxy::ListenerOptions;
 
 /// A backend that answers the request of each stream with these frames.
 fn backend(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
-    let backend = Backend::raw(move |mut stream| {
-        let mut preface = [0; PREFACE.len()];
-        if stream.read_exact(&mut preface).is_err() {
-            return;
-        }
-        let mut wire = Wire { stream };
-        wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
+    let backend = Backend::raw(move |stream| {
+        let Some(mut wire) = begin(stream) else { return };
         while let Some(found) = wire.frame() {
             if found.kind == HEADERS {
                 wire.send(&answer(found.stream));
@@ -34,7 +29,15 @@ fn backend(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> SocketAdd
     backend.address
 }
 
-fn gateway_to(backend: serde_json::Value) -> Gateway {
+/// A connection of the gateway's, after its preface. `None` where it does not come.
+pub(super) fn begin(mut stream: TcpStream) -> Option<Wire> {
+    stream.read_exact(&mut [0; PREFACE.len()]).ok()?;
+    let mut wire = Wire { stream };
+    wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
+    Some(wire)
+}
+
+pub(super) fn gateway_to(backend: serde_json::Value) -> Gateway {
     Gateway::start(ListenerOptions::default(), &[(Service, "s", backend), (Route, "r", route_to("s"))])
 }
 
@@ -45,19 +48,30 @@ fn trailers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
 
 #[test]
 fn what_a_backend_says_before_its_answer_is_not_taken_for_it() {
-    for hints in [1, 500] {
+    for (hints, expected) in [(1, 200), (100, 200), (101, 502)] {
         let gateway = gateway_to(h2c(&[backend(move |stream| {
             let hint = head(stream, false, &[(":status", "103"), ("link", "</style.css>; rel=preload")]);
             [hint.repeat(hints), head(stream, true, &[(":status", "200"), ("x-last", "yes")])].concat()
         })]));
+        let last = (expected == 200).then_some("yes");
         let answer = gateway.get("/");
-        assert_eq!((status(&answer), field(&answer, "x-last"), field(&answer, "link")), (200, Some("yes"), None), "{answer}");
+        assert_eq!((status(&answer), field(&answer, "x-last"), field(&answer, "link")), (expected, last, None), "{answer}");
         block_on(async {
             let answer = connect(gateway.address).await.send_request(get("/")).await.unwrap();
             let has = |name: &str| answer.headers().contains_key(name);
-            assert_eq!((answer.status(), has("x-last"), has("link")), (StatusCode::OK, true, false));
+            assert_eq!((answer.status().as_u16(), has("x-last"), has("link")), (expected, expected == 200, false));
         });
+        let counted = gateway.metrics.upstream_informational.with_label_values(&["103"]).get();
+        assert_eq!(counted, 2 * hints as u64);
     }
+}
+
+#[test]
+fn another_protocol_cannot_begin_over_http2() {
+    let gateway = gateway_to(h2c(&[backend(|stream| {
+        [head(stream, false, &[(":status", "101")]), head(stream, true, &[(":status", "200")])].concat()
+    })]));
+    assert_eq!(status(&gateway.get("/")), 502);
 }
 
 #[test]

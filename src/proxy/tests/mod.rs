@@ -14,6 +14,7 @@ mod http2;
 mod http2_backends;
 mod http2_floods;
 mod http2_inputs;
+mod http2_uploads;
 mod inputs;
 mod listeners;
 mod mirrors;

@@ -10,9 +10,10 @@ use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::body::RequestBody;
+use super::super::interim::Interim;
 use super::error::Http1Error;
 use super::framing::{Content, Piece};
-use super::incoming::{Incoming, Interim};
+use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::wire::Wire;
 

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio_util::io::poll_read_buf;
 
+use super::super::interim::{Interim, TooMany};
 use super::error::Http1Error;
 use super::head::{self, HEAD_BYTES_MAX, Head};
 use super::wire::Wire;
@@ -22,22 +23,8 @@ const ROOM_MIN: usize = 8 * 1024;
 const ROOM_MAX: usize = 80 * 1024;
 /// What is read at once as long as the client has not taken what was read before.
 const ROOM_OF_SLOW: usize = 16 * 1024;
-/// Interim answers before one answer at most.
-const INTERIM_MAX: u32 = 100;
 /// Read beyond a known length: a read that is not filled spares another one, and tells of bytes that are not the answer's.
 const BEYOND_BYTES: u64 = 64;
-
-/// The interim answers (RFC 9110 15.2) that came before an answer, for whoever counts them: an extension of the answer, where there were any
-/// but 100, or a part of the error. They are not passed on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Interim {
-    /// 102 (RFC 2518 10.1).
-    pub processing: u32,
-    /// 103 (RFC 8297).
-    pub early_hints: u32,
-    /// Any other.
-    pub other: u32,
-}
 
 /// The side of a connection that is read.
 #[derive(Debug)]
@@ -52,15 +39,14 @@ pub(super) struct Incoming {
     room: usize,
     /// Whether somebody may still hold what was read into the buffer before.
     is_lent: bool,
-    /// Interim answers of the present exchange, and how many they are with those of 100.
+    /// Interim answers of the present exchange.
     interim: Interim,
-    interim_count: u32,
 }
 
 impl Incoming {
     pub(super) fn new() -> Incoming {
         let (buffer, input) = (BytesMut::new(), Bytes::new());
-        Incoming { buffer, searched: 0, input, room: ROOM_MIN, is_lent: false, interim: Interim::default(), interim_count: 0 }
+        Incoming { buffer, searched: 0, input, room: ROOM_MIN, is_lent: false, interim: Interim::default() }
     }
 
     /// Whether nothing was read that nobody took.
@@ -92,7 +78,7 @@ impl Incoming {
                     if head.response.status() == StatusCode::CONTINUE {
                         on_continue();
                     }
-                    self.count(head.response.status())?;
+                    self.interim.count(head.response.status()).map_err(|TooMany| Http1Error::Flaw(TooMany::TEXT))?;
                     // Its fields are slices of what was read, so they are let go of before that is taken on.
                     drop(head.response);
                     self.buffer = BytesMut::from(head.rest);
@@ -101,8 +87,8 @@ impl Incoming {
                 Some(mut head) => {
                     self.input = std::mem::take(&mut head.rest);
                     self.searched = 0;
-                    if std::mem::take(&mut self.interim_count) > 0 && self.interim != Interim::default() {
-                        head.response.extensions_mut().insert(std::mem::take(&mut self.interim));
+                    if let Some(interim) = self.interim.take() {
+                        head.response.extensions_mut().insert(interim);
                     }
                     return Ok(Some(head));
                 }
@@ -115,17 +101,6 @@ impl Incoming {
     /// Interim answers of the present exchange, where no answer came to carry them.
     pub(super) fn take_interim(&mut self) -> Interim {
         std::mem::take(&mut self.interim)
-    }
-
-    fn count(&mut self, status: StatusCode) -> Result<(), Http1Error> {
-        match status.as_u16() {
-            100 => {}
-            102 => self.interim.processing += 1,
-            103 => self.interim.early_hints += 1,
-            _ => self.interim.other += 1,
-        }
-        self.interim_count += 1;
-        if self.interim_count > INTERIM_MAX { Err(Http1Error::Flaw("over 100 interim answers came before one")) } else { Ok(()) }
     }
 
     /// Whether it is worth a try: at first, and then once an empty line came. So a head that comes byte by byte is not gone through a

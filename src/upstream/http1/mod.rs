@@ -32,5 +32,4 @@ mod wire;
 pub(super) use connection::Http1;
 pub use connection::Switched;
 pub use error::Http1Error;
-pub use incoming::Interim;
 pub(super) use wire::Wire;

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::poll_room;
+use crate::upstream::poll_room;
 
 /// Both ways of a stream, after both heads.
 #[derive(Debug)]

@@ -5,14 +5,14 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, TE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::Body;
 
 use super::super::super::body::{BodyError, ResponseBody};
@@ -20,21 +20,11 @@ use super::super::super::exchange;
 use super::super::ClientConnection;
 use super::blocks::Malformed;
 use super::passage::Passage;
-use crate::upstream::{ClientBody, GoAhead, StreamBody, keep_out_of_tables};
+use crate::upstream::{ClientBody, GoAhead, Sending, StreamBody, keep_out_of_tables, remove_of_connections};
 
 /// From so many streams of a connection on that were reset before their answer began, the next are not begun before it is known that they
 /// stand.
 const ABANDONED_MIN: u32 = 4;
-/// What has no place in an answer (RFC 9113 8.2.2), though a filter may have set it.
-const OF_CONNECTIONS: [HeaderName; 6] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
 /// Answers one request. Gives the stream where it becomes a tunnel.
 pub(super) async fn serve(
     stream: Rc<ClientConnection>,
@@ -63,7 +53,7 @@ pub(super) async fn serve(
     }
     let is_whole = is_head || body.is_end_stream();
     let sending = reply.begin(Response::from_parts(head, ()), is_whole)?;
-    if !is_whole && let Err(error) = (Sending { stream: sending, body, waiting: None }).await {
+    if !is_whole && let Err(error) = Sending::new(sending, body, reason_of).await {
         tracing::debug!(%error, "stream ended before its answer");
     }
     None
@@ -100,19 +90,17 @@ fn body_of(head: &request::Parts, receiving: RecvStream, reply: &Rc<Reply>, malf
     if receiving.is_end_stream() {
         return ClientBody::Empty;
     }
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let reply = head.headers.contains_key(EXPECT).then(|| Rc::clone(reply));
     let go_ahead = reply.map(|reply| GoAhead::new(move || reply.go_ahead()));
     let stream = receiving.stream_id().as_u32();
     let are_malformed = Box::new(move || malformed.take_trailers(stream));
-    ClientBody::Http2(StreamBody::new(receiving, length, go_ahead, are_malformed))
+    ClientBody::Http2(StreamBody::new(receiving, &head.headers, go_ahead, are_malformed))
 }
 
 /// The fields that each answer has, and those that none may have.
 fn complete(headers: &mut HeaderMap) {
-    for name in &OF_CONNECTIONS {
-        headers.remove(name);
-    }
+    remove_of_connections(headers);
+    headers.remove(TE);
     keep_out_of_tables(headers);
     headers.entry(DATE).or_insert_with(date);
 }
@@ -175,72 +163,6 @@ impl Reply {
             }
         }
     }
-}
-
-/// Sends an answer's body. A piece that waits for room is the last that was taken: the backend is read no faster than the client reads.
-struct Sending {
-    stream: SendStream<Bytes>,
-    body: ResponseBody,
-    /// A piece, and whether it is the last.
-    waiting: Option<(Bytes, bool)>,
-}
-
-impl Future for Sending {
-    type Output = Result<(), h2::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let this = &mut *self;
-        loop {
-            // Asked each time, so that a reset wakes whatever is waited for.
-            if let Poll::Ready(reason) = this.stream.poll_reset(cx)? {
-                return Poll::Ready(Err(reason.into()));
-            }
-            if this.waiting.as_ref().is_some_and(|(bytes, _)| !bytes.is_empty()) {
-                ready!(poll_room(&mut this.stream, cx))?;
-            }
-            if let Some((bytes, is_last)) = this.waiting.take() {
-                this.stream.send_data(bytes, is_last)?;
-                if is_last {
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
-            }
-            let frame = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-                None => return Poll::Ready(this.stream.send_data(Bytes::new(), true)),
-                Some(Err(error)) => {
-                    this.stream.send_reset(reason_of(&error));
-                    return Poll::Ready(Ok(()));
-                }
-                Some(Ok(frame)) => frame,
-            };
-            match frame.into_data() {
-                Ok(bytes) => {
-                    // Room is asked for once there is something to send: what waits for a backend takes none of the connection's from
-                    // others. h2 itself asks for the rest of the piece.
-                    this.stream.reserve_capacity(usize::from(!bytes.is_empty()));
-                    this.waiting = Some((bytes, this.body.is_end_stream()));
-                }
-                Err(frame) => {
-                    let Ok(mut trailers) = frame.into_trailers() else { continue };
-                    keep_out_of_tables(&mut trailers);
-                    this.stream.reserve_capacity(0);
-                    return Poll::Ready(this.stream.send_trailers(trailers));
-                }
-            }
-        }
-    }
-}
-
-/// Waits until something more may be sent. Error: the stream takes nothing more.
-pub(super) fn poll_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-    while stream.capacity() == 0 {
-        match ready!(stream.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Poll::Ready(Err(error)),
-            None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
-        }
-    }
-    Poll::Ready(Ok(()))
 }
 
 /// What the client is told of a body that broke off: a backend's own reason, if it gave one over HTTP/2.

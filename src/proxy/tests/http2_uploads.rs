@@ -1,0 +1,192 @@
+//! What backends say over HTTP/2 while a request is still under way, frame by frame.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use super::frames::{ACK, DATA, END, HEADERS, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, frame, get, head};
+use super::gateway::{Backend, Gateway, status};
+use super::http2::{EXPECTANT, h2c, next_head};
+use super::http2_backends::{begin, gateway_to};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A gateway before a backend that serves each connection like this.
+fn gateway(serve: impl Fn(Wire) + Send + Sync + 'static) -> Gateway {
+    let serve = Arc::new(serve);
+    let backend = Backend::raw(move |stream: TcpStream| {
+        if let Some(wire) = begin(stream) {
+            serve(wire);
+        }
+    });
+    gateway_to(h2c(&[backend.address]))
+}
+
+/// The next frame of a stream that is of one of these kinds.
+fn next(wire: &mut Wire, kinds: &[u8]) -> Option<super::frames::Frame> {
+    loop {
+        let frame = wire.frame()?;
+        if kinds.contains(&frame.kind) {
+            return Some(frame);
+        }
+    }
+}
+
+/// Asks for the body once it made sure that none comes unasked, and answers once it has it. Tells what it has, in order.
+fn asking(told: Sender<&'static str>) -> Gateway {
+    gateway(move |mut wire| {
+        let asked = next(&mut wire, &[HEADERS]).unwrap();
+        told.send("backend has the head").unwrap();
+        wire.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(next(&mut wire, &[DATA]).is_none(), "a byte of the body came unasked");
+        wire.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        told.send("backend asks").unwrap();
+        wire.send(&head(asked.stream, false, &[(":status", "100")]));
+        let mut body = Vec::new();
+        while let Some(data) = next(&mut wire, &[DATA]) {
+            body.extend_from_slice(&data.payload);
+            if data.flags & END != 0 {
+                break;
+            }
+        }
+        assert_eq!(body, b"abc");
+        told.send("backend has the body").unwrap();
+        wire.send(&head(asked.stream, true, &[(":status", "200")]));
+    })
+}
+
+const IN_ORDER: [&str; 4] = ["backend has the head", "backend asks", "client is asked", "backend has the body"];
+
+#[test]
+fn a_backend_asks_over_http2_for_the_body_of_a_client() {
+    let (told, events) = channel();
+    let gateway = asking(told.clone());
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 100"));
+    told.send("client is asked").unwrap();
+    client.send("abc");
+    assert_eq!(status(&client.answer()), 200);
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), IN_ORDER);
+}
+
+#[test]
+fn a_backend_asks_over_http2_for_the_body_of_a_client_that_speaks_it_too() {
+    let (told, events) = channel();
+    let gateway = asking(told.clone());
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&head(1, false, &EXPECTANT));
+    assert_eq!(next_head(&mut wire), (100, false));
+    told.send("client is asked").unwrap();
+    wire.send(&frame(DATA, END, 1, b"abc"));
+    assert_eq!(next_head(&mut wire), (200, true));
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), IN_ORDER);
+}
+
+#[test]
+fn a_backend_refuses_over_http2_before_the_body_and_goes_on() {
+    let (told, events) = channel();
+    let gateway = gateway(move |mut wire| {
+        while let Some(asked) = next(&mut wire, &[HEADERS, DATA, RST_STREAM]) {
+            let code = match asked.kind {
+                HEADERS if asked.flags & END != 0 => "200",
+                HEADERS => "401",
+                _ => {
+                    told.send((asked.kind, asked.payload)).unwrap();
+                    continue;
+                }
+            };
+            wire.send(&head(asked.stream, true, &[(":status", code)]));
+        }
+    });
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    // Never asked: the answer is the first that comes.
+    assert_eq!(status(&client.answer()), 401);
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&head(1, false, &EXPECTANT));
+    assert_eq!(next_head(&mut wire), (401, true));
+    // Nothing of the bodies went out, and both streams are over.
+    let cancelled = (RST_STREAM, vec![0, 0, 0, 8]);
+    for _ in 0..2 {
+        assert_eq!(events.recv_timeout(PATIENCE).unwrap(), cancelled);
+    }
+    wire.send(&get(3, "/"));
+    assert_eq!(next_head(&mut wire), (200, true));
+    assert_eq!(gateway.metrics.upstream_connects.with_label_values(&["s", "opened"]).get(), 1);
+}
+
+#[test]
+fn a_whole_answer_ends_what_is_still_sent() {
+    let (told, events) = channel();
+    let gateway = gateway(move |mut wire| {
+        while let Some(came) = next(&mut wire, &[HEADERS, DATA, RST_STREAM]) {
+            if came.kind == DATA {
+                wire.send(&head(came.stream, true, &[(":status", "200")]));
+            }
+            told.send((came.kind, came.payload)).unwrap();
+        }
+    });
+    let mut wire = Wire::open(gateway.address);
+    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    wire.send(&[head(1, false, &fields), frame(DATA, 0, 1, b"part")].concat());
+    assert_eq!(next_head(&mut wire), (200, true));
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap().0, HEADERS);
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), (DATA, b"part".to_vec()));
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), (RST_STREAM, vec![0, 0, 0, 8]));
+}
+
+#[test]
+fn a_client_that_reads_nothing_yet_can_send_on() {
+    let (told, events) = channel();
+    let gateway = gateway(move |mut wire| {
+        while let Some(came) = next(&mut wire, &[HEADERS, DATA]) {
+            if came.kind == HEADERS {
+                wire.send(&[head(came.stream, false, &[(":status", "200")]), frame(DATA, 0, came.stream, &[7; 9000])].concat());
+                continue;
+            }
+            let is_last = came.flags & END != 0;
+            told.send(came.payload).unwrap();
+            if is_last {
+                wire.send(&frame(DATA, END, came.stream, b"!"));
+            }
+        }
+    });
+    let mut wire = Wire::bare(gateway.address);
+    // A window of nothing for each answer.
+    wire.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
+    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    wire.send(&head(1, false, &fields));
+    assert_eq!(next_head(&mut wire), (200, false));
+    wire.send(&frame(SETTINGS, ACK, 0, &[]));
+    for part in [&b"one"[..], b"two"] {
+        wire.send(&frame(DATA, 0, 1, part));
+        assert_eq!(events.recv_timeout(PATIENCE).unwrap(), part);
+    }
+    wire.send(&[frame(DATA, END, 1, b"end"), frame(WINDOW_UPDATE, 0, 1, &[0, 1, 0, 0])].concat());
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), b"end");
+    let mut answer = 0;
+    while let Some(data) = next(&mut wire, &[DATA]) {
+        answer += data.payload.len();
+        if data.flags & END != 0 {
+            break;
+        }
+    }
+    assert_eq!(answer, 9001);
+}
+
+#[test]
+fn a_client_that_gives_up_resets_the_backends_stream() {
+    let (told, events) = channel();
+    let gateway = gateway(move |mut wire| {
+        while let Some(came) = next(&mut wire, &[DATA, RST_STREAM]) {
+            told.send((came.kind, came.payload)).unwrap();
+        }
+    });
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\npart");
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), (DATA, b"part".to_vec()));
+    drop(client);
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), (RST_STREAM, vec![0, 0, 0, 8]));
+}

@@ -1,0 +1,183 @@
+//! One connection of HTTP/2 to an endpoint, and the task that reads and writes it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::super::outbox::Outbox;
+
+/// Bytes of one answer that may be under way.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Bytes of all answers of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes of one request's body that wait to be sent.
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an answer's head.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// How long a connection with exchanges may be silent before it is asked for a sign of life, and how long that may take.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// What stands for a limit of streams that the endpoint has not said yet. No limit is that number.
+const UNKNOWN: usize = (1 << 31) - 3;
+
+/// A connection that takes requests. Its task ends by itself once this and all exchanges are gone.
+#[derive(Debug)]
+pub(in crate::upstream) struct Begun {
+    sender: RefCell<SendRequest<Bytes>>,
+    state: Rc<State>,
+}
+
+/// What a connection and its task know of each other.
+#[derive(Debug)]
+struct State {
+    /// Exchanges under way.
+    streams: Cell<usize>,
+    /// What the endpoint allows, as far as it said so.
+    streams_max: Cell<usize>,
+}
+
+impl Begun {
+    pub(super) fn streams(&self) -> usize {
+        self.state.streams.get()
+    }
+
+    pub(super) fn streams_max(&self) -> usize {
+        self.state.streams_max.get()
+    }
+
+    pub(super) fn add_stream(&self) {
+        self.state.streams.set(self.state.streams.get() + 1);
+    }
+
+    /// Gives how many are left.
+    pub(super) fn remove_stream(&self) -> usize {
+        let left = self.state.streams.get() - 1;
+        self.state.streams.set(left);
+        left
+    }
+
+    /// Whether it takes another request.
+    pub(super) fn is_open(&self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// What sends one request. Error: it takes none any more.
+    pub(super) fn sender(&self) -> Result<SendRequest<Bytes>, h2::Error> {
+        self.check()?;
+        Ok(self.sender.borrow().clone())
+    }
+
+    fn check(&self) -> Result<(), h2::Error> {
+        match self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(checked) => checked,
+            // No request went through this sender itself, so that it waits for none.
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+/// Why HTTP/2 did not begin on a connection.
+#[derive(Debug)]
+pub(in crate::upstream) enum HandshakeError {
+    /// The connection failed.
+    Failed {
+        /// What h2 made of it.
+        source: h2::Error,
+        /// What its reader met, if it did.
+        read: Option<io::Error>,
+    },
+    /// It ended before the other side said anything.
+    Ended,
+}
+
+/// Begins HTTP/2 on a connection, and waits for the endpoint's settings: before, nobody knows how many streams it takes, and h2 would let
+/// those that are too many wait for each other.
+pub(in crate::upstream) async fn handshake<I>(io: I) -> Result<Begun, HandshakeError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let outbox = Outbox::new(io, 0);
+    let failed = |source| HandshakeError::Failed { source, read: outbox.take_read_error() };
+    let mut builder = Builder::new();
+    builder.enable_push(false).initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder.max_send_buffer_size(SEND_BUFFER_BYTES_MAX).max_header_list_size(HEADER_BYTES_MAX).initial_max_send_streams(UNKNOWN);
+    let (sender, mut connection) = builder.handshake(outbox.clone()).await.map_err(failed)?;
+    let state = Rc::new(State { streams: Cell::new(0), streams_max: Cell::new(UNKNOWN) });
+    let pings = connection.ping_pong();
+    let (known, is_known) = oneshot::channel();
+    let driver = Driver { connection, outbox: outbox.clone(), state: Rc::clone(&state), known: Some(known) };
+    let watched = (outbox.clone(), Rc::clone(&state));
+    tokio::task::spawn_local(async move {
+        let (outbox, state) = watched;
+        // Biased: an end that is known is told for what it is.
+        tokio::select! {
+            biased;
+            () = driver => {}
+            () = silence(pings, &outbox, &state) => tracing::debug!("an endpoint gives no sign of life"),
+        }
+    });
+    match is_known.await {
+        Ok(Ok(())) => Ok(Begun { sender: RefCell::new(sender), state }),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(HandshakeError::Ended),
+    }
+}
+
+/// Reads and writes a connection until its end.
+struct Driver<I: AsyncRead + AsyncWrite + Unpin> {
+    connection: Connection<Outbox<I>, Bytes>,
+    outbox: Outbox<I>,
+    state: Rc<State>,
+    /// Who waits for the settings.
+    known: Option<oneshot::Sender<Result<(), h2::Error>>>,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.outbox.begin_turn();
+        let polled = Pin::new(&mut this.connection).poll(cx);
+        this.state.streams_max.set(this.connection.max_concurrent_send_streams());
+        if this.state.streams_max.get() != UNKNOWN
+            && let Some(known) = this.known.take()
+        {
+            // Nobody waits any more where the time is over.
+            let _ = known.send(Ok(()));
+        }
+        let is_broken = matches!(this.outbox.poll_send(cx), Poll::Ready(Err(_)));
+        match polled {
+            Poll::Pending if !is_broken => return Poll::Pending,
+            Poll::Ready(Err(error)) => match this.known.take() {
+                Some(known) => drop(known.send(Err(error))),
+                None => tracing::debug!(%error, "connection to an endpoint ended"),
+            },
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Ends where an endpoint with exchanges is silent, and stays so though it is asked.
+async fn silence<I: AsyncWrite + Unpin>(mut pings: Option<PingPong>, outbox: &Outbox<I>, state: &State) {
+    loop {
+        sleep(SILENCE_MAX).await;
+        let is_quiet = !outbox.take_heard() && state.streams.get() > 0;
+        if let Some(pings) = pings.as_mut().filter(|_| is_quiet)
+            && timeout(SILENCE_MAX, pings.ping(Ping::opaque())).await.is_err()
+        {
+            return;
+        }
+    }
+}
