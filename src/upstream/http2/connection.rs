@@ -106,6 +106,13 @@ pub(in crate::upstream) async fn handshake<I>(io: I) -> Result<Begun, HandshakeE
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    begin(io, SILENCE_MAX).await
+}
+
+async fn begin<I>(io: I, silence_max: Duration) -> Result<Begun, HandshakeError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let outbox = Outbox::new(io, 0);
     let failed = |source| HandshakeError::Failed { source, read: outbox.take_read_error() };
     let mut builder = Builder::new();
@@ -123,7 +130,7 @@ where
         tokio::select! {
             biased;
             () = driver => {}
-            () = silence(pings, &outbox, &state) => tracing::debug!("an endpoint gives no sign of life"),
+            () = silence(pings, &outbox, &state, silence_max) => tracing::debug!("an endpoint gives no sign of life"),
         }
     });
     match is_known.await {
@@ -170,14 +177,75 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
 }
 
 /// Ends where an endpoint with exchanges is silent, and stays so though it is asked.
-async fn silence<I: AsyncWrite + Unpin>(mut pings: Option<PingPong>, outbox: &Outbox<I>, state: &State) {
+async fn silence<I: AsyncWrite + Unpin>(mut pings: Option<PingPong>, outbox: &Outbox<I>, state: &State, silence_max: Duration) {
     loop {
-        sleep(SILENCE_MAX).await;
+        sleep(silence_max).await;
         let is_quiet = !outbox.take_heard() && state.streams.get() > 0;
         if let Some(pings) = pings.as_mut().filter(|_| is_quiet)
-            && timeout(SILENCE_MAX, pings.ping(Ping::opaque())).await.is_err()
+            && timeout(silence_max, pings.ping(Ping::opaque())).await.is_err()
         {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http::{Request, Response};
+    use tokio::io::DuplexStream;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_millis(60);
+
+    /// An endpoint that answers after `delay`, and reads nothing in the meantime if it `is_deaf`.
+    async fn serve(io: DuplexStream, delay: Duration, is_deaf: bool) {
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        let (_, mut reply) = connection.accept().await.unwrap().unwrap();
+        if is_deaf {
+            sleep(delay).await;
+        } else {
+            let _ = timeout(delay, poll_fn(|cx| connection.poll_closed(cx))).await;
+        }
+        let _ = reply.send_response(Response::new(()), true);
+        poll_fn(|cx| connection.poll_closed(cx)).await.ok();
+    }
+
+    /// Whether a request is answered that takes the endpoint five times what it may be silent.
+    async fn is_answered(is_deaf: bool) -> bool {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        spawn_local(serve(theirs, 5 * SILENCE, is_deaf));
+        let begun = begin(ours, SILENCE).await.unwrap();
+        begun.add_stream();
+        let request = Request::get("http://a.example/").body(()).unwrap();
+        let (answer, _) = begun.sender().unwrap().send_request(request, true).unwrap();
+        let answered = answer.await.is_ok();
+        assert_eq!(begun.is_open(), answered);
+        answered
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_asked_for_a_sign_of_life_and_given_up_without_one() {
+        LocalSet::new()
+            .run_until(async {
+                assert!(is_answered(false).await, "it answered each ping");
+                assert!(!is_answered(true).await, "it said nothing");
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_needs_any_more_is_closed() {
+        LocalSet::new()
+            .run_until(async {
+                let (ours, theirs) = tokio::io::duplex(64 * 1024);
+                let serving = spawn_local(async move { h2::server::handshake(theirs).await.unwrap().accept().await.is_none() });
+                drop(begin(ours, SILENCE_MAX).await.unwrap());
+                assert!(timeout(SILENCE_MAX, serving).await.unwrap().unwrap());
+            })
+            .await;
     }
 }
