@@ -28,10 +28,14 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
 /// How often retired snapshots are looked at, while there are any.
 const RETIRED_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Between two pieces of the check at least.
+/// Between two pieces of the check.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Resources of one piece: some 2 ms of work, so that a change waits no longer for it.
+/// How long a piece takes, which a change may wait for it: a hundredth of a core, however large the table is.
+const CHECK_TIME: Duration = Duration::from_millis(1);
+/// Resources of one piece at most.
 const CHECK_RESOURCES: usize = 256;
+/// Resources between two looks at the clock. Of a large table, whose documents no cache holds, one takes 20 microseconds.
+const CHECK_STEP: usize = 8;
 /// Between two passes of the check over the whole table.
 const CHECK_PAUSE: Duration = Duration::from_secs(2);
 
@@ -166,7 +170,7 @@ impl Follower {
 
     fn check(&mut self) {
         let live = self.live.load();
-        match live.check(&self.published, self.check.after.as_ref(), CHECK_RESOURCES) {
+        match self.check_piece(&live) {
             Ok(after) => {
                 let pause = if after.is_some() { CHECK_INTERVAL } else { CHECK_PAUSE };
                 self.check = Check { after, due: tokio::time::Instant::now() + pause };
@@ -181,6 +185,19 @@ impl Follower {
                 self.check = Check::new();
             }
         }
+    }
+
+    /// Checks the next piece; gives where the one after it begins.
+    fn check_piece(&self, live: &Snapshot) -> Result<Option<ResourceKey>, String> {
+        let begun = Instant::now();
+        let mut after = self.check.after.clone();
+        for _ in 0..CHECK_RESOURCES / CHECK_STEP {
+            after = live.check(&self.published, after.as_ref(), CHECK_STEP)?;
+            if after.is_none() || begun.elapsed() >= CHECK_TIME {
+                break;
+            }
+        }
+        Ok(after)
     }
 
     fn publish(&mut self) {
