@@ -1,6 +1,6 @@
-//! Frames of HTTP/2 that the libraries would misread, changed as they come.
+//! Frames of HTTP/2 that would be misread, changed as they come.
 //!
-//! - RST_STREAM with NO_ERROR in the middle of a message: hyper takes it for the message's end, as it is behind a whole answer (RFC 9113 8.1),
+//! - RST_STREAM with NO_ERROR in the middle of a message: whoever reads a stream sees no difference to one behind a whole answer (RFC 9113 8.1),
 //!   so that what broke off would go on as if it were whole. It becomes INTERNAL_ERROR.
 //! - DATA without a byte that is not the last: h2 allows a hundred in a connection's life and then ends it. It becomes a frame of no known
 //!   type, which is ignored (RFC 9113 5.5). Not where hundreds follow each other: that is a flood, and h2's to end.

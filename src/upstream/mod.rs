@@ -13,8 +13,11 @@
 //! (name and the revision that made it) and to an endpoint by its address within it, and lives on when the table changes around it.
 //!
 //! A service speaks HTTP/1.1 ([`http1`]), where an exchange has a connection to itself, or HTTP/2 ([`http2`]), where exchanges share connections; in
-//! clear text or over TLS ([`tls`]). What comes over HTTP/2, from a client too, passes `outbox`, and with it `mender`, which changes what the libraries would misread. An endpoint whose protocol or TLS settings change is another endpoint: what is under way ends over
-//! the connections of the old one, which are closed after it.
+//! clear text or over TLS ([`tls`]). An endpoint whose protocol or TLS settings change is another endpoint: what is under way ends over the connections
+//! of the old one, which are closed after it.
+//!
+//! What both sides of the gateway need of HTTP/2 is here: [`Sending`] and `received` are bodies over a stream. What comes over a connection passes
+//! [`Outbox`], and with it `mender`, which changes what would be misread.
 //!
 //! Absent: a retry policy (the proxy decides, it is told here what came of a try), health, breakers.
 
