@@ -22,7 +22,7 @@ pub(super) use self::exchange::{AnswerStream, Exchange, Unsent};
 use super::error::SendFailure;
 
 /// Exchanges that share one connection, where the endpoint allows more.
-const STREAMS_MAX: usize = 256;
+const STREAMS_MAX: u32 = 256;
 /// Connections to one endpoint.
 const CONNECTIONS_MAX: usize = 64;
 
@@ -58,8 +58,7 @@ impl Http2Pool {
             if !is_fresh && let Some(slot) = self.take() {
                 return Ok((slot, true));
             }
-            let is_full = self.connections.borrow().len() >= CONNECTIONS_MAX;
-            if is_full {
+            if self.is_full() {
                 match self.take() {
                     Some(slot) => return Ok((slot, true)),
                     None => self.freed.notified().await,
@@ -73,6 +72,9 @@ impl Http2Pool {
             // Who was here first may have opened one meanwhile.
             if !is_fresh && let Some(slot) = self.take() {
                 return Ok((slot, true));
+            }
+            if self.is_full() {
+                continue;
             }
             let connection = Rc::new(Http2 { begun: open().await?, idle_since: Cell::new(Instant::now()) });
             self.connections.borrow_mut().push(Rc::clone(&connection));
@@ -97,10 +99,15 @@ impl Http2Pool {
         self.freed.notify_waiters();
     }
 
+    fn is_full(&self) -> bool {
+        self.connections.borrow().len() >= CONNECTIONS_MAX
+    }
+
     fn take(self: &Rc<Self>) -> Option<Slot> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| connection.begun.is_open());
-        let has_room = |connection: &&Rc<Http2>| connection.begun.streams() < connection.begun.streams_max().min(STREAMS_MAX);
+        let has_room =
+            |connection: &&Rc<Http2>| connection.begun.streams() < connection.begun.streams_max().min(STREAMS_MAX as usize);
         let free = connections.iter().filter(has_room).min_by_key(|connection| connection.begun.streams());
         free.map(|connection| Slot::new(Rc::clone(connection), self))
     }

@@ -128,6 +128,42 @@ fn a_malformed_answer_is_none() {
 }
 
 #[test]
+fn an_answer_says_its_length_once_or_not_at_all() {
+    type Lengths = &'static [&'static str];
+    let table: [(Lengths, u16); 6] =
+        [(&[], 200), (&["2"], 200), (&[""], 502), (&["2", "2"], 502), (&["2", "3"], 502), (&["+2"], 502)];
+    for (lengths, expected) in table {
+        let gateway = gateway_to(h2c(&[backend(move |stream| {
+            let lengths = lengths.iter().map(|length| ("content-length", *length));
+            let fields: Vec<_> = std::iter::once((":status", "200")).chain(lengths).collect();
+            [head(stream, false, &fields), frame(DATA, END, stream, b"ok")].concat()
+        })]));
+        let answer = gateway.get("/");
+        assert_eq!(status(&answer), expected, "{lengths:?}: {answer}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_broken_off_without_an_error_is_not_whole() {
+    const GOAWAY: u8 = 7;
+    let gateway = gateway_to(h2c(&[backend(|stream| {
+        let head = head(stream, false, &[(":status", "200")]);
+        // Of streams up to 0, and so not of this one.
+        [head, frame(DATA, 0, stream, b"part"), frame(GOAWAY, 0, 0, &[0; 8])].concat()
+    })]));
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&get_head(1, "/"));
+    let reset = loop {
+        let frame = wire.frame().expect("it does not end");
+        assert!(frame.stream != 1 || frame.flags & END == 0 || frame.kind == RST_STREAM, "made whole");
+        if frame.kind == RST_STREAM {
+            break frame.number(0);
+        }
+    };
+    assert_eq!(reset, 2, "INTERNAL_ERROR");
+}
+
+#[test]
 fn an_answer_with_a_name_that_is_none_is_refused() {
     let gateway = gateway_to(h2c(&[backend(|stream| head(stream, true, &[(":status", "200"), ("x\"y", "1")]))]));
     assert_eq!(status(&gateway.get("/")), 502);

@@ -190,3 +190,60 @@ fn a_client_that_gives_up_resets_the_backends_stream() {
     drop(client);
     assert_eq!(events.recv_timeout(PATIENCE).unwrap(), (RST_STREAM, vec![0, 0, 0, 8]));
 }
+
+#[test]
+fn answers_that_nobody_reads_leave_room_for_others() {
+    const STALLED: u32 = 100;
+    const STREAM_WINDOW: u32 = 64 * 1024;
+    // Each answer is as long as the windows allow, and has no end.
+    let gateway = gateway(|mut wire| {
+        let mut room = 65_535;
+        while let Some(came) = next(&mut wire, &[HEADERS, WINDOW_UPDATE]) {
+            match came.kind {
+                HEADERS => wire.send(&head(came.stream, false, &[(":status", "200")])),
+                _ if came.stream == 0 => {
+                    room += came.number(0);
+                    continue;
+                }
+                _ => continue,
+            };
+            for _ in 0..STREAM_WINDOW / 8192 {
+                if room >= 8192 {
+                    room -= 8192;
+                    wire.send(&frame(DATA, 0, came.stream, &[7; 8192]));
+                }
+            }
+        }
+    });
+    let mut wire = Wire::bare(gateway.address);
+    wire.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
+    for number in 0..STALLED {
+        wire.send(&get(2 * number + 1, "/"));
+        assert_eq!(next_head(&mut wire), (200, false), "{number}");
+    }
+    let last = 2 * STALLED + 1;
+    wire.send(&[get(last, "/"), frame(WINDOW_UPDATE, 0, last, &[0, 0, 3, 232])].concat());
+    let data = next(&mut wire, &[DATA]).expect("no room is left for it");
+    assert_eq!((data.stream, data.payload.len()), (last, 1000));
+}
+
+#[test]
+fn what_comes_for_clients_that_left_ends_no_connection() {
+    // The head, and the rest once the stream is given up.
+    let gateway = gateway(|mut wire| {
+        while let Some(came) = next(&mut wire, &[HEADERS, RST_STREAM]) {
+            match came.kind {
+                HEADERS => wire.send(&head(came.stream, false, &[(":status", "200")])),
+                _ => wire.send(&frame(DATA, 0, came.stream, b"late").repeat(10)),
+            };
+        }
+    });
+    let mut wire = Wire::open(gateway.address);
+    for number in 0..1500 {
+        let stream = 2 * number + 1;
+        wire.send(&get(stream, "/"));
+        assert_eq!(next_head(&mut wire), (200, false), "{number}");
+        wire.send(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    assert_eq!(gateway.metrics.upstream_connects.with_label_values(&["s", "opened"]).get(), 1);
+}

@@ -16,15 +16,18 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::super::outbox::Outbox;
+use super::STREAMS_MAX;
 
 /// Bytes of one answer that may be under way.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Bytes of all answers of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes of all answers of a connection: what clients that do not read hold back leaves room for the answers of others.
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
 /// Bytes of one request's body that wait to be sent.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of an answer's head.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// Streams that were given up of late and are still known, so that what is under way to them is passed over.
+const GIVEN_UP_MAX: usize = STREAMS_MAX as usize;
 /// How long a connection with exchanges may be silent before it is asked for a sign of life, and how long that may take.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// What stands for a limit of streams that the endpoint has not said yet. No limit is that number.
@@ -118,6 +121,9 @@ where
     let mut builder = Builder::new();
     builder.enable_push(false).initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder.max_send_buffer_size(SEND_BUFFER_BYTES_MAX).max_header_list_size(HEADER_BYTES_MAX).initial_max_send_streams(UNKNOWN);
+    // What comes for one that is no longer known is answered with a reset, and counts for nothing: clients that go away must not end the
+    // connection of others.
+    builder.max_concurrent_reset_streams(GIVEN_UP_MAX).max_local_error_reset_streams(None);
     let (sender, mut connection) = builder.handshake(outbox.clone()).await.map_err(failed)?;
     let state = Rc::new(State { streams: Cell::new(0), streams_max: Cell::new(UNKNOWN) });
     let pings = connection.ping_pong();

@@ -9,7 +9,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -67,6 +67,9 @@ impl Exchange {
         };
         if is_malformed(&head.headers) {
             return Err((MALFORMED_FIELD, self.interim));
+        }
+        if !is_length_clear(&head.headers) {
+            return Err((ExchangeError::Malformed("Content-Length is not one number"), self.interim));
         }
         let received = Received::new(receiving, &head.headers);
         let mut rest = (!received.is_end_stream()).then(|| AnswerStream::new(received, self.upload, self.slot));
@@ -150,6 +153,15 @@ impl AnswerStream {
     /// How much is still to come.
     pub(in crate::upstream) fn size_hint(&self) -> SizeHint {
         self.received.size_hint()
+    }
+}
+
+/// Whether a head says at most one length (RFC 9110 8.6). h2 takes an empty one, and looks at the first alone.
+fn is_length_clear(fields: &HeaderMap) -> bool {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    match lengths.next() {
+        None => true,
+        Some(first) => !first.is_empty() && first.iter().all(u8::is_ascii_digit) && lengths.next().is_none(),
     }
 }
 

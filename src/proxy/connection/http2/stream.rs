@@ -165,12 +165,13 @@ impl Reply {
     }
 }
 
-/// What the client is told of a body that broke off: a backend's own reason, if it gave one over HTTP/2.
+/// What the client is told of a body that broke off: a backend's own reason, if it gave one over HTTP/2. That a backend closes without an error
+/// is none: it would make what came look whole.
 fn reason_of(error: &BodyError) -> Reason {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.reason().unwrap_or(Reason::INTERNAL_ERROR);
+            return error.reason().filter(|reason| *reason != Reason::NO_ERROR).unwrap_or(Reason::INTERNAL_ERROR);
         }
         cause = error.source();
     }
