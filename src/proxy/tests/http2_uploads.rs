@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::frames::{ACK, DATA, END, HEADERS, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, frame, get, head};
 use super::gateway::{Backend, Gateway, status};
@@ -56,32 +56,48 @@ fn asking(told: Sender<&'static str>) -> Gateway {
     })
 }
 
+/// How long the gateway waits for a backend that does not ask. Who is asked before that is asked by the backend.
+const OWN_WAIT: Duration = Duration::from_secs(1);
+/// Tries, of which one at least is not held up by the machine.
+const TRIES: usize = 5;
 const IN_ORDER: [&str; 4] = ["backend has the head", "backend asks", "client is asked", "backend has the body"];
 
 #[test]
 fn a_backend_asks_over_http2_for_the_body_of_a_client() {
-    let (told, events) = channel();
-    let gateway = asking(told.clone());
-    let mut client = gateway.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
-    assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 100"));
-    told.send("client is asked").unwrap();
-    client.send("abc");
-    assert_eq!(status(&client.answer()), 200);
-    assert_eq!(events.try_iter().collect::<Vec<_>>(), IN_ORDER);
+    let is_asked_in_time = |_| {
+        let (told, events) = channel();
+        let gateway = asking(told.clone());
+        let mut client = gateway.connect();
+        let begun = Instant::now();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+        assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 100"));
+        let is_in_time = begun.elapsed() < OWN_WAIT;
+        told.send("client is asked").unwrap();
+        client.send("abc");
+        assert_eq!(status(&client.answer()), 200);
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), IN_ORDER);
+        is_in_time
+    };
+    assert!((0..TRIES).any(is_asked_in_time));
 }
 
 #[test]
 fn a_backend_asks_over_http2_for_the_body_of_a_client_that_speaks_it_too() {
-    let (told, events) = channel();
-    let gateway = asking(told.clone());
-    let mut wire = Wire::open(gateway.address);
-    wire.send(&head(1, false, &EXPECTANT));
-    assert_eq!(next_head(&mut wire), (100, false));
-    told.send("client is asked").unwrap();
-    wire.send(&frame(DATA, END, 1, b"abc"));
-    assert_eq!(next_head(&mut wire), (200, true));
-    assert_eq!(events.try_iter().collect::<Vec<_>>(), IN_ORDER);
+    let is_asked_in_time = |_| {
+        let (told, events) = channel();
+        let gateway = asking(told.clone());
+        let mut wire = Wire::open(gateway.address);
+        let begun = Instant::now();
+        wire.send(&head(1, false, &EXPECTANT));
+        assert_eq!(next_head(&mut wire), (100, false));
+        let is_in_time = begun.elapsed() < OWN_WAIT;
+        told.send("client is asked").unwrap();
+        wire.send(&frame(DATA, END, 1, b"abc"));
+        assert_eq!(next_head(&mut wire), (200, true));
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), IN_ORDER);
+        is_in_time
+    };
+    assert!((0..TRIES).any(is_asked_in_time));
 }
 
 #[test]
@@ -194,7 +210,6 @@ fn a_client_that_gives_up_resets_the_backends_stream() {
 #[test]
 fn answers_that_nobody_reads_leave_room_for_others() {
     const STALLED: u32 = 100;
-    const STREAM_WINDOW: u32 = 64 * 1024;
     // Each answer is as long as the windows allow, and has no end.
     let gateway = gateway(|mut wire| {
         let mut room = 65_535;
@@ -207,10 +222,11 @@ fn answers_that_nobody_reads_leave_room_for_others() {
                 }
                 _ => continue,
             };
-            for _ in 0..STREAM_WINDOW / 8192 {
-                if room >= 8192 {
-                    room -= 8192;
-                    wire.send(&frame(DATA, 0, came.stream, &[7; 8192]));
+            // The first piece is taken and waits for the client, the others are not taken.
+            for piece in [1, 16_384, 16_384, 16_384, 16_383] {
+                if room >= piece {
+                    room -= piece;
+                    wire.send(&frame(DATA, 0, came.stream, &vec![7; piece as usize]));
                 }
             }
         }
@@ -223,8 +239,12 @@ fn answers_that_nobody_reads_leave_room_for_others() {
     }
     let last = 2 * STALLED + 1;
     wire.send(&[get(last, "/"), frame(WINDOW_UPDATE, 0, last, &[0, 0, 3, 232])].concat());
-    let data = next(&mut wire, &[DATA]).expect("no room is left for it");
-    assert_eq!((data.stream, data.payload.len()), (last, 1000));
+    let mut count = 0;
+    while count < 1000 {
+        let data = next(&mut wire, &[DATA]).expect("no room is left for it");
+        assert_eq!(data.stream, last);
+        count += data.payload.len();
+    }
 }
 
 #[test]
