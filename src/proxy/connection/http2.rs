@@ -41,6 +41,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of one answer that wait for the client.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// What small frames of requests may cost that wait for their backends, each 256 bytes less its own: some 17,000 frames, more than the window
+/// of one stream holds. h2 ends the connection above.
+const SMALL_FRAMES_MAX: usize = 4 * 1024 * 1024;
 /// Streams that the client reset before they were looked at (CVE-2023-44487); above, the connection ends.
 const RESET_BEFORE_ACCEPT_MAX: usize = 20;
 /// Streams that had to be reset for the client's own errors (CVE-2025-8671); above, the connection ends.
@@ -75,7 +78,7 @@ where
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
     builder.initial_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder.max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX).max_local_error_reset_streams(Some(RESET_FOR_ERRORS_MAX));
-    builder.enable_connect_protocol();
+    builder.data_frame_budget(SMALL_FRAMES_MAX).enable_connect_protocol();
     let outbox = Outbox::new(io, PREFACE.len());
     let mut accepting = pin!(accept(connection, builder.handshake(outbox.clone()), &malformed));
     let mut writes = Writes { outbox, is_put_off: false };

@@ -12,6 +12,8 @@ use super::http2_backends::{begin, gateway_to};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const POST: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+
 /// A gateway before a backend that serves each connection like this.
 fn gateway(serve: impl Fn(Wire) + Send + Sync + 'static) -> Gateway {
     let serve = Arc::new(serve);
@@ -145,8 +147,7 @@ fn a_whole_answer_ends_what_is_still_sent() {
         }
     });
     let mut wire = Wire::open(gateway.address);
-    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
-    wire.send(&[head(1, false, &fields), frame(DATA, 0, 1, b"part")].concat());
+    wire.send(&[head(1, false, &POST), frame(DATA, 0, 1, b"part")].concat());
     assert_eq!(next_head(&mut wire), (200, true));
     assert_eq!(events.recv_timeout(PATIENCE).unwrap().0, HEADERS);
     assert_eq!(events.recv_timeout(PATIENCE).unwrap(), (DATA, b"part".to_vec()));
@@ -172,8 +173,7 @@ fn a_client_that_reads_nothing_yet_can_send_on() {
     let mut wire = Wire::bare(gateway.address);
     // A window of nothing for each answer.
     wire.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
-    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
-    wire.send(&head(1, false, &fields));
+    wire.send(&head(1, false, &POST));
     assert_eq!(next_head(&mut wire), (200, false));
     wire.send(&frame(SETTINGS, ACK, 0, &[]));
     for part in [&b"one"[..], b"two"] {
@@ -266,4 +266,63 @@ fn what_comes_for_clients_that_left_ends_no_connection() {
         wire.send(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
     assert_eq!(gateway.metrics.upstream_connects.with_label_values(&["s", "opened"]).get(), 1);
+}
+
+#[test]
+fn small_frames_that_wait_for_a_backend_end_no_connection() {
+    const FRAMES: usize = 6_000;
+    let (told, events) = channel();
+    let gateway = gateway(move |mut wire| {
+        // A window of nothing for each request, until the other one is answered.
+        wire.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        let (mut count, mut answered) = (0, 0);
+        while let Some(came) = next(&mut wire, &[HEADERS, DATA]) {
+            count += if came.kind == DATA { came.payload.len() } else { 0 };
+            if came.flags & END != 0 {
+                answered += 1;
+                wire.send(&head(came.stream, true, &[(":status", "200")]));
+                told.send(count).unwrap();
+                if answered == 2 {
+                    wire.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]));
+                }
+            }
+        }
+    });
+    // The backend's settings are there before the request.
+    assert_eq!(status(&gateway.get("/")), 200);
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), 0);
+    let mut wire = Wire::open(gateway.address);
+    wire.send(&[head(1, false, &POST), frame(DATA, 0, 1, b"small").repeat(FRAMES)].concat());
+    wire.send(&get(3, "/"));
+    assert_eq!(next_head(&mut wire), (200, true));
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), 0);
+    wire.send(&frame(DATA, END, 1, b"last"));
+    assert_eq!(next_head(&mut wire), (200, true));
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), 5 * FRAMES + 4);
+}
+
+#[test]
+fn small_frames_that_wait_for_clients_end_no_connection() {
+    const STALLED: u32 = 20;
+    let gateway = gateway(|mut wire| {
+        while let Some(came) = next(&mut wire, &[HEADERS]) {
+            wire.send(
+                &[head(came.stream, false, &[(":status", "200")]), frame(DATA, 0, came.stream, b"small").repeat(3_000)].concat(),
+            );
+        }
+    });
+    let mut wire = Wire::bare(gateway.address);
+    wire.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat());
+    for number in 0..=STALLED {
+        wire.send(&get(2 * number + 1, "/"));
+        assert_eq!(next_head(&mut wire), (200, false), "{number}");
+    }
+    let last = 2 * STALLED + 1;
+    wire.send(&frame(WINDOW_UPDATE, 0, last, &[0, 1, 0, 0]));
+    let mut count = 0;
+    while count < 15_000 {
+        let data = next(&mut wire, &[DATA]).expect("its connection ended");
+        assert_eq!(data.stream, last);
+        count += data.payload.len();
+    }
 }

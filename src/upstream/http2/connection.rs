@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
@@ -22,14 +22,20 @@ use super::STREAMS_MAX;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes of all answers of a connection: what clients that do not read hold back leaves room for the answers of others.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
+/// What small frames of answers may cost that wait for their clients, each 256 bytes less its own: some 270,000 frames, 40 MiB. h2 ends the
+/// connection above, and with it the exchanges of all.
+const SMALL_FRAMES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one request's body that wait to be sent.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of an answer's head.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// Streams that were given up of late and are still known, so that what is under way to them is passed over.
 const GIVEN_UP_MAX: usize = STREAMS_MAX as usize;
-/// How long a connection with exchanges may be silent before it is asked for a sign of life, and how long that may take.
+/// How long a connection may be silent after a request before it is asked for a sign of life, and how long that may take.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long an endpoint that gave one, and says nothing else, is not asked again: servers of gRPC end a connection that asks more often than
+/// every five minutes.
+const TRUST: Duration = Duration::from_secs(6 * 60);
 /// What stands for a limit of streams that the endpoint has not said yet. No limit is that number.
 const UNKNOWN: usize = (1 << 31) - 3;
 
@@ -45,6 +51,8 @@ pub(in crate::upstream) struct Begun {
 struct State {
     /// Exchanges under way.
     streams: Cell<usize>,
+    /// Whether one was begun since the endpoint was heard last. It may be over: given up.
+    is_answer_due: Cell<bool>,
     /// What the endpoint allows, as far as it said so.
     streams_max: Cell<usize>,
 }
@@ -60,6 +68,7 @@ impl Begun {
 
     pub(super) fn add_stream(&self) {
         self.state.streams.set(self.state.streams.get() + 1);
+        self.state.is_answer_due.set(true);
     }
 
     /// Gives how many are left.
@@ -124,8 +133,9 @@ where
     // What comes for one that is no longer known is answered with a reset, and counts for nothing: clients that go away must not end the
     // connection of others.
     builder.max_concurrent_reset_streams(GIVEN_UP_MAX).max_local_error_reset_streams(None);
+    builder.data_frame_budget(SMALL_FRAMES_MAX);
     let (sender, mut connection) = builder.handshake(outbox.clone()).await.map_err(failed)?;
-    let state = Rc::new(State { streams: Cell::new(0), streams_max: Cell::new(UNKNOWN) });
+    let state = Rc::new(State { streams: Cell::new(0), is_answer_due: Cell::new(false), streams_max: Cell::new(UNKNOWN) });
     let pings = connection.ping_pong();
     let (known, is_known) = oneshot::channel();
     let driver = Driver { connection, outbox: outbox.clone(), state: Rc::clone(&state), known: Some(known) };
@@ -182,16 +192,27 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
     }
 }
 
-/// Ends where an endpoint with exchanges is silent, and stays so though it is asked.
+/// Ends where an endpoint that owes an answer is silent, and stays so though it is asked.
 async fn silence<I: AsyncWrite + Unpin>(mut pings: Option<PingPong>, outbox: &Outbox<I>, state: &State, silence_max: Duration) {
+    // When it gave a sign of life, as long as it says nothing else.
+    let mut trusted: Option<Instant> = None;
     loop {
         sleep(silence_max).await;
-        let is_quiet = !outbox.take_heard() && state.streams.get() > 0;
-        if let Some(pings) = pings.as_mut().filter(|_| is_quiet)
-            && timeout(silence_max, pings.ping(Ping::opaque())).await.is_err()
-        {
+        if outbox.take_heard() {
+            trusted = None;
+            state.is_answer_due.set(false);
+            continue;
+        }
+        let is_due = state.streams.get() > 0 || state.is_answer_due.get();
+        let is_trusted = trusted.is_some_and(|since| since.elapsed() < TRUST);
+        let Some(pings) = pings.as_mut().filter(|_| is_due && !is_trusted) else { continue };
+        if timeout(silence_max, pings.ping(Ping::opaque())).await.is_err() {
             return;
         }
+        // The sign itself tells nothing else.
+        outbox.take_heard();
+        trusted = Some(Instant::now());
+        state.is_answer_due.set(false);
     }
 }
 
@@ -239,6 +260,27 @@ mod tests {
             .run_until(async {
                 assert!(is_answered(false).await, "it answered each ping");
                 assert!(!is_answered(true).await, "it said nothing");
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_lets_each_exchange_be_given_up_is_given_up_too() {
+        LocalSet::new()
+            .run_until(async {
+                let (ours, theirs) = tokio::io::duplex(64 * 1024);
+                spawn_local(serve(theirs, 100 * SILENCE, true));
+                let begun = begin(ours, SILENCE).await.unwrap();
+                let given_up = async {
+                    while begun.is_open() {
+                        begun.add_stream();
+                        let request = Request::get("http://a.example/").body(()).unwrap();
+                        drop(begun.sender().unwrap().send_request(request, true).unwrap());
+                        begun.remove_stream();
+                        sleep(SILENCE / 4).await;
+                    }
+                };
+                timeout(50 * SILENCE, given_up).await.expect("it is trusted for ever");
             })
             .await;
     }
