@@ -32,6 +32,7 @@ fn backend(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> SocketAdd
 /// A connection of the gateway's, after its preface. `None` where it does not come.
 pub(super) fn begin(mut stream: TcpStream) -> Option<Wire> {
     stream.read_exact(&mut [0; PREFACE.len()]).ok()?;
+    stream.set_nodelay(true).ok()?;
     let mut wire = Wire { stream };
     wire.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat());
     Some(wire)
