@@ -90,6 +90,7 @@ pub(super) async fn forward(
             waited.ok_or_else(|| Fault::no_answer_in_time(&service.id.name))?;
         }
         request = next.request;
+        request.body_mut().hold_anew();
         last = Some((endpoint, next.has_answered));
     }
 }

@@ -153,6 +153,15 @@ impl RequestBody {
         }
     }
 
+    /// Lets it wait anew where it still waits: another backend is to be asked.
+    pub fn hold_anew(&mut self) {
+        match self {
+            RequestBody::Stream(stream) => stream.hold_anew(),
+            RequestBody::Replay(replay) => replay.hold_anew(),
+            RequestBody::Empty | RequestBody::Copy(_) => {}
+        }
+    }
+
     /// Whether it waits.
     pub(super) fn is_held(&self) -> bool {
         match self {
@@ -243,6 +252,10 @@ impl Stream {
 
     pub(super) fn is_held(&self) -> bool {
         self.hold.is_some()
+    }
+
+    pub(super) fn hold_anew(&mut self) {
+        self.hold = self.hold.take().map(|_| Hold::default());
     }
 
     pub(super) fn go_ahead(&mut self) {

@@ -106,8 +106,10 @@ impl Http2Pool {
     fn take(self: &Rc<Self>) -> Option<Slot> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| connection.begun.is_open());
-        let has_room =
-            |connection: &&Rc<Http2>| connection.begun.streams() < connection.begun.streams_max().min(STREAMS_MAX as usize);
+        let has_room = |connection: &&Rc<Http2>| {
+            let begun = &connection.begun;
+            begun.streams() < begun.streams_max().min(STREAMS_MAX as usize) && begun.is_read()
+        };
         let free = connections.iter().filter(has_room).min_by_key(|connection| connection.begun.streams());
         free.map(|connection| Slot::new(Rc::clone(connection), self))
     }

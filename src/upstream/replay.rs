@@ -64,6 +64,10 @@ impl Replay {
         self.source.borrow().stream.is_held()
     }
 
+    pub(super) fn hold_anew(&self) {
+        self.source.borrow_mut().stream.hold_anew();
+    }
+
     pub(super) fn go_ahead(&self) {
         self.source.borrow_mut().stream.go_ahead();
     }

@@ -1,6 +1,6 @@
 //! Requests that are sent again.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -224,4 +224,35 @@ fn the_access_log_counts_the_tries() {
     wait_for("the line", || read().ends_with('\n'));
     let line: Value = serde_json::from_str(&read()).unwrap();
     assert_eq!((&line["attempts"], &line["status"]), (&json!(3), &json!(200)));
+}
+
+#[test]
+fn each_backend_is_given_time_to_ask_for_a_body() {
+    // The first takes most of the second that the gateway waits, and refuses; the one after it has one of its own.
+    let tries = Mutex::new(0);
+    let (told, came_unasked) = channel();
+    let backend = Backend::raw(move |mut stream| {
+        let head = read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
+        if head.is_empty() {
+            return;
+        }
+        let number = {
+            let mut tries = tries.lock().unwrap();
+            *tries += 1;
+            *tries
+        };
+        if number == 1 {
+            std::thread::sleep(Duration::from_millis(800));
+            stream.write_all(BUSY.as_bytes()).unwrap();
+            return;
+        }
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        told.send(stream.read(&mut [0; 1]).is_ok()).unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let gateway = gateway(&backend, json!({}), json!({"codes": [503], "attempts": 1, "backoff": "1ms"}));
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    assert_eq!(status(&client.answer()), 200, "the client was asked");
+    assert!(!came_unasked.recv_timeout(Duration::from_secs(10)).unwrap());
 }

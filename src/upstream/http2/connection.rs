@@ -33,6 +33,8 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 const GIVEN_UP_MAX: usize = STREAMS_MAX as usize;
 /// How long a connection may be silent after a request before it is asked for a sign of life, and how long that may take.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long more is given to an endpoint that does not take all that it is sent.
+const BACKED_UP_MAX: Duration = Duration::from_secs(1);
 /// How long an endpoint that gave one, and says nothing else, is not asked again: servers of gRPC end a connection that asks more often than
 /// every five minutes.
 const TRUST: Duration = Duration::from_secs(6 * 60);
@@ -55,6 +57,8 @@ struct State {
     is_answer_due: Cell<bool>,
     /// What the endpoint allows, as far as it said so.
     streams_max: Cell<usize>,
+    /// Since when the endpoint has not taken all that is there to be sent.
+    backed_up_since: Cell<Option<Instant>>,
 }
 
 impl Begun {
@@ -76,6 +80,11 @@ impl Begun {
         let left = self.state.streams.get() - 1;
         self.state.streams.set(left);
         left
+    }
+
+    /// Whether the endpoint reads what it is sent. Where it does not, what is given up stays in h2 until it does, and so nothing more is given.
+    pub(super) fn is_read(&self) -> bool {
+        self.state.backed_up_since.get().is_none_or(|since| since.elapsed() < BACKED_UP_MAX)
     }
 
     /// Whether it takes another request.
@@ -135,7 +144,12 @@ where
     builder.max_concurrent_reset_streams(GIVEN_UP_MAX).max_local_error_reset_streams(None);
     builder.data_frame_budget(SMALL_FRAMES_MAX);
     let (sender, mut connection) = builder.handshake(outbox.clone()).await.map_err(failed)?;
-    let state = Rc::new(State { streams: Cell::new(0), is_answer_due: Cell::new(false), streams_max: Cell::new(UNKNOWN) });
+    let state = Rc::new(State {
+        streams: Cell::new(0),
+        is_answer_due: Cell::new(false),
+        streams_max: Cell::new(UNKNOWN),
+        backed_up_since: Cell::new(None),
+    });
     let pings = connection.ping_pong();
     let (known, is_known) = oneshot::channel();
     let driver = Driver { connection, outbox: outbox.clone(), state: Rc::clone(&state), known: Some(known) };
@@ -179,7 +193,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
             // Nobody waits any more where the time is over.
             let _ = known.send(Ok(()));
         }
-        let is_broken = matches!(this.outbox.poll_send(cx), Poll::Ready(Err(_)));
+        let sent = this.outbox.poll_send(cx);
+        let backed_up_since = this.state.backed_up_since.take();
+        this.state.backed_up_since.set(sent.is_pending().then(|| backed_up_since.unwrap_or_else(Instant::now)));
+        let is_broken = matches!(sent, Poll::Ready(Err(_)));
         match polled {
             Poll::Pending if !is_broken => return Poll::Pending,
             Poll::Ready(Err(error)) => match this.known.take() {
@@ -281,6 +298,42 @@ mod tests {
                     }
                 };
                 timeout(50 * SILENCE, given_up).await.expect("it is trusted for ever");
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_reads_nothing_gets_no_more_until_it_does() {
+        LocalSet::new()
+            .run_until(async {
+                let (ours, theirs) = tokio::io::duplex(1024);
+                let (go_on, waiting) = oneshot::channel::<()>();
+                spawn_local(async move {
+                    let mut connection = h2::server::handshake(theirs).await.unwrap();
+                    let first = connection.accept().await;
+                    waiting.await.unwrap();
+                    while let Some(Ok(next)) = connection.accept().await {
+                        drop(next);
+                    }
+                    drop(first);
+                });
+                let begun = begin(ours, SILENCE_MAX).await.unwrap();
+                // None is in HPACK's table when the next is written.
+                let long = |number| format!("{number}").repeat(1000);
+                let request = |number| Request::get("http://a.example/").header("x-long", long(number)).body(()).unwrap();
+                let ask = |number| begun.sender().unwrap().send_request(request(number), true).unwrap();
+                let asked: Vec<_> = (0..9).map(ask).collect();
+                assert!(begun.is_read(), "it was given no time");
+                let changes_to = async |is_read| {
+                    while begun.is_read() != is_read {
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                timeout(10 * BACKED_UP_MAX, changes_to(false)).await.expect("it is given more");
+                assert!(begun.is_open());
+                go_on.send(()).unwrap();
+                timeout(10 * BACKED_UP_MAX, changes_to(true)).await.expect("it is given nothing for ever");
+                drop(asked);
             })
             .await;
     }
