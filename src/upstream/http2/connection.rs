@@ -35,8 +35,8 @@ const GIVEN_UP_MAX: usize = STREAMS_MAX as usize;
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How long more is given to an endpoint that does not take all that it is sent.
 const BACKED_UP_MAX: Duration = Duration::from_secs(1);
-/// How long an endpoint that gave one, and says nothing else, is not asked again: servers of gRPC end a connection that asks more often than
-/// every five minutes.
+/// How long an endpoint that gave a sign of life, and neither says nor is asked anything else, is not asked for another: servers of gRPC end a
+/// connection that does so more often than every five minutes.
 const TRUST: Duration = Duration::from_secs(6 * 60);
 /// What stands for a limit of streams that the endpoint has not said yet. No limit is that number.
 const UNKNOWN: usize = (1 << 31) - 3;
@@ -220,9 +220,9 @@ async fn silence<I: AsyncWrite + Unpin>(mut pings: Option<PingPong>, outbox: &Ou
             state.is_answer_due.set(false);
             continue;
         }
-        let is_due = state.streams.get() > 0 || state.is_answer_due.get();
         let is_trusted = trusted.is_some_and(|since| since.elapsed() < TRUST);
-        let Some(pings) = pings.as_mut().filter(|_| is_due && !is_trusted) else { continue };
+        let is_due = state.is_answer_due.get() || (state.streams.get() > 0 && !is_trusted);
+        let Some(pings) = pings.as_mut().filter(|_| is_due) else { continue };
         if timeout(silence_max, pings.ping(Ping::opaque())).await.is_err() {
             return;
         }
