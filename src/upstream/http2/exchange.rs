@@ -68,7 +68,7 @@ impl Exchange {
         if is_malformed(&head.headers) {
             return Err((MALFORMED_FIELD, self.interim));
         }
-        if !is_length_clear(&head.headers) {
+        if !clear_length(&mut head.headers) {
             return Err((ExchangeError::Malformed("Content-Length is not one number"), self.interim));
         }
         let received = Received::new(receiving, &head.headers);
@@ -156,13 +156,19 @@ impl AnswerStream {
     }
 }
 
-/// Whether a head says at most one length (RFC 9110 8.6). h2 takes an empty one, and looks at the first alone.
-fn is_length_clear(fields: &HeaderMap) -> bool {
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
-    match lengths.next() {
-        None => true,
-        Some(first) => !first.is_empty() && first.iter().all(u8::is_ascii_digit) && lengths.next().is_none(),
+/// Whether a head says one length or none, once if it is repeated (RFC 9110 8.6). h2 takes an empty one, and looks at the first alone.
+fn clear_length(fields: &mut HeaderMap) -> bool {
+    let Some(first) = fields.get(CONTENT_LENGTH).cloned() else { return true };
+    if first.is_empty() || !first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return false;
     }
+    if fields.get_all(CONTENT_LENGTH).iter().any(|length| *length != first) {
+        return false;
+    }
+    if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        fields.insert(CONTENT_LENGTH, first);
+    }
+    true
 }
 
 fn log_end(sent: Result<(), h2::Error>) {
