@@ -19,18 +19,9 @@ pub struct Interim {
     all: u32,
 }
 
-/// A backend that says nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooMany;
-
-impl TooMany {
-    /// What is wrong.
-    pub(super) const TEXT: &str = "over 100 interim answers came before one";
-}
-
 impl Interim {
-    /// Counts one.
-    pub(super) fn count(&mut self, status: StatusCode) -> Result<(), TooMany> {
+    /// Counts one. Error: what is wrong, where there were too many.
+    pub(super) fn count(&mut self, status: StatusCode) -> Result<(), &'static str> {
         match status.as_u16() {
             100 => {}
             102 => self.processing += 1,
@@ -38,7 +29,7 @@ impl Interim {
             _ => self.other += 1,
         }
         self.all += 1;
-        if self.all > COUNT_MAX { Err(TooMany) } else { Ok(()) }
+        if self.all > COUNT_MAX { Err("over 100 interim answers came before one") } else { Ok(()) }
     }
 
     /// What was counted since the last answer, where there was any but 100.

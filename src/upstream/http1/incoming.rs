@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio_util::io::poll_read_buf;
 
-use super::super::interim::{Interim, TooMany};
+use super::super::interim::Interim;
 use super::error::Http1Error;
 use super::head::{self, HEAD_BYTES_MAX, Head};
 use super::wire::Wire;
@@ -78,7 +78,7 @@ impl Incoming {
                     if head.response.status() == StatusCode::CONTINUE {
                         on_continue();
                     }
-                    self.interim.count(head.response.status()).map_err(|TooMany| Http1Error::Flaw(TooMany::TEXT))?;
+                    self.interim.count(head.response.status()).map_err(Http1Error::Flaw)?;
                     // Its fields are slices of what was read, so they are let go of before that is taken on.
                     drop(head.response);
                     self.buffer = BytesMut::from(head.rest);

@@ -245,6 +245,11 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_millis(60);
 
+    /// Runs a test where tasks of one thread can be begun.
+    async fn locally(test: impl Future<Output = ()>) {
+        LocalSet::new().run_until(timeout(SILENCE_MAX, test)).await.expect("it hangs");
+    }
+
     /// An endpoint that answers after `delay`, and reads nothing in the meantime if it `is_deaf`.
     async fn serve(io: DuplexStream, delay: Duration, is_deaf: bool) {
         let mut connection = h2::server::handshake(io).await.unwrap();
@@ -273,80 +278,76 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_is_asked_for_a_sign_of_life_and_given_up_without_one() {
-        LocalSet::new()
-            .run_until(async {
-                assert!(is_answered(false).await, "it answered each ping");
-                assert!(!is_answered(true).await, "it said nothing");
-            })
-            .await;
+        locally(async {
+            assert!(is_answered(false).await, "it answered each ping");
+            assert!(!is_answered(true).await, "it said nothing");
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn an_endpoint_that_lets_each_exchange_be_given_up_is_given_up_too() {
-        LocalSet::new()
-            .run_until(async {
-                let (ours, theirs) = tokio::io::duplex(64 * 1024);
-                spawn_local(serve(theirs, 100 * SILENCE, true));
-                let begun = begin(ours, SILENCE).await.unwrap();
-                let given_up = async {
-                    while begun.is_open() {
-                        begun.add_stream();
-                        let request = Request::get("http://a.example/").body(()).unwrap();
-                        drop(begun.sender().unwrap().send_request(request, true).unwrap());
-                        begun.remove_stream();
-                        sleep(SILENCE / 4).await;
-                    }
-                };
-                timeout(50 * SILENCE, given_up).await.expect("it is trusted for ever");
-            })
-            .await;
+        locally(async {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            spawn_local(serve(theirs, 100 * SILENCE, true));
+            let begun = begin(ours, SILENCE).await.unwrap();
+            let given_up = async {
+                while begun.is_open() {
+                    begun.add_stream();
+                    let request = Request::get("http://a.example/").body(()).unwrap();
+                    drop(begun.sender().unwrap().send_request(request, true).unwrap());
+                    begun.remove_stream();
+                    sleep(SILENCE / 4).await;
+                }
+            };
+            timeout(50 * SILENCE, given_up).await.expect("it is trusted for ever");
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn an_endpoint_that_reads_nothing_gets_no_more_until_it_does() {
-        LocalSet::new()
-            .run_until(async {
-                let (ours, theirs) = tokio::io::duplex(1024);
-                let (go_on, waiting) = oneshot::channel::<()>();
-                spawn_local(async move {
-                    let mut connection = h2::server::handshake(theirs).await.unwrap();
-                    let first = connection.accept().await;
-                    waiting.await.unwrap();
-                    while let Some(Ok(next)) = connection.accept().await {
-                        drop(next);
-                    }
-                    drop(first);
-                });
-                let begun = begin(ours, SILENCE_MAX).await.unwrap();
-                // None is in HPACK's table when the next is written.
-                let long = |number| format!("{number}").repeat(1000);
-                let request = |number| Request::get("http://a.example/").header("x-long", long(number)).body(()).unwrap();
-                let ask = |number| begun.sender().unwrap().send_request(request(number), true).unwrap();
-                let asked: Vec<_> = (0..9).map(ask).collect();
-                assert!(begun.is_read(), "it was given no time");
-                let changes_to = async |is_read| {
-                    while begun.is_read() != is_read {
-                        sleep(Duration::from_millis(5)).await;
-                    }
-                };
-                timeout(10 * BACKED_UP_MAX, changes_to(false)).await.expect("it is given more");
-                assert!(begun.is_open());
-                go_on.send(()).unwrap();
-                timeout(10 * BACKED_UP_MAX, changes_to(true)).await.expect("it is given nothing for ever");
-                drop(asked);
-            })
-            .await;
+        locally(async {
+            let (ours, theirs) = tokio::io::duplex(1024);
+            let (go_on, waiting) = oneshot::channel::<()>();
+            spawn_local(async move {
+                let mut connection = h2::server::handshake(theirs).await.unwrap();
+                let first = connection.accept().await;
+                waiting.await.unwrap();
+                while let Some(Ok(next)) = connection.accept().await {
+                    drop(next);
+                }
+                drop(first);
+            });
+            let begun = begin(ours, SILENCE_MAX).await.unwrap();
+            // None is in HPACK's table when the next is written.
+            let long = |number| format!("{number}").repeat(1000);
+            let request = |number| Request::get("http://a.example/").header("x-long", long(number)).body(()).unwrap();
+            let ask = |number| begun.sender().unwrap().send_request(request(number), true).unwrap();
+            let asked: Vec<_> = (0..9).map(ask).collect();
+            assert!(begun.is_read(), "it was given no time");
+            let changes_to = async |is_read| {
+                while begun.is_read() != is_read {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(10 * BACKED_UP_MAX, changes_to(false)).await.expect("it is given more");
+            assert!(begun.is_open());
+            go_on.send(()).unwrap();
+            timeout(10 * BACKED_UP_MAX, changes_to(true)).await.expect("it is given nothing for ever");
+            drop(asked);
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn a_connection_that_nobody_needs_any_more_is_closed() {
-        LocalSet::new()
-            .run_until(async {
-                let (ours, theirs) = tokio::io::duplex(64 * 1024);
-                let serving = spawn_local(async move { h2::server::handshake(theirs).await.unwrap().accept().await.is_none() });
-                drop(begin(ours, SILENCE_MAX).await.unwrap());
-                assert!(timeout(SILENCE_MAX, serving).await.unwrap().unwrap());
-            })
-            .await;
+        locally(async {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let serving = spawn_local(async move { h2::server::handshake(theirs).await.unwrap().accept().await.is_none() });
+            drop(begin(ours, SILENCE_MAX).await.unwrap());
+            assert!(timeout(SILENCE_MAX, serving).await.unwrap().unwrap());
+        })
+        .await;
     }
 }

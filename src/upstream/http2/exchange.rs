@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::super::body::{BodyError, RequestBody};
 use super::super::error::ExchangeError;
 use super::super::fields::{is_malformed, keep_out_of_tables, remove_of_connections};
-use super::super::interim::{Interim, TooMany};
+use super::super::interim::Interim;
 use super::super::received::Received;
 use super::super::sending::Sending;
 use super::Slot;
@@ -106,7 +106,7 @@ impl Exchange {
             StatusCode::CONTINUE => self.upload.iter_mut().for_each(|upload| upload.body_mut().go_ahead()),
             _ => {}
         }
-        self.interim.count(interim).map_err(|TooMany| ExchangeError::Malformed(TooMany::TEXT))
+        self.interim.count(interim).map_err(ExchangeError::Malformed)
     }
 }
 
@@ -159,16 +159,12 @@ impl AnswerStream {
 /// Whether a head says one length or none, once if it is repeated (RFC 9110 8.6). h2 takes an empty one, and looks at the first alone.
 fn clear_length(fields: &mut HeaderMap) -> bool {
     let Some(first) = fields.get(CONTENT_LENGTH).cloned() else { return true };
-    if first.is_empty() || !first.as_bytes().iter().all(u8::is_ascii_digit) {
-        return false;
-    }
-    if fields.get_all(CONTENT_LENGTH).iter().any(|length| *length != first) {
-        return false;
-    }
-    if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    let is_number = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_one = is_number && fields.get_all(CONTENT_LENGTH).iter().all(|length| *length == first);
+    if is_one {
         fields.insert(CONTENT_LENGTH, first);
     }
-    true
+    is_one
 }
 
 fn log_end(sent: Result<(), h2::Error>) {

@@ -25,6 +25,7 @@ use crate::upstream::{ClientBody, GoAhead, Sending, StreamBody, keep_out_of_tabl
 /// From so many streams of a connection on that were reset before their answer began, the next are not begun before it is known that they
 /// stand.
 const ABANDONED_MIN: u32 = 4;
+
 /// Answers one request. Gives the stream where it becomes a tunnel.
 pub(super) async fn serve(
     stream: Rc<ClientConnection>,
