@@ -106,6 +106,6 @@ fn conditions_text(candidate: &Candidate, failure: Failure<'_>, request: &Reques
 }
 
 fn rule_text(candidate: &Candidate) -> String {
-    let kind = if candidate.rule.scope.is_grpc { "GRPCRoute" } else { "route" };
+    let kind = if candidate.rule.is_grpc { "GRPCRoute" } else { "route" };
     format!("{kind} {}, rule {}", candidate.rule.route, candidate.rule.rule_index)
 }

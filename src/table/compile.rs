@@ -117,7 +117,7 @@ fn reader(route: &Resource) -> fn(&Document<'_>) -> Result<Parsed<RouteSpec>, Ve
 
 /// A route whose spec was read.
 pub(super) fn compile_route(resource: &Resource, spec: RouteSpec) -> CompiledRoute {
-    let scope = scope(resource, spec.hostnames, spec.listeners);
+    let scope = scope(spec.hostnames, spec.listeners);
     let rules = spec.rules.into_iter().zip(0..);
     let rules = rules.map(|(rule, index)| compiled_rule(resource, index, rule, &scope, None, false));
     CompiledRoute { key: resource.key.clone(), rules: rules.collect() }
@@ -131,7 +131,7 @@ fn unreadable_route(resource: &Resource, reason: String) -> Compilation {
         "rules": [{}],
     });
     let Ok(outline) = parse_route(&outline) else { return (Compiled::Nothing, Some(reason.into())) };
-    let scope = scope(resource, outline.spec.hostnames, outline.spec.listeners);
+    let scope = scope(outline.spec.hostnames, outline.spec.listeners);
     let empty = Vec::new();
     let rules = document.get("rules").and_then(Value::as_array).unwrap_or(&empty);
     let rules = rules.iter().zip(0..).map(|(rule, index)| {
@@ -155,7 +155,7 @@ fn every_path() -> RouteMatch {
     RouteMatch { path, method: None, headers: Box::default(), query_params: Box::default() }
 }
 
-fn scope(route: &Resource, mut hostnames: Vec<String>, listeners: Vec<String>) -> Arc<Scope> {
+fn scope(mut hostnames: Vec<String>, listeners: Vec<String>) -> Arc<Scope> {
     if hostnames.is_empty() {
         hostnames.push(ANY_HOST.to_owned());
     }
@@ -163,7 +163,7 @@ fn scope(route: &Resource, mut hostnames: Vec<String>, listeners: Vec<String>) -
     hostnames.dedup();
     let hostnames = hostnames.into_iter().map(SmolStr::from).collect();
     let listeners = listeners.into_iter().map(String::into_boxed_str).collect();
-    Arc::new(Scope { hostnames, listeners, is_grpc: route.key.kind == Kind::GrpcRoute })
+    Arc::new(Scope { hostnames, listeners })
 }
 
 fn compiled_rule(
@@ -181,6 +181,7 @@ fn compiled_rule(
         rule,
         unservable,
         guessed,
+        is_grpc: resource.key.kind == Kind::GrpcRoute,
         scope: Arc::clone(scope),
     })
 }

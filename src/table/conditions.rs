@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::explain::Condition;
 use super::request::RequestView;
-use super::rule::{Candidate, Scope};
+use super::rule::{Candidate, CompiledRule};
 use crate::model::spec::{HeaderMatch, QueryMatch, ValueMatch};
 
 /// A condition that does not hold.
@@ -37,7 +37,7 @@ impl Failure<'_> {
 /// field is repeated or a parameter has escapes.
 pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<'_>) -> Option<Failure<'t>> {
     if !candidate.takes_all
-        && let Some(failure) = scope_failure(&candidate.rule.scope, request)
+        && let Some(failure) = scope_failure(&candidate.rule, request)
     {
         return Some(failure);
     }
@@ -51,12 +51,12 @@ pub(super) fn first_failure<'t>(candidate: &'t Candidate, request: &RequestView<
     conditions.query_params.iter().find(|query| !query_holds(query, request.query)).map(Failure::Query)
 }
 
-fn scope_failure<'t>(scope: &'t Scope, request: &RequestView<'_>) -> Option<Failure<'t>> {
-    let listeners = &scope.listeners;
+fn scope_failure<'t>(rule: &'t CompiledRule, request: &RequestView<'_>) -> Option<Failure<'t>> {
+    let listeners = &rule.scope.listeners;
     if !listeners.is_empty() && !listeners.iter().any(|name| **name == *request.listener) {
         return Some(Failure::Listener(listeners));
     }
-    (scope.is_grpc && !request.is_grpc()).then_some(Failure::NotGrpc)
+    (rule.is_grpc && !request.is_grpc()).then_some(Failure::NotGrpc)
 }
 
 /// Compares the values joined with commas (RFC 9110 5.3); those of `Cookie`, which HTTP/2 brings in pieces, with semicolons (RFC 9113 8.2.3).

@@ -25,6 +25,8 @@ pub struct CompiledRule {
     pub rule_index: u32,
     /// Its matches could not be read either, so it stands for every path, behind all others that do.
     pub(super) guessed: bool,
+    /// Whether its route is a `GRPCRoute`, which answers gRPC requests alone. Here and not in the scope, which a request need not read.
+    pub(super) is_grpc: bool,
     /// Why this node cannot serve it: the route's document does not compile here. Such a rule has no filters and no backends and is
     /// answered with 500.
     pub unservable: Option<Box<str>>,
@@ -34,7 +36,7 @@ pub struct CompiledRule {
 impl CompiledRule {
     /// The kind of its route.
     pub fn kind(&self) -> Kind {
-        if self.scope.is_grpc { Kind::GrpcRoute } else { Kind::Route }
+        if self.is_grpc { Kind::GrpcRoute } else { Kind::Route }
     }
 }
 
@@ -45,8 +47,6 @@ pub(super) struct Scope {
     pub(super) hostnames: Box<[SmolStr]>,
     /// Empty means all.
     pub(super) listeners: Box<[Box<str>]>,
-    /// Whether it is a `GRPCRoute`, which answers gRPC requests alone.
-    pub(super) is_grpc: bool,
 }
 
 /// A route: its rules, kept by key so that it can be taken out again.
@@ -94,7 +94,7 @@ impl CompiledRoute {
     /// One candidate for each hostname and match.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate> {
         self.rules.iter().flat_map(|rule| {
-            let takes_all = !rule.scope.is_grpc && rule.scope.listeners.is_empty();
+            let takes_all = !rule.is_grpc && rule.scope.listeners.is_empty();
             (0..rule.scope.hostnames.len()).flat_map(move |host| {
                 (0..rule.rule.matches.len()).map(move |index| Candidate {
                     rule: Arc::clone(rule),
@@ -174,7 +174,7 @@ impl Candidate {
             Reverse(conditions.query_params.len()),
             self.rule.created_revision,
             &self.rule.route,
-            self.rule.scope.is_grpc,
+            self.rule.is_grpc,
             self.rule.rule_index,
             self.match_index,
             self.host_index,
