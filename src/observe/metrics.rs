@@ -71,7 +71,7 @@ families! {
     /// Connections from clients that were closed before their first request: over the bound of one address, without the header of the PROXY
     /// protocol that the listener demands.
     connections_refused: CounterVec = "raftgate_connections_refused_total" ["reason"];
-    /// How often a worker had its part of a listener's `connections_max`, and accepted nobody until a connection ended.
+    /// How often a new connection waited, and those behind it with the same worker, because its listener had `connections_max`.
     connections_held_back: Counter = "raftgate_connections_held_back_total";
     /// Connections of clients, and streams of theirs, that were ended for a limit: header_read_timeout, stream_idle_timeout (what stood still after its
     /// answer had begun, or was told before and went on standing still); over HTTP/2 by the error that GOAWAY named: enhance_your_calm (too many resets, CONTINUATIONs and their like),

@@ -4,6 +4,7 @@ mod bind;
 mod options;
 
 use std::cell::Cell;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 pub use self::bind::{BindError, BoundListener, bind};
 pub use self::options::ListenerOptions;
@@ -36,10 +37,8 @@ pub(super) struct Listener {
     sharing: Vec<ListenerOptions>,
     pub(super) address: SocketAddr,
     addresses: Addresses,
-    connections_max: usize,
     pub(super) loads: Loads,
     worker: usize,
-    room: Arc<Notify>,
     /// Whether other options took its place. Its connections end with their next answer, so that clients come back to those.
     is_replaced: Cell<bool>,
     /// When the place was closed; of all listeners that stood there. Connections end with their next answer, and after `drain_timeout` in
@@ -52,21 +51,16 @@ impl Listener {
         let options = bound.options.with_certificates_of(live);
         let sharing = bound.sharing.iter().map(|options| options.with_certificates_of(live)).collect();
         let (address, addresses, loads) = (bound.address, bound.addresses.clone(), bound.loads.clone());
-        let connections_max = loads.share(options.connections_max);
-        let (room, is_replaced, drained) = Default::default();
-        Listener { options, sharing, address, addresses, connections_max, loads, worker, room, is_replaced, drained }
+        let (is_replaced, drained) = Default::default();
+        Listener { options, sharing, address, addresses, loads, worker, is_replaced, drained }
     }
 
     /// The same place with other options; what is counted goes on.
     pub(super) fn replaced_by(&self, options: ListenerOptions, sharing: Vec<ListenerOptions>) -> Listener {
         self.is_replaced.set(true);
-        // Whoever waits for room looks again.
-        self.room.notify_one();
         let (address, addresses, loads) = (self.address, self.addresses.clone(), self.loads.clone());
-        let connections_max = loads.share(options.connections_max);
-        let (room, drained) = (Arc::clone(&self.room), Arc::clone(&self.drained));
-        let (worker, is_replaced) = (self.worker, Cell::new(false));
-        Listener { options, sharing, address, addresses, connections_max, loads, worker, room, is_replaced, drained }
+        let (worker, is_replaced, drained) = (self.worker, Cell::new(false), Arc::clone(&self.drained));
+        Listener { options, sharing, address, addresses, loads, worker, is_replaced, drained }
     }
 
     /// When the drain of its connections began, if it did.
@@ -85,27 +79,11 @@ impl Listener {
         hostname::taking(std::iter::once(&self.options).chain(&self.sharing), |options| options.hostname.as_deref(), host)
     }
 
-    /// Whether another connection may be accepted.
-    pub(super) fn has_room(&self) -> bool {
-        self.loads.of(self.worker) < self.connections_max
-    }
-
-    /// Done when it is time to look for room again.
-    pub(super) async fn room_made(&self) {
-        self.room.notified().await;
-    }
-}
-
-/// One open connection of a listener.
-struct OpenConnection {
-    listener: Rc<Listener>,
-    _load: Load,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        // The load falls before who waits for it can look.
-        self.listener.room.notify_one();
+    /// Counts another connection for the worker that is to serve it: this one, or one that has fewer, for the kernel spreads few connections
+    /// unevenly, and each of HTTP/2 may carry the work of many. `None`: there are as many as there may be.
+    pub(super) fn add(&self) -> Option<Load> {
+        let worker = self.loads.less_loaded_than(self.worker).unwrap_or(self.worker);
+        self.loads.add_below(worker, self.options.connections_max)
     }
 }
 
@@ -130,8 +108,15 @@ pub(super) async fn accept_all(
         Err(error) => return tracing::error!(listener = place.listener().options.name, %error, "listener not served"),
     };
     let held_back = &worker.metrics.connections_held_back;
+    let mut accepted = None;
     loop {
-        let accepted = tokio::select! {
+        let room = async {
+            if accepted.is_none() {
+                accepted = Some(socket.accept().await?);
+            }
+            io::Result::Ok(place.room(held_back).await)
+        };
+        let room = tokio::select! {
             biased;
             // A sender that is gone means the handle is gone: the same as a drain.
             _ = draining.wait_for(|draining| *draining) => {
@@ -139,10 +124,14 @@ pub(super) async fn accept_all(
                 break;
             }
             () = place.is_to_close() => break,
-            accepted = async { place.has_room(held_back).await; socket.accept().await } => accepted,
+            room = room => room,
         };
-        match accepted {
-            Ok((stream, peer)) => spread(&worker, &place.listener(), stream, peer),
+        match room {
+            Ok(load) => {
+                if let Some((stream, peer)) = accepted.take() {
+                    begin_where_counted(&worker, &place.listener(), stream, peer, load);
+                }
+            }
             Err(error) => {
                 tracing::warn!(listener = place.listener().options.name, %error, "connection not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -151,7 +140,8 @@ pub(super) async fn accept_all(
     }
     let listener = place.listener();
     listener.drained.get_or_init(Instant::now);
-    while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
+    let waiting = std::iter::from_fn(|| socket.accept().now_or_never()?.ok());
+    for (stream, peer) in accepted.into_iter().chain(waiting) {
         let load = listener.loads.add(listener.worker);
         begin(&worker, &listener, stream, peer, load);
     }
@@ -159,14 +149,12 @@ pub(super) async fn accept_all(
     place.note_closed();
 }
 
-/// Serves a new connection here, or hands it to a worker that has fewer: the kernel spreads few connections unevenly, and each of
-/// HTTP/2 may carry the work of many.
-fn spread(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: SocketAddr) {
-    let Some(other) = listener.loads.less_loaded_than(listener.worker) else {
-        let load = listener.loads.add(listener.worker);
+/// Serves a new connection here, or hands it to the worker that it counts for.
+fn begin_where_counted(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: SocketAddr, load: Load) {
+    let other = load.worker();
+    if other == listener.worker {
         return begin(worker, listener, stream, peer, load);
-    };
-    let load = listener.loads.add(other);
+    }
     let Ok(stream) = stream.into_std() else { return };
     if let Err(Handed { stream, load, .. }) = worker.hand_over(other, Handed { place: listener.address, stream, peer, load }) {
         take_over(worker, listener, Handed { place: listener.address, stream, peer, load });
@@ -185,11 +173,10 @@ fn begin(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, peer: 
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%error, "connection already gone");
     }
-    let open = OpenConnection { listener: Rc::clone(listener), _load: load };
     let serving = serve(Rc::clone(worker), Rc::clone(listener), stream, peer.ip().to_canonical());
     tokio::task::spawn_local(async move {
         serving.await;
-        drop(open);
+        drop(load);
     });
 }
 

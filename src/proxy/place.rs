@@ -1,11 +1,13 @@
 //! An address where one worker accepts: the listener that stands there now, and the wish to close it.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 
 use tokio::sync::{Notify, oneshot};
 
 use super::listener::{Listener, ListenerOptions};
+use super::load::Load;
 use crate::observe::Counter;
 
 /// One address as one worker has it.
@@ -33,6 +35,8 @@ impl Place {
     pub(super) fn set(&self, options: ListenerOptions, sharing: Vec<ListenerOptions>) {
         let replaced = self.listener().replaced_by(options, sharing);
         self.listener.replace(Rc::new(replaced));
+        // Whoever waits for room: there may be more now.
+        self.listener().loads.tell_changed();
     }
 
     /// Accepts no more. `closed` is dropped once the socket is closed.
@@ -56,16 +60,21 @@ impl Place {
         self.is_closed.get() && self.listener().loads.of(worker) == 0
     }
 
-    /// Returns once another connection may be accepted. Where that is not at once, it is counted by `held_back`.
-    pub(super) async fn has_room(&self, held_back: &Counter) {
-        let mut listener = self.listener();
-        if listener.has_room() {
-            return;
+    /// Counts another connection, once there is room for it. Where that is not at once, it is told by `held_back`.
+    pub(super) async fn room(&self, held_back: &Counter) -> Load {
+        if let Some(load) = self.listener().add() {
+            return load;
         }
         held_back.inc();
-        while !listener.has_room() {
-            listener.room_made().await;
-            listener = self.listener();
+        let loads = self.listener().loads.clone();
+        loop {
+            let mut changed = pin!(loads.changed());
+            // Before it is asked: what changes after that is told.
+            changed.as_mut().enable();
+            if let Some(load) = self.listener().add() {
+                return load;
+            }
+            changed.await;
         }
     }
 }

@@ -49,6 +49,32 @@ pub(super) fn connections_are_spread_over_the_workers() {
 }
 
 #[test]
+fn the_bound_of_connections_is_that_of_all_workers_together() {
+    let backend = Backend::answering(OK);
+    let options = ListenerOptions { connections_max: 10, ..ListenerOptions::default() };
+    let bound = bind(options, "127.0.0.1:0".parse().unwrap(), 4).unwrap();
+    let documents = [(Service, "s", service(&[backend.address])), (Route, "r", route_to("s"))];
+    let gateway = Gateway::serving(bound, &documents, RequestSinks::default());
+    let connect = || {
+        let mut client = gateway.connect();
+        client.send(GET);
+        client
+    };
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut client = connect();
+        assert_eq!(status(&client.answer()), 200);
+        open.push(client);
+    }
+    // As many as there are workers, and more, wait, and each is served once there is room, whichever worker has it.
+    let mut waiting: Vec<_> = (0..8).map(|_| connect()).collect();
+    wait_for("one that waits", || gateway.metrics.connections_held_back.get() > 0);
+    assert_eq!(gateway.metrics.downstream_connections.get(), 10);
+    drop(open);
+    waiting.iter_mut().for_each(|client| assert_eq!(status(&client.answer()), 200));
+}
+
+#[test]
 fn new_options_are_for_new_connections_and_open_ones_end_in_peace() {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
